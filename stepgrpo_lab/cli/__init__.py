@@ -1,0 +1,180 @@
+"""The command ``stepgrpo``: the arguments, and nothing that takes time to import."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import stepgrpo_lab
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells expect it."""
+
+_EXAMPLES = """examples:
+  stepgrpo train                                        train the embedded model (minutes on two CPU cores)
+  stepgrpo train --set optimisation.max_steps=20        a shorter run
+  stepgrpo train --resume runs/overthinker-20260101-120000
+  stepgrpo evaluate runs/overthinker-20260101-120000/model
+  stepgrpo rollout --index 3                            one truncated rollout, phase by phase
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0, 2 for an error in what was asked, 130 after Ctrl-C."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        command = getattr(import_module("stepgrpo_lab.cli.commands"), options.function)
+        return int(command(options))
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError, ImportError) as error:
+        from stepgrpo_lab.cli.output import printable
+
+        print(f"stepgrpo: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="stepgrpo",
+        description="Train reasoning models to stop when they are done (Step-GRPO, arXiv 2604.16890).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"stepgrpo-lab {stepgrpo_lab.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_rollout(commands)
+    _add_export(commands)
+    _add_report(commands)
+    _add_overthinker(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: str,
+    help_text: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=help_text,
+        description=help_text[0].upper() + help_text[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(function=function)
+    return command
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "train",
+        "train",
+        "measure a model, train it with Step-GRPO, measure it again, and write a report",
+        "stepgrpo train --recipe overthinker --set optimisation.learning_rate=1e-4 --seed 1",
+    )
+    command.add_argument("--recipe", help="name of a shipped recipe or path of a YAML file (default: overthinker)")
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value of the recipe; can be repeated",
+    )
+    command.add_argument("--seed", type=int, help="the run's seed (default: the recipe's)")
+    command.add_argument("--output", type=Path, help="run folder (default: runs/RECIPE-TIME)")
+    command.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "evaluate",
+        "evaluate",
+        "measure a model's accuracy, tokens and steps",
+        "stepgrpo evaluate overthinker --count 200 --deer official",
+    )
+    command.add_argument("model", help="overthinker, a model folder, a run folder, or a Hugging Face id")
+    command.add_argument(
+        "--data",
+        default="overthinker:test",
+        help="overthinker:SPLIT, a .jsonl file or a known hub id (default: %(default)s)",
+    )
+    command.add_argument(
+        "--count", type=int, help="how many problems (default: 1000 generated ones, or the whole file)"
+    )
+    command.add_argument("--samples", type=int, default=1, help="completions of each problem (default: %(default)s)")
+    command.add_argument("--deer", choices=("official", "paper"), help="use the truncated rollout at inference")
+    command.add_argument("--limit", type=int, default=256, help="completion limit in tokens (default: %(default)s)")
+    command.add_argument("--temperature", type=float, default=0.6, help="default: %(default)s")
+    command.add_argument("--top-p", type=float, default=0.95, help="default: %(default)s")
+    command.add_argument("--top-k", type=int, default=20, help="default: %(default)s")
+    command.add_argument("--markers", default="paper", choices=("official", "paper"), help="words that start a step")
+    command.add_argument("--suffix", default="", help="text appended to every question")
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    command.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "rollout",
+        "rollout",
+        "show one dynamic truncated rollout, phase by phase",
+        "stepgrpo rollout overthinker --index 3 --preset paper --threshold 0.9",
+    )
+    command.add_argument("model", nargs="?", default="overthinker", help="default: %(default)s")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--problem", metavar="TEXT", help="a question of your own")
+    which.add_argument("--index", type=int, default=0, help="which of the test problems (default: %(default)s)")
+    command.add_argument("--preset", choices=("official", "paper"), default="official", help="default: %(default)s")
+    command.add_argument("--markers", choices=("official", "paper"), default="paper", help="default: %(default)s")
+    command.add_argument("--threshold", type=float, help="confidence above which the thoughts are closed")
+    command.add_argument("--limit", type=int, default=256, help="completion limit in tokens (default: %(default)s)")
+    command.add_argument("--temperature", type=float, default=1.0, help="default: %(default)s")
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "export",
+        "export",
+        "write a run's model as a plain Hugging Face folder, LoRA merged",
+        "stepgrpo export runs/overthinker-20260101-120000 my-model",
+    )
+    command.add_argument("run", type=Path, help="run folder, or a folder with a model or an adapter")
+    command.add_argument("output", type=Path, help="folder to write")
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands, "report", "report", "write a run's report again", "stepgrpo report runs/overthinker-20260101-120000"
+    )
+    command.add_argument("run", type=Path, help="run folder")
+
+
+def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("overthinker", help="the embedded model")
+    inner = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command = _command(
+        inner,
+        "build",
+        "build_overthinker",
+        "train the embedded model from scratch",
+        "stepgrpo overthinker build --output my-overthinker --seed 1",
+    )
+    command.add_argument("--output", type=Path, required=True, help="folder to write")
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")

@@ -1,0 +1,197 @@
+"""What each command does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+import warnings
+from argparse import Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
+from stepgrpo_lab.records import Problem
+
+GENERATED_PROBLEMS = 1000
+
+
+def _quiet() -> None:
+    """Keep other libraries from writing over the status line."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+def train(options: Namespace) -> int:
+    """``stepgrpo train``."""
+    from stepgrpo_lab.recipes import load_recipe
+
+    if options.resume and (options.recipe or options.overrides or options.seed is not None or options.output):
+        raise ValueError("--resume goes on with the run's own recipe: drop --recipe, --set, --seed and --output")
+    recipe, folder = None, options.resume
+    if not options.resume:
+        recipe = load_recipe(options.recipe or "overthinker", options.overrides)
+        if options.seed is not None:
+            recipe = replace(recipe, seed=options.seed)
+        folder = options.output or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    _quiet()
+    from stepgrpo_lab import run
+    from stepgrpo_lab.evaluation import compare
+
+    status = StatusLine()
+    try:
+        result = run.train(
+            recipe, folder, resume=recipe is None, progress=status, progress_every=1 if status.live else 10
+        )
+    finally:
+        status.end()
+    if result.after is None:
+        print(f"stopped and saved; go on with: stepgrpo train --resume {folder}")
+        return 0
+    comparison = compare(result.before, result.after)
+    print(f"accuracy {_point(result.before, 'correct'):.1%} -> {_point(result.after, 'correct'):.1%}", end="")
+    print(f" (difference {comparison.accuracy_points} points)")
+    print(f"tokens   {_point(result.before, 'tokens'):.1f} -> {_point(result.after, 'tokens'):.1f}", end="")
+    print(f" (ratio {comparison.token_ratio * 100} %)")
+    print(f"report: {folder / 'report.html'}")
+    print(f"model:  {folder / 'model'}")
+    return 0
+
+
+def _point(evaluation: object, name: str) -> float:
+    values = [value for samples in evaluation.column(name) for value in samples]  # type: ignore[attr-defined]
+    return float(sum(values) / len(values))
+
+
+def evaluate(options: Namespace) -> int:
+    """``stepgrpo evaluate``."""
+    _quiet()
+    from stepgrpo_lab import evaluation
+    from stepgrpo_lab.models import load_model
+    from stepgrpo_lab.recipes.building import recipe_problems
+    from stepgrpo_lab.rollout import Sampling, rollout_settings
+
+    generated = options.data.startswith("overthinker:")
+    problems = recipe_problems(options.data, options.count or (GENERATED_PROBLEMS if generated else None))
+    model, tokenizer = load_model(_model_folder(options.model))
+    status = StatusLine()
+
+    def told(done: int, total: int) -> None:
+        if status.live and not options.json:
+            status(f"{done}/{total} completions")
+
+    measured = evaluation.evaluate(
+        model,
+        tokenizer,
+        problems,
+        samples=options.samples,
+        limit=options.limit,
+        sampling=Sampling(options.temperature, options.top_p, options.top_k),
+        settings=rollout_settings(options.deer, markers=options.markers) if options.deer else None,
+        seed=options.seed,
+        markers=options.markers,
+        suffix=options.suffix,
+        progress=told,
+    )
+    status.end()
+    summary = measured.summary()
+    if options.json:
+        print(json.dumps({**summary, "settings": measured.settings}, default=asdict))
+    else:
+        print("\n".join(result_lines(summary)))
+    return 0
+
+
+def _model_folder(model: str) -> str:
+    """A run folder stands for the model in it."""
+    return str(Path(model) / "model") if (Path(model) / "recipe.yaml").exists() else model
+
+
+def rollout(options: Namespace) -> int:
+    """``stepgrpo rollout``."""
+    _quiet()
+    from stepgrpo_lab.engines.lockstep import LockstepEngine
+    from stepgrpo_lab.grading import Grader, extract_boxed
+    from stepgrpo_lab.models import encode_prompt, load_model
+    from stepgrpo_lab.recipes.building import recipe_problems
+    from stepgrpo_lab.rollout import Sampling, rollout_settings
+    from stepgrpo_lab.sampling import SampleKey
+
+    if options.index < 0:
+        raise ValueError(f"--index is {options.index}: it counts from 0")
+    if options.problem is not None:
+        problem = Problem(id="own", prompt=options.problem, answer="")
+    else:
+        problem = recipe_problems("overthinker:test", options.index + 1)[options.index]
+    changes = {} if options.threshold is None else {"exit_threshold": options.threshold}
+    settings = rollout_settings(options.preset, markers=options.markers, **changes)
+    model, tokenizer = load_model(_model_folder(options.model))
+    engine = LockstepEngine(model, tokenizer)
+    [trajectory], _ = engine.generate(
+        [encode_prompt(tokenizer, problem.prompt)],
+        limit=options.limit,
+        keys=[SampleKey(options.seed, "eval", 0, 0)],
+        settings=settings,
+        sampling=Sampling(options.temperature),
+    )
+    correct = None
+    if problem.answer:
+        with Grader() as grader:
+            [correct] = grader.grade([extract_boxed(trajectory.text)], [problem.answer])
+    print("\n".join(rollout_lines(problem, trajectory, engine.token_text, correct)))
+    return 0
+
+
+def export(options: Namespace) -> int:
+    """``stepgrpo export``."""
+    _quiet()
+    folder = Path(_model_folder(str(options.run)))
+    if options.output.exists() and any(options.output.iterdir()):
+        raise ValueError(f"{options.output} is not empty: give another folder")
+    if (folder / "adapter_config.json").exists():
+        from stepgrpo_lab.models import merge_lora
+
+        merge_lora(folder, options.output)
+    elif (folder / "config.json").exists():
+        shutil.copytree(folder, options.output, dirs_exist_ok=True)
+    else:
+        raise ValueError(f"{options.run} holds no trained model: give the folder of a finished run")
+    print(f"written: {printable(str(options.output))}")
+    return 0
+
+
+def report(options: Namespace) -> int:
+    """``stepgrpo report``."""
+    from stepgrpo_lab.report import write_report
+
+    print(f"written: {printable(str(write_report(options.run)))}")
+    return 0
+
+
+def build_overthinker(options: Namespace) -> int:
+    """``stepgrpo overthinker build``."""
+    _quiet()
+    from stepgrpo_lab.overthinker.build import build_overthinker
+    from stepgrpo_lab.overthinker.pretraining import BuildSettings
+
+    status = StatusLine()
+
+    def told(stage: str, done: int, total: int, loss: float) -> None:
+        if status.live or done % max(1, total // 10) == 0:
+            status(f"{stage}: {done}/{total}, loss {loss:.3f}")
+
+    try:
+        build_overthinker(options.output, BuildSettings(seed=options.seed), progress=told)
+    finally:
+        status.end()
+    print(f"written: {printable(str(options.output))}")
+    return 0

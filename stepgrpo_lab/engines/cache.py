@@ -1,0 +1,158 @@
+"""A key/value cache in which every row has its own length and can be rewound for free.
+
+Each layer holds two preallocated tensors ``[slots, heads, capacity, head_dim]``. A decoding step writes each row's new
+key and value at that row's own place and returns views, so nothing is copied but the new entries. Rewinding a row is
+writing at a smaller place: what lies beyond a row's current place is masked out until it is overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
+
+WIDTH_STEP = 32
+"""Attended widths are rounded up to this, in tokens: few distinct shapes, and masks that GPU kernels take unpadded."""
+
+
+class LockstepCache(Cache):
+    """The cache of all layers, told before each forward pass where that pass's tokens go.
+
+    Args:
+        layers: Number of attention layers.
+        slots: Most rows held at once.
+        reach: Most places that any row will ever use; the capacity grows towards it geometrically.
+    """
+
+    def __init__(self, layers: int, slots: int, reach: int) -> None:
+        super().__init__(layers=[_LockstepLayer(self) for _ in range(layers)])
+        self.slots = slots
+        self.reach = -(-reach // WIDTH_STEP) * WIDTH_STEP
+        self.rows = torch.empty(0, dtype=torch.long)
+        self.places: torch.Tensor | None = None
+        self.prompts: torch.Tensor | None = None
+        self.width = 0
+
+    def begin_prefill(self, rows: torch.Tensor, prompts: torch.Tensor, width: int) -> None:
+        """The next pass feeds prompts, at places 0..width-1: row ``rows[i]`` gets entry ``prompts[i]`` of its batch."""
+        self.rows, self.prompts, self.places, self.width = rows, prompts, None, width
+
+    def begin_step(self, places: torch.Tensor, width: int) -> torch.Tensor:
+        """The next pass feeds one token to each of the rows 0..n-1, at ``places`` [n], all below ``width``.
+
+        Returns:
+            Boolean attention mask [n, 1, 1, width rounded up], true up to and including each row's place.
+        """
+        self.rows = torch.arange(len(places), device=places.device)
+        self.places, self.prompts = places, None
+        self.width = -(-width // WIDTH_STEP) * WIDTH_STEP
+        return (torch.arange(self.width, device=places.device) <= places[:, None])[:, None, None]
+
+    def move(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Copy rows, given as (from, to) pairs in which no row is both."""
+        if not moves:
+            return
+        source, target = torch.tensor(moves, device=self.rows.device).unbind(1)
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys[target, :, : self.width] = layer.keys[source, :, : self.width]
+                layer.values[target, :, : self.width] = layer.values[source, :, : self.width]
+
+
+class _LockstepLayer(CacheLayerMixin):
+    """One layer's keys and values; where to write is the cache's knowledge."""
+
+    def __init__(self, cache: LockstepCache) -> None:
+        super().__init__()
+        self.cache = cache
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate room for every slot, zeroed: a masked place must still hold finite numbers."""
+        self.keys = self._room(key_states)
+        self.values = self._room(value_states)
+        self.is_initialized = True
+
+    def _room(self, states: torch.Tensor) -> torch.Tensor:
+        _, heads, _, head_dim = states.shape
+        capacity = min(max(4 * WIDTH_STEP, self.cache.width), self.cache.reach)
+        return states.new_zeros(self.cache.slots, heads, capacity, head_dim)
+
+    def _grow(self) -> None:
+        capacity = self.keys.shape[2]
+        if self.cache.width <= capacity:
+            return
+        capacity = min(max(2 * capacity, self.cache.width), self.cache.reach)
+        self.keys, self.values = _widened(self.keys, capacity), _widened(self.values, capacity)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store this pass's keys and values [rows, heads, tokens, head_dim]; return what its queries may attend to."""
+        dtype = _storage_dtype(key_states)
+        key_states, value_states = key_states.to(dtype), value_states.to(dtype)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self._grow()
+        cache = self.cache
+        if cache.places is None:
+            self.keys[cache.rows, :, : cache.width] = key_states[cache.prompts]
+            self.values[cache.rows, :, : cache.width] = value_states[cache.prompts]
+            return key_states, value_states
+        self.keys[cache.rows, :, cache.places] = key_states[:, :, 0]
+        self.values[cache.rows, :, cache.places] = value_states[:, :, 0]
+        count = len(cache.rows)
+        return self.keys[:count, :, : cache.width], self.values[:count, :, : cache.width]
+
+    def get_seq_length(self) -> int:
+        """0: a prefill starts from nothing, and a decoding step brings its own mask and positions."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of a prefill's keys."""
+        return query_length, 0
+
+    def get_max_length(self) -> int:
+        """Most places that this layer will ever hold."""
+        return self.cache.reach
+
+
+def _widened(states: torch.Tensor, capacity: int) -> torch.Tensor:
+    slots, heads, width, head_dim = states.shape
+    wider = states.new_zeros(slots, heads, capacity, head_dim)
+    wider[:, :, :width] = states
+    return wider
+
+
+def _storage_dtype(key_states: torch.Tensor) -> torch.dtype:
+    """Under autocast the attention runs in autocast's type: fp32 keys (of an fp32 norm) would take twice the room."""
+    device = key_states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else key_states.dtype
+
+
+def check_model(model: Any) -> int:
+    """Check that a model's attention fits this cache, and return its number of layers.
+
+    Raises:
+        ValueError: Sliding-window, linear or other special attention, an encoder, prompt learning, or an attention
+            implementation that takes no mask per row; the message names the remedy.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"{type(model).__name__} is an encoder-decoder: use a decoder-only (causal) language model.")
+    implementation = config._attn_implementation
+    if implementation not in ("sdpa", "eager"):
+        raise ValueError(
+            f"Attention implementation {implementation!r} takes no mask per row: "
+            "load the model with attn_implementation='sdpa' (or 'eager')."
+        )
+    kinds = {type(layer).__name__ for layer in DynamicCache(config=config).layers if type(layer) is not DynamicLayer}
+    if kinds:
+        raise ValueError(
+            f"{type(model).__name__} caches its attention in {', '.join(sorted(kinds))}, which cannot be rewound: "
+            "use a model with full attention in every layer."
+        )
+    if any(adapter.is_prompt_learning for adapter in getattr(model, "peft_config", {}).values()):
+        raise ValueError("The model carries a prompt-learning adapter, which shifts all positions: use LoRA.")
+    return config.num_hidden_layers

@@ -1,0 +1,277 @@
+"""The lockstep engine: every active row feeds exactly one token per forward pass, whatever its phase.
+
+Nobody waits for anybody: sampled, forced and probed tokens of different rows share each pass, a probe needs neither a
+new prefill nor a copy of the cache, and a finished row's slot goes to the next waiting prompt.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stepgrpo_lab.engines.cache import LockstepCache, check_model
+from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
+from stepgrpo_lab.records import Cost, Trajectory
+from stepgrpo_lab.rollout import TrajectoryMachine
+from stepgrpo_lab.rollout_settings import RolloutSettings
+from stepgrpo_lab.sampling import SampleKey, Sampling, uniform
+from stepgrpo_lab.steps import Segmenter
+from stepgrpo_lab.token_text import TokenText
+
+OnFinish = Callable[[int, Trajectory], None]
+
+
+@dataclass
+class _Row:
+    """One active completion; its index in the list of rows is its slot in the cache."""
+
+    index: int
+    prompt: list[int]
+    machine: TrajectoryMachine
+    key: SampleKey
+    token: int  # to be fed next,
+    place: int  # at this place, the prompt included
+
+    def advance(self) -> None:
+        self.token, place = self.machine.feed()
+        self.place = len(self.prompt) + place
+
+
+class LockstepEngine:
+    """Completes prompts with any causal language model of transformers that has full attention.
+
+    Works in fp32, bf16, fp16 and 4-bit, with and without LoRA, on CPU and GPU, under autocast or not. A completion
+    depends on (model, prompt, key) only, not on the batch it rode in, up to floating-point rounding.
+
+    Args:
+        model: The model; a ``PeftModel`` is fine. A trainer's model must be unwrapped first.
+        tokenizer: The tokenizer, or the text of its tokens.
+        max_rows: Most completions decoded at once. The cache grows with rows times longest context: lower this when
+            memory runs out; completions stay the same.
+
+    Raises:
+        ValueError: The model's attention does not fit, or ``max_rows`` is below 1.
+
+    Example:
+        >>> engine = LockstepEngine(model, tokenizer)  # doctest: +SKIP
+        >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]  # doctest: +SKIP
+        >>> [trajectory], cost = engine.generate([prompt_ids], limit=256, keys=keys)  # doctest: +SKIP
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_rows: int = 64) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows is {max_rows}: give at least 1.")
+        self.model = model
+        self.max_rows = max_rows
+        self.token_text = tokenizer if isinstance(tokenizer, TokenText) else _text_of(tokenizer, model)
+        self._layers = check_model(model)
+        self._config = model.config.get_text_config(decoder=True)
+        self._adds_mask = self._config._attn_implementation == "eager"  # sdpa takes a boolean mask
+        base = model.get_base_model() if hasattr(model, "peft_config") else model
+        arguments = inspect.signature(base.forward).parameters
+        if "position_ids" not in arguments:
+            raise ValueError(
+                f"{type(base).__name__} takes no position_ids: use a model with rotary or learned positions."
+            )
+        self._last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in arguments else {}
+
+    @torch.no_grad()  # and not inference_mode: a trainer goes on with the same weights
+    def generate(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        *,
+        limit: int,
+        keys: Sequence[SampleKey],
+        settings: RolloutSettings | None = None,
+        sampling: Sampling | None = None,
+        probed: Sequence[bool] | None = None,
+        segmenter: Segmenter | None = None,
+        on_finish: OnFinish | None = None,
+    ) -> tuple[list[Trajectory], Cost]:
+        """Complete every prompt.
+
+        Args:
+            prompt_ids: Token ids of each prompt.
+            limit: Longest completion, in tokens.
+            keys: Each completion's random numbers.
+            settings: The dynamic truncated rollout; None for plain decoding.
+            sampling: How tokens are drawn; by default at temperature 1 from the whole vocabulary.
+            probed: Which completions may be probed; by default all (none without settings).
+            segmenter: What a step is, if not a marker of the settings.
+            on_finish: Called with (index of the prompt, trajectory) as soon as a completion is finished.
+
+        Returns:
+            The trajectories in the order of the prompts, and what they cost together. Prompt tokens are counted once
+            per completion, although equal prompts that start together share one prefill.
+
+        Raises:
+            ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions.
+            FloatingPointError: The model returned logits that are no numbers; the message names row and position.
+        """
+        sampling = sampling or Sampling()
+        flags = [True] * len(prompt_ids) if probed is None else list(probed)
+        _check_lengths(prompt_ids, keys, flags)
+        waiting: deque[_Row] = deque()
+        for index, (prompt, key, flag) in enumerate(zip(prompt_ids, keys, flags, strict=True)):
+            machine = TrajectoryMachine(self.token_text, limit, settings, flag, segmenter)
+            waiting.append(_Row(index, list(prompt), machine, key, token=prompt[-1], place=len(prompt) - 1))
+        reach = max((len(row.prompt) + row.machine.reach for row in waiting), default=0)
+        self._check_positions(reach, limit)
+        cache = LockstepCache(self._layers, min(self.max_rows, len(waiting)), reach)
+        finished: dict[int, Trajectory] = {}
+        rows: list[_Row] = []
+        total = Cost()
+        with _evaluation_mode(self.model):
+            while waiting or rows:
+                total.forward_passes += self._admit(rows, waiting, cache)
+                logits = self._step(rows, cache)
+                total.forward_passes += 1
+                _choose(rows, logits, sampling)
+                for row in rows:
+                    if row.machine.done:
+                        trajectory = finished[row.index] = row.machine.trajectory(row.prompt)
+                        total += trajectory.cost
+                        if on_finish is not None:
+                            on_finish(row.index, trajectory)
+                    else:
+                        row.advance()
+                cache.move(_close_ranks(rows))
+        return [finished[index] for index in range(len(finished))], total
+
+    def _check_positions(self, reach: int, limit: int) -> None:
+        positions = getattr(self._config, "max_position_embeddings", None)
+        if positions is not None and reach > positions:
+            raise ValueError(
+                f"The longest prompt, the limit of {limit} tokens and the probes need {reach} positions, but the model "
+                f"has {positions} (max_position_embeddings): lower the limit or shorten the prompt."
+            )
+
+    def _admit(self, rows: list[_Row], waiting: deque[_Row], cache: LockstepCache) -> int:
+        """Prefill waiting prompts into the free slots; return the number of forward passes (0 or 1).
+
+        The last prompt token is left to the row's first decoding step, which brings its logits. Slots are filled
+        several at once: a pass for one prompt costs a small model as much as a step of the whole batch.
+        """
+        free = cache.slots - len(rows)
+        if not waiting or free < min(len(waiting), 1 + cache.slots // 8):
+            return 0
+        new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+        slots = range(len(rows), len(rows) + len(new))
+        rows += new
+        prompts = list(dict.fromkeys(tuple(row.prompt[:-1]) for row in new))  # equal prompts are computed once
+        width = max(map(len, prompts))
+        if width == 0:
+            return 0
+        device = self.model.device
+        entry = {prompt: number for number, prompt in enumerate(prompts)}
+        cache.begin_prefill(
+            torch.tensor(slots, device=device),
+            torch.tensor([entry[tuple(row.prompt[:-1])] for row in new], device=device),
+            width,
+        )
+        # Padding on the right needs no mask: no token looks ahead, and later steps overwrite or mask what is beyond.
+        padded = [prompt + (0,) * (width - len(prompt)) for prompt in prompts]
+        self.model(
+            input_ids=torch.tensor(padded, device=device),
+            position_ids=torch.arange(width, device=device)[None],
+            past_key_values=cache,
+            use_cache=True,
+            **self._last_logits_only,
+        )
+        return 1
+
+    def _step(self, rows: Sequence[_Row], cache: LockstepCache) -> torch.Tensor:
+        """Feed each row its next token; return the logits [rows, vocabulary] in float32."""
+        tokens, places = torch.tensor(
+            [[row.token for row in rows], [row.place for row in rows]], device=self.model.device
+        )
+        mask = cache.begin_step(places, 1 + max(row.place for row in rows))
+        if self._adds_mask:
+            mask = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, torch.finfo(torch.float32).min)
+        output = self.model(
+            input_ids=tokens[:, None],
+            attention_mask=mask,
+            position_ids=places[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            **self._last_logits_only,
+        )
+        return output.logits[:, -1].float()
+
+
+def _choose(rows: Sequence[_Row], logits: torch.Tensor, sampling: Sampling) -> None:
+    """Answer every machine that wants a token."""
+    choices = [row.machine.choice for row in rows]
+    greedy = [slot for slot, choice in enumerate(choices) if choice == "greedy"]
+    drawn = [slot for slot, choice in enumerate(choices) if choice == "sample"]
+    if drawn:
+        numbers = [uniform(rows[slot].key, rows[slot].machine.position) for slot in drawn]
+        for slot, token, logprob in zip(drawn, *choose_sampled(_subset(logits, drawn), numbers, sampling), strict=True):
+            _check_finite(rows[slot], logprob)
+            rows[slot].machine.observe(token, logprob)
+    if greedy:
+        for slot, token, logprob in zip(greedy, *choose_likeliest(_subset(logits, greedy)), strict=True):
+            _check_finite(rows[slot], logprob)
+            rows[slot].machine.observe(token, None, math.exp(logprob))
+
+
+def _subset(logits: torch.Tensor, slots: list[int]) -> torch.Tensor:
+    return logits if len(slots) == len(logits) else logits[torch.tensor(slots, device=logits.device)]
+
+
+def _check_finite(row: _Row, logprob: float) -> None:
+    if not math.isfinite(logprob):
+        raise FloatingPointError(
+            f"The model's logits for prompt {row.index} at position {row.machine.position} of the completion are not "
+            "finite: check the weights (a diverged training run?) or use bf16 or fp32 instead of fp16."
+        )
+
+
+def _close_ranks(rows: list[_Row]) -> list[tuple[int, int]]:
+    """Drop finished rows and fill their slots with the last ones; return the (from, to) moves."""
+    moves = []
+    slot = 0
+    while slot < len(rows):
+        if not rows[slot].machine.done:
+            slot += 1
+            continue
+        last = rows.pop()
+        if slot < len(rows) and not last.machine.done:
+            rows[slot] = last
+            moves.append((len(rows), slot))
+    return moves
+
+
+def _check_lengths(prompt_ids: Sequence[Sequence[int]], keys: Sequence[SampleKey], probed: Sequence[bool]) -> None:
+    if not len(prompt_ids) == len(keys) == len(probed):
+        raise ValueError(
+            f"{len(prompt_ids)} prompts, {len(keys)} keys and {len(probed)} probed flags: give as many of each."
+        )
+    for index, prompt in enumerate(prompt_ids):
+        if not len(prompt):
+            raise ValueError(f"Prompt {index} is empty: it needs at least one token.")
+
+
+def _text_of(tokenizer: Any, model: Any) -> TokenText:
+    """The tokenizer's text, with every end-of-sequence id that the model's own ``generate`` would stop at."""
+    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return TokenText.from_tokenizer(tokenizer, eos_ids=[ids] if isinstance(ids, int) else ids or [])
+
+
+@contextmanager
+def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Switch dropout (and gradient checkpointing) off, and give every module its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,215 @@
+"""Load a causal language model with its tokenizer, check both for what the method needs, encode prompts, merge LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stepgrpo_lab.paths import data_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OVERTHINKER = "overthinker"
+"""Name of the embedded model wherever a model path is asked for."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+THINK_TAGS = ("<think>", "</think>")
+
+
+def load_model(
+    path_or_id: str | Path,
+    *,
+    dtype: str = "float32",
+    quantization: Literal["nf4"] | None = None,
+    device: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer, ready to sample from.
+
+    Weights are read from safetensors only and no code of the repository is run.
+
+    Args:
+        path_or_id: Local folder, Hugging Face id, a LoRA adapter's folder, or "overthinker".
+        dtype: "float32", "bfloat16" or "float16". Train in float32: at a learning rate of 1e-6 most updates of a
+            16-bit weight round to nothing.
+        quantization: "nf4" loads the linear layers in 4 bits (needs bitsandbytes); train it with LoRA.
+        device: "cpu", "cuda", "cuda:1", ...; by default the first GPU if there is one.
+
+    Raises:
+        ValueError: Unknown dtype or quantization, no model there, or a tokenizer that the method cannot use.
+        ImportError: 4-bit loading without bitsandbytes.
+
+    Example:
+        >>> model, tokenizer = load_model("overthinker")  # doctest: +SKIP
+    """
+    import torch
+
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    if quantization not in (None, "nf4"):
+        raise ValueError(f"unknown quantization {quantization!r}: use 'nf4' or none")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    path = str(data_path("overthinker")) if str(path_or_id) == OVERTHINKER else str(path_or_id)
+    model = _read_weights(path, dtype, quantization, device)
+    tokenizer = _read_tokenizer(path)
+    separate_padding(tokenizer)
+    check_tokenizer(tokenizer)
+    return model.eval(), tokenizer
+
+
+def _read_weights(path: str, dtype: str, quantization: str | None, device: str) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        **({"quantization_config": nf4_config(dtype), "device_map": {"": device}} if quantization else {}),
+    }
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"model {path!r} cannot be loaded: {first_line} (give a folder with config.json and *.safetensors, or a "
+            "Hugging Face id that can be reached)"
+        ) from error
+    return model if quantization else model.to(device)
+
+
+def nf4_config(dtype: str) -> Any:
+    """The 4-bit configuration (NF4, double quantisation), which computes in ``dtype``.
+
+    Raises:
+        ImportError: bitsandbytes is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes") is None:
+        raise ImportError("4-bit loading needs bitsandbytes: pip install 'stepgrpo-lab[quant]'")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder") from error
+    if not tokenizer.encode("a", add_special_tokens=False):  # transformers makes up an empty one where files are missing
+        raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder")
+    return tokenizer
+
+
+def separate_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the tokenizer a padding token of its own, if it already knows one that was meant for it.
+
+    DeepSeek-R1's distilled models, for one, pad with their end-of-sequence token.
+    """
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    spare = [token for token in special if "pad" in token.lower() and token != tokenizer.eos_token]
+    if spare:
+        tokenizer.pad_token = spare[-1]
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that the tokenizer can serve a truncated rollout.
+
+    Raises:
+        ValueError: It lacks an end-of-sequence token, a padding token apart from it, a chat template that leaves the
+            thoughts open, or it cannot write the think tags.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no eos_token: set it to the token that ends an answer")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ValueError(
+            "the tokenizer's pad_token is missing or the same as its eos_token, so padding could be taken for a "
+            "finished answer: set tokenizer.pad_token to another token"
+        )
+    for tag in THINK_TAGS:
+        ids = tokenizer.encode(tag, add_special_tokens=False)
+        if tokenizer.decode(ids, clean_up_tokenization_spaces=False) != tag:
+            raise ValueError(f"the tokenizer cannot encode {tag!r}: use a reasoning model's tokenizer")
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+            raise ValueError(f"the tokenizer encodes {tag!r} as unknown: add it with tokenizer.add_tokens([{tag!r}])")
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat_template: set tokenizer.chat_template or use an instruct model")
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "question"}], tokenize=False, add_generation_prompt=True
+    )
+    if "question" not in rendered or THINK_TAGS[1] in rendered:
+        raise ValueError("the chat template closes the thoughts before the model starts: switch its thinking mode on")
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, question: str, suffix: str = "", **template_options: Any
+) -> list[int]:
+    """Encode a question as the chat prompt whose continuation is the model's completion.
+
+    Args:
+        tokenizer: Any tokenizer with a chat template.
+        question: The problem's text.
+        suffix: Appended to the question as it is; start it with a space or a line break.
+        template_options: Passed to the chat template, such as ``enable_thinking=True``.
+
+    Returns:
+        Prompt token ids, shape (prompt length,).
+
+    Example:
+        >>> model, tokenizer = load_model("overthinker")  # doctest: +SKIP
+        >>> tokenizer.decode(encode_prompt(tokenizer, "1+1?"))  # doctest: +SKIP
+        '<|im_start|>user\\n1+1?<|im_end|>\\n<|im_start|>assistant\\n'
+    """
+    return encode_messages(tokenizer, [{"role": "user", "content": question + suffix}], template_options)
+
+
+def encode_messages(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    template_options: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Encode a conversation, the assistant's turn opened; shape (prompt length,)."""
+    encoded = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=True, return_dict=True, **(template_options or {})
+    )
+    return list(encoded["input_ids"])
+
+
+def merge_lora(adapter: str | Path, output: str | Path, *, dtype: str = "float32") -> Path:
+    """Merge a LoRA adapter into its base model; the result loads with plain ``AutoModelForCausalLM``.
+
+    Args:
+        adapter: Folder with ``adapter_config.json``; its base model is found through that file.
+        output: Folder to write, safetensors and tokenizer.
+        dtype: Precision of the merged weights. A 4-bit base is read again unquantised, so that merging does not round.
+
+    Raises:
+        ValueError: The folder holds no adapter.
+    """
+    adapter, output = Path(adapter), Path(output)
+    if not (adapter / "adapter_config.json").exists():
+        raise ValueError(f"{adapter} holds no LoRA adapter (adapter_config.json is missing): nothing to merge")
+    from peft import PeftConfig, PeftModel
+
+    base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if not base:
+        raise ValueError(
+            f"{adapter / 'adapter_config.json'} names no base_model_name_or_path: add the base model's path"
+        )
+    model = PeftModel.from_pretrained(_read_weights(base, dtype, None, "cpu"), str(adapter))
+    model.merge_and_unload().save_pretrained(str(output), safe_serialization=True)
+    _read_tokenizer(str(adapter)).save_pretrained(str(output))
+    return output

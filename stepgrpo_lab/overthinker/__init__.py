@@ -1,0 +1,30 @@
+"""The Overthinker: the package's own small reasoning model, and the generated problems it works on.
+
+A Qwen3-architecture model of about a million parameters that solves problems step by step and overthinks by
+construction. Because its problems are generated, every step it takes can be labelled: needed, verifying, redundant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.overthinker.verifier import label_steps
+from stepgrpo_lab.paths import data_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["label_steps", "load_overthinker", "overthinker_problems"]
+
+
+def load_overthinker() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the embedded model (float32, CPU) and its tokenizer.
+
+    Example:
+        >>> model, tokenizer = load_overthinker()  # doctest: +SKIP
+        >>> model.num_parameters()  # doctest: +SKIP
+    """
+    from stepgrpo_lab.models import load_model
+
+    return load_model(data_path("overthinker"), device="cpu")

@@ -1,0 +1,183 @@
+"""Measures an Overthinker and writes its model card, whose every figure comes from :func:`measure_overthinker`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_lab.evaluation import evaluate
+from stepgrpo_lab.evaluation_records import Evaluation
+from stepgrpo_lab.overthinker.pretraining import BuildSettings, Progress
+from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
+from stepgrpo_lab.records import Problem
+from stepgrpo_lab.rollout_settings import rollout_settings
+from stepgrpo_lab.steps import MarkerSegmenter
+from stepgrpo_lab.token_text import TokenText
+
+COMPLETION_LIMIT = 256
+LABELS = ("needed", "verifying", "redundant", "malformed")
+
+
+def measure_overthinker(
+    model: Any, tokenizer: Any, count: int = 1000, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The card's figures, on ``count`` held-out test problems at temperature 0.6, top-p 0.95, top-k 20.
+
+    Returns:
+        JSON-able dictionary: ``plain`` decoding, ``deer_official`` and ``deer_paper`` (truncated rollout at
+        evaluation), ``first_cut`` (thoughts closed by force at the first marker) as evaluation summaries;
+        ``structure`` (steps by true label, tokens an oracle saves); ``calibration`` of the first probe.
+
+    Example:
+        >>> figures = measure_overthinker(*load_overthinker(), count=200)  # doctest: +SKIP
+    """
+    problems = overthinker_problems("test", count, seed=seed)
+
+    def run(name: str, **options: Any) -> Evaluation:
+        report = (lambda done, total: progress(name, done, total, 0.0)) if progress else None
+        return evaluate(model, tokenizer, problems, limit=COMPLETION_LIMIT, seed=seed, progress=report, **options)
+
+    # A margin of the whole limit makes every probe an exit: the thoughts end at the first marker.
+    first_cut = rollout_settings("official", markers="paper", near_budget_margin=1.0)
+    plain = run("measure plain decoding", keep_texts=count)
+    cut = run("measure the first cut", settings=first_cut)
+    summaries = {"plain": plain, "first_cut": cut}
+    for preset in ("official", "paper"):
+        deer = rollout_settings(preset, markers="paper", near_budget_margin=0)
+        summaries[f"deer_{preset}"] = run(f"measure DEER, {preset}", settings=deer)
+    figures = {name: evaluation.summary() for name, evaluation in summaries.items()}
+    figures["structure"] = structure(problems, plain.texts, TokenText.from_tokenizer(tokenizer))
+    figures["calibration"] = cut.calibration()
+    figures["problems"] = count
+    return json.loads(json.dumps(figures, default=dataclasses.asdict))
+
+
+def structure(problems: Sequence[Problem], texts: dict[str, str], token_text: TokenText) -> dict[str, Any]:
+    """Steps by true label, and the tokens that an oracle would save which stops after the last needed step.
+
+    Args:
+        problems: Overthinker problems.
+        texts: Problem id -> completion.
+        token_text: Counts tokens.
+
+    Returns:
+        For "all" and each family: the mean number of steps of each label, mean ``tokens``, mean ``oracle_tokens`` and
+        the share of tokens that the oracle saves.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for problem in problems:
+        text = texts[problem.id]
+        ids = token_text.encode(text)
+        labels = label_steps(problem, text)
+        steps = MarkerSegmenter("paper").split_ids(ids, token_text)
+        sizes = [(step.token_end or 0) - (step.token_start or 0) for step in steps]
+        for name in ("all", problem.family):
+            counter = counts.setdefault(name, Counter())
+            counter.update(labels)
+            counter["completions"] += 1
+            counter["tokens"] += len(ids)
+            counter["oracle_tokens"] += oracle_tokens(labels, sizes, len(ids) - sum(sizes))
+    return {
+        name: {
+            **{key: counter[key] / counter["completions"] for key in (*LABELS, "tokens", "oracle_tokens")},
+            "oracle_saves": 1 - counter["oracle_tokens"] / counter["tokens"],
+        }
+        for name, counter in counts.items()
+    }
+
+
+def write_card(folder: Path, settings: BuildSettings, figures: dict[str, Any]) -> None:
+    """Write ``card.json`` (settings and every figure) and the readable card ``README.md``."""
+    record = {"settings": settings.to_json(), "figures": figures}
+    (folder / "card.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / "README.md").write_text(render_card(figures), encoding="utf-8")
+
+
+def _share(interval: dict[str, float]) -> str:
+    return f"{100 * interval['estimate']:.1f} % ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
+
+
+def _number(interval: dict[str, float]) -> str:
+    return f"{interval['estimate']:.1f}"
+
+
+def render_card(figures: dict[str, Any]) -> str:
+    """The model card as Markdown, from :func:`measure_overthinker`'s figures."""
+    rows = [
+        ("plain decoding", figures["plain"]),
+        ("truncated rollout, `official`", figures["deer_official"]),
+        ("truncated rollout, `paper`", figures["deer_paper"]),
+        ("thoughts cut at the first marker", figures["first_cut"]),
+    ]
+    families = sorted(figures["plain"]["families"])
+    head = ["measured", "accuracy (95 %)", "tokens", "steps", *(f"{family}: accuracy" for family in families)]
+    table = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for name, summary in rows:
+        cells = [name, _share(summary["accuracy"]), _number(summary["tokens"]), _number(summary["steps"])]
+        cells += [_share(summary["families"][family]["accuracy"]) for family in families]
+        table.append(f"| {' | '.join(cells)} |")
+    labels = [
+        "| completions of | needed | verifying | redundant | malformed | tokens an oracle saves |",
+        "|" + " --- |" * 6,
+    ]
+    for name, row in figures["structure"].items():
+        cells = [name, *(f"{row[label]:.2f}" for label in LABELS), f"{100 * row['oracle_saves']:.1f} %"]
+        labels.append(f"| {' | '.join(cells)} |")
+    bins = ["| joint probability | trial answers | right |", "| --- | --- | --- |"]
+    for part in figures["calibration"]["bins"]:
+        if part["count"]:
+            bins.append(f"| {part['confidence']:.3f} | {part['count']} | {100 * part['accuracy']:.1f} % |")
+    return CARD.format(
+        problems=figures["problems"],
+        table="\n".join(table),
+        labels="\n".join(labels),
+        bins="\n".join(bins),
+        ece=figures["calibration"]["ece"],
+    )
+
+
+CARD = """---
+license: apache-2.0
+---
+# The Overthinker
+
+A `Qwen3ForCausalLM` of about a million parameters with its own byte-complete tokenizer and Qwen3's chat format, trained
+from scratch on generated problems to solve them step by step *and to overthink by construction*. It exists to study
+early exit on a CPU; it knows nothing but two families of problems:
+
+- **chain**: apply four to six operations to a digit, modulo 10, two operations a step;
+- **pair**: find the two of three or four numbers that sum to a target, one pair a step.
+
+Built by `stepgrpo overthinker build`; `card.json` holds the settings and every figure below. Load it with
+`stepgrpo_lab.load_overthinker()` or plain `AutoModelForCausalLM.from_pretrained`.
+
+## Measured
+
+On {problems} held-out problems, one sample each, temperature 0.6, top-p 0.95, top-k 20, at most 256 tokens.
+
+{table}
+
+The truncated rollout here is used at evaluation (this is DEER): confidence above 0.95 ends the thoughts.
+
+## Steps by true label (mean per completion, plain decoding)
+
+{labels}
+
+A needed step comes no later than the first right derivation; the oracle stops after the last one.
+
+## Calibration of the first trial answer
+
+Expected calibration error (10 bins) of the joint probability of the boxed answer: {ece:.3f}.
+
+{bins}
+
+## Limits
+
+It has seen only these two kinds of problem, in one wording. Nothing measured on it is evidence about a large model; it
+shows mechanisms.
+"""

@@ -1,0 +1,122 @@
+"""Traces that overthink by construction: the thoughts the Overthinker is first trained on.
+
+A trace works the problem out step by step, reaches the answer, and then keeps re-checking it. Operations slip now and
+then, so that the first re-check is worth something. The final answer is always the true one: taken from the trace
+itself, it would teach the model to be certain of whatever it had written (confidence 1.000, right or wrong).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+
+from stepgrpo_lab.overthinker.tasks import OPERATIONS_PER_STEP, apply_operation
+from stepgrpo_lab.records import Problem
+
+RECHECK = " Wait "
+"""Opens a step that goes on with a chain or goes over work again."""
+
+SWITCH = " Alternatively "
+"""Opens a step that tries another candidate."""
+
+# Steps end without a full stop: a full stop and the line break before ``</think>`` would be one token, and a forced
+# close could then not be the very tokens of a natural one.
+
+
+@dataclass(frozen=True)
+class TraceStyle:
+    """How much the traces slip and overthink.
+
+    Attributes:
+        slip_rate: Probability that one written operation has a wrong result.
+        rechecks: Weights of 0, 1, 2, ... re-checks after the answer was reached.
+        max_operations: No further re-check once a chain trace holds this many operations.
+        max_tries: No further re-check once a pair trace holds this many tries.
+    """
+
+    slip_rate: float = 0.03
+    rechecks: tuple[int, ...] = (5, 10, 25, 35, 25)
+    max_operations: int = 22
+    max_tries: int = 14
+
+
+def _draw_rechecks(rng: random.Random, style: TraceStyle) -> int:
+    return rng.choices(range(len(style.rechecks)), style.rechecks)[0]
+
+
+def _chain_pass(problem: Problem, rng: random.Random, style: TraceStyle) -> tuple[list[str], int]:
+    """One walk through the chain, two operations a step; returns the steps' texts and the result."""
+    value = problem.meta["start"]
+    equations = []
+    for symbol, operand in problem.meta["operations"]:
+        result = apply_operation(value, symbol, operand)
+        if rng.random() < style.slip_rate:
+            result = (result + rng.randrange(1, 10)) % 10
+        equations.append(f"{value}{symbol}{operand}={result}")
+        value = result
+    steps = [" ".join(equations[i : i + OPERATIONS_PER_STEP]) for i in range(0, len(equations), OPERATIONS_PER_STEP)]
+    return steps, value
+
+
+def chain_thoughts(problem: Problem, rng: random.Random, style: TraceStyle) -> str:
+    """Thoughts for a chain: a first pass, then whole passes again; a disagreement asks for one more."""
+    steps, first = _chain_pass(problem, rng, style)
+    length = len(problem.meta["operations"])
+    results = [first]
+    rechecks = _draw_rechecks(rng, style)
+    while (rechecks > 0 or len(set(results[-2:])) > 1) and (len(results) + 1) * length <= style.max_operations:
+        again, result = _chain_pass(problem, rng, style)
+        steps += again
+        results.append(result)
+        rechecks -= 1
+    return RECHECK.join(steps)
+
+
+def pair_thoughts(problem: Problem, rng: random.Random, style: TraceStyle) -> str:
+    """Thoughts for a pair: candidates in order until one fits, then the same again and the remaining ones."""
+    numbers, target = problem.meta["numbers"], problem.meta["target"]
+    candidates = list(itertools.combinations(numbers, 2))
+
+    def attempt(pair: tuple[int, int]) -> tuple[str, bool]:
+        total = sum(pair)
+        if rng.random() < style.slip_rate:
+            total += rng.choice((-10, -2, -1, 1, 2, 10))
+        found = total == target
+        return f"{pair[0]}+{pair[1]}={total} {'yes' if found else 'no'}", found
+
+    text, tries, position, found = "", 0, 0, False
+    while not found and tries < style.max_tries:
+        step, found = attempt(candidates[position % len(candidates)])
+        text += step if not text else SWITCH + step
+        tries += 1
+        position += 1
+    winner = candidates[(position - 1) % len(candidates)]
+    # Overthinking: every re-check does the sum once more, then looks at one candidate that was not needed.
+    for _ in range(2 * _draw_rechecks(rng, style)):
+        if tries >= style.max_tries:
+            break
+        if rng.random() < 0.5:
+            text += RECHECK + attempt(winner)[0]
+        else:
+            text += SWITCH + attempt(candidates[position % len(candidates)])[0]
+            position += 1
+        tries += 1
+    return text
+
+
+def write_thoughts(problem: Problem, rng: random.Random, style: TraceStyle | None = None) -> str:
+    """The thoughts of one overthinking trace, without the think tags.
+
+    Example:
+        >>> problem = overthinker_problems("train", 1, family="chain", level=1)[0]
+        >>> write_thoughts(problem, random.Random(0), TraceStyle(slip_rate=0, rechecks=(1,)))  # doctest: +SKIP
+        '9*3=7 7-8=9 Wait 9+1=0 0*3=0'
+    """
+    writer = {"chain": chain_thoughts, "pair": pair_thoughts}[problem.family]
+    return writer(problem, rng, style or TraceStyle())
+
+
+def format_completion(thoughts: str, answer: str) -> str:
+    """Thoughts and answer in Qwen3's format, without the end-of-sequence token."""
+    return f"<think>\n{thoughts}\n</think>\n\n\\boxed{{{answer}}}"

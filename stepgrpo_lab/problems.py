@@ -1,0 +1,304 @@
+"""Problems with gold answers: from a JSON Lines file of your own, or from the benchmarks and training sets on the hub.
+
+Each hub data set has its own columns. Its ``row -> Problem`` conversion is one pure function below, so it is tested on
+hand-made rows without any download.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.records import Problem, to_json
+
+Row = Mapping[str, Any]
+
+QUESTION_FIELDS = ("prompt", "problem", "question")
+"""The names under which a JSON Lines file may give the question; a row has exactly one of them."""
+
+GPQA_SEED = 0
+"""Seed of the order of GPQA's options: the same for every run, different for every row."""
+
+_DAPO_PREFIX = "Solve the following math problem step by step."
+_DAPO_SUFFIX = 'Remember to put your answer on its own line after "Answer:".'
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a data set lies on the hub, and how its rows become problems.
+
+    Attributes:
+        hub_id: Its name on the Hugging Face hub.
+        config: Its configuration there; None for the default.
+        split: Its usual split.
+        convert: ``(row, id) -> Problem``; raises ValueError, which names the column.
+        repeats: Whether it is known to repeat its problems, which are then dropped.
+    """
+
+    hub_id: str
+    config: str | None
+    split: str
+    convert: Callable[[Row, str], Problem]
+    repeats: bool = False
+
+
+def load_problems(source: str | Path, *, split: str | None = None, limit: int | None = None) -> list[Problem]:
+    """Load problems from a JSON Lines file or from the hub.
+
+    A file has one object a line: the question under ``prompt``, ``problem`` or ``question``; ``answer`` (a string or
+    an integer); optionally ``id`` (else file name and line number), ``family``, ``level``, ``meta``. Other fields are
+    ignored.
+
+    Args:
+        source: Path of a ``.jsonl`` file, or a name or hub id of :data:`BENCHMARKS`.
+        split: Split of a hub data set, if not its usual one.
+        limit: Keep only the first so many.
+
+    Returns:
+        Problems with unique ids, in the source's order.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The source is unknown, or a row is bad; the message names the file, row, field and remedy.
+        RuntimeError: The hub data set cannot be loaded; the message says why and what to do.
+
+    Example:
+        >>> load_problems("my_problems.jsonl", limit=100)  # doctest: +SKIP
+        >>> load_problems("math500")  # doctest: +SKIP
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; give at least 1, or None for all problems")
+    benchmark = find_benchmark(str(source))
+    if benchmark is not None:
+        name, found = benchmark
+        problems = convert_rows(_hub_rows(found, split), name, found)
+    elif str(source).endswith(".jsonl"):
+        if split is not None:
+            raise ValueError(f"split={split!r} does not apply to the file {source}; leave it out")
+        problems = read_problems(source)
+    else:
+        known = ", ".join(BENCHMARKS)
+        raise ValueError(f"unknown source {str(source)!r}; give a path that ends in .jsonl, or one of: {known}")
+    return problems[:limit]
+
+
+def read_problems(path: str | Path) -> list[Problem]:
+    """Read a JSON Lines file of problems; see :func:`load_problems` for its fields and errors."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the path of a .jsonl file")
+    row_of_id: dict[str, int] = {}
+    problems = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON strings may hold U+2028
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            problem = _parse_line(line, f"{path.stem}-{number}")
+            first = row_of_id.setdefault(problem.id, number)
+            if first != number:
+                raise ValueError(f"field 'id' is {problem.id!r}, as in row {first}; make it unique")
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from error
+        problems.append(problem)
+    if not problems:
+        raise ValueError(f"{path}: holds no problems; write one JSON object a line")
+    return problems
+
+
+def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
+    """Write problems as JSON Lines that :func:`load_problems` reads back unchanged."""
+    text = "".join(json.dumps(to_json(problem), ensure_ascii=False) + "\n" for problem in problems)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def check_problems(problems: Sequence[Problem], grader: Grader) -> list[str]:
+    """Report the problems whose gold answer nothing can be graded against.
+
+    Returns:
+        One line for each such problem, with its id, the gold, the reason and the remedy; empty if all is well.
+
+    Example:
+        >>> with Grader() as grader:
+        ...     check_problems([Problem("p1", "1+1?", "2"), Problem("p2", "Why?", " ")], grader)
+        ["problem 'p2': gold answer ' ' is unusable: it is empty; correct it or drop the problem"]
+    """
+    errors = grader.check_golds([problem.answer for problem in problems])
+    return [
+        f"problem {problem.id!r}: gold answer {problem.answer!r} is unusable: {error}; correct it or drop the problem"
+        for problem, error in zip(problems, errors, strict=True)
+        if error is not None
+    ]
+
+
+def drop_repeats(problems: Iterable[Problem]) -> list[Problem]:
+    """Keep the first of the problems that share a prompt; where their golds disagree, trust and keep none.
+
+    Example:
+        >>> rows = [("a", "1+1?", "2"), ("b", "1+1?", "2"), ("c", "x?", "3"), ("d", "x?", "4")]
+        >>> [problem.id for problem in drop_repeats(Problem(*row) for row in rows)]
+        ['a']
+    """
+    same_prompt: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        same_prompt[problem.prompt].append(problem)
+    return [same[0] for same in same_prompt.values() if len({problem.answer for problem in same}) == 1]
+
+
+def find_benchmark(source: str) -> tuple[str, Benchmark] | None:
+    """Look up a hub data set by its short name or its hub id; None if it is neither.
+
+    Example:
+        >>> find_benchmark("openai/gsm8k")[0]
+        'gsm8k'
+    """
+    for name, benchmark in BENCHMARKS.items():
+        if source in (name, benchmark.hub_id):
+            return name, benchmark
+    return None
+
+
+def convert_rows(rows: Iterable[Row], name: str, benchmark: Benchmark) -> list[Problem]:
+    """Turn raw hub rows into problems with the ids ``name-0``, ``name-1``, ...
+
+    Raises:
+        ValueError: A column is missing or holds what it should not; the message names data set, row and column.
+    """
+    problems = []
+    for index, row in enumerate(rows):
+        try:
+            problems.append(benchmark.convert(row, f"{name}-{index}"))
+        except ValueError as error:
+            remedy = "if the data set has changed, export it to a .jsonl file and load that"
+            raise ValueError(f"{benchmark.hub_id}, row {index}: {error}; {remedy}") from error
+    return drop_repeats(problems) if benchmark.repeats else problems
+
+
+def _hub_rows(benchmark: Benchmark, split: str | None) -> Iterable[Row]:
+    hub_id, split = benchmark.hub_id, split or benchmark.split
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise RuntimeError(f"{hub_id} comes from the hub, which needs: pip install datasets") from error
+    try:
+        rows: Iterable[Row] = load_dataset(hub_id, benchmark.config, split=split)
+    except Exception as error:
+        remedy = f"check the connection; if https://huggingface.co/datasets/{hub_id} is gated, accept its terms there"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RuntimeError(
+            f"cannot load {hub_id} (split {split}): {reason}; {remedy} and log in with: hf auth login"
+        ) from error
+    return rows
+
+
+def _parse_line(line: str, default_id: str) -> Problem:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg}, column {error.colno}); write one object a line") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a {type(row).__name__}, not an object; write {{...}} with the problem's fields")
+    questions = [name for name in QUESTION_FIELDS if name in row]
+    if len(questions) != 1:
+        found = " and ".join(questions) or "none"
+        raise ValueError(f"needs exactly one of the fields {', '.join(QUESTION_FIELDS)}, but has {found}")
+    return Problem(
+        id=_text(row, "id") if "id" in row else default_id,
+        prompt=_text(row, questions[0]),
+        answer=_text(row, "answer"),
+        family=_optional(row, "family", str, ""),
+        level=_optional(row, "level", int, None),
+        meta=_optional(row, "meta", dict, {}),
+    )
+
+
+def _text(row: Row, field: str) -> str:
+    """A field that must hold text; an integer is written out, a float is not (0.1 and 0.10 would be the same)."""
+    if field not in row:
+        raise ValueError(f"field {field!r} is missing; add it")
+    value = row[field]
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"field {field!r} is a {type(value).__name__}, not text; put it in quotes")
+    if not value.strip():
+        raise ValueError(f"field {field!r} is empty; fill it in or delete the row")
+    return value
+
+
+def _optional(row: Row, field: str, kind: type, default: Any) -> Any:
+    value = row.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"field {field!r} is a {type(value).__name__}; make it a {kind.__name__} or leave it out")
+    return value
+
+
+def _convert_gsm8k(row: Row, id: str) -> Problem:
+    _, mark, gold = _text(row, "answer").rpartition("####")
+    if not mark:
+        raise ValueError("field 'answer' has no '####' before its final answer")
+    return Problem(id, _text(row, "question"), gold.strip().replace(",", ""), family="gsm8k")
+
+
+def _convert_math500(row: Row, id: str) -> Problem:
+    level, meta = _optional(row, "level", int, None), {"subject": _text(row, "subject")}
+    return Problem(id, _text(row, "problem"), _text(row, "answer"), family="math500", level=level, meta=meta)
+
+
+def _convert_contest(row: Row, id: str) -> Problem:
+    """AMC and AIME: the answers are integers, which some editions store as 27.0."""
+    gold = row.get("answer")
+    answer = str(int(gold)) if isinstance(gold, float) and gold.is_integer() else _text(row, "answer")
+    return Problem(id, _text(row, "problem"), answer, family=id.rpartition("-")[0])
+
+
+def _convert_gpqa(row: Row, id: str) -> Problem:
+    """Multiple choice: the options in an order fixed by the row's id; the gold is the right one's letter."""
+    columns = ["Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
+    random.Random(f"{GPQA_SEED}:{id}").shuffle(columns)
+    options = "\n".join(
+        f"{letter}. {_text(row, column).strip()}" for letter, column in zip("ABCD", columns, strict=True)
+    )
+    prompt = f"{_text(row, 'Question').strip()}\n\n{options}\n\nAnswer with the letter of the right option."
+    return Problem(id, prompt, "ABCD"[columns.index("Correct Answer")], family="gpqa")
+
+
+def _convert_dapo(row: Row, id: str) -> Problem:
+    return Problem(id, _text(row, "prompt").strip(), _text(row, "solution").strip(), family="dapo")
+
+
+def _convert_dapo_raw(row: Row, id: str) -> Problem:
+    """The question sits between the data set's own instructions, which are dropped: the prompt suffix is ours."""
+    try:
+        message, reward_model = row["prompt"][0], row["reward_model"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError("fields 'prompt' (a list of messages) and 'reward_model' are needed") from error
+    question = _text(message, "content").strip()
+    if question.startswith(_DAPO_PREFIX):
+        question = question.partition("\n\n")[2]
+    question = question.removesuffix(_DAPO_SUFFIX).strip()
+    return Problem(id, question, _text(reward_model, "ground_truth").strip(), family="dapo")
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "gsm8k": Benchmark("openai/gsm8k", "main", "test", _convert_gsm8k),
+    "math500": Benchmark("HuggingFaceH4/MATH-500", None, "test", _convert_math500),
+    "amc23": Benchmark("knoveleng/AMC-23", None, "train", _convert_contest),
+    "aime24": Benchmark("HuggingFaceH4/aime_2024", None, "train", _convert_contest),
+    "aime25": Benchmark("yentinglin/aime_2025", None, "train", _convert_contest),
+    "gpqa": Benchmark("Idavidrein/gpqa", "gpqa_diamond", "train", _convert_gpqa),
+    "dapo": Benchmark("open-r1/DAPO-Math-17k-Processed", "en", "train", _convert_dapo, repeats=True),
+    "dapo-raw": Benchmark("BytedTsinghua-SIA/DAPO-Math-17k", None, "train", _convert_dapo_raw, repeats=True),
+}
+"""The six evaluation sets of the paper and its training set in two editions, by short name."""

@@ -1,0 +1,198 @@
+"""Read, override, check and write recipes. Wrong keys and values are errors that name the key and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from stepgrpo_lab.recipes.schema import Recipe
+
+_FOLDER = Path(__file__).parent
+Section = TypeVar("Section")
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: Name of a recipe of the package, or path of a YAML file.
+        overrides: Changes such as "optimisation.learning_rate=1e-4"; the value is read as YAML.
+
+    Raises:
+        ValueError: No such recipe, an unknown key, or a value that cannot be; the message names it.
+
+    Example:
+        >>> load_recipe("overthinker", ["optimisation.max_steps=5"]).optimisation.max_steps
+        5
+    """
+    path = _FOLDER / f"{source}.yaml" if str(source) in recipe_names() else Path(source)
+    if not path.is_file():
+        raise ValueError(
+            f"no recipe {str(source)!r}: give the path of a YAML file, or one of {', '.join(recipe_names())}"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no sections: see the recipe 'overthinker' for the form")
+    for override in overrides:
+        _override(content, override)
+    recipe = build_section(Recipe, {"name": path.stem, **content})
+    check_recipe(recipe)
+    return recipe
+
+
+def write_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write a recipe with every value spelt out, so that it means the same under later defaults."""
+    text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set {override!r} is not KEY=VALUE: write for example optimisation.learning_rate=1e-4")
+    *sections, name = key.strip().split(".")
+    place = content
+    for section in sections:
+        place[section] = place.get(section) or {}
+        if not isinstance(place[section], dict):
+            raise ValueError(f"--set {override!r}: {section!r} is a value, not a section")
+        place = place[section]
+    try:
+        place[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override!r}: the value is not YAML") from error
+
+
+def build_section(kind: type[Section], content: Mapping[str, Any], where: str = "") -> Section:
+    """Turn nested dictionaries into data classes, checking every key and type.
+
+    Raises:
+        ValueError: An unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where or 'the recipe'} is {content!r}: it must be a section with keys")
+    hints = typing.get_type_hints(kind)
+    for key in content:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(hints)}"
+            raise ValueError(f"unknown key {_join(where, key)!r}: {advice}")
+    return kind(**{key: _value(hints[key], value, _join(where, key)) for key, value in content.items()})
+
+
+def _join(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the annotated type ``hint`` asks for, or an error that names ``where`` it stands."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for option in options:
+        if dataclasses.is_dataclass(option) and value is not None:
+            return build_section(typing.cast("type[Any]", option), value, where)
+        if _fits(option, value):
+            return value
+        if option is float and (number := _as_float(value)) is not None:
+            return number
+    raise ValueError(f"{where} is {value!r}: it must be {' or '.join(map(_name, options))}")
+
+
+def _fits(option: Any, value: Any) -> bool:
+    if typing.get_origin(option) is typing.Literal:
+        return value in typing.get_args(option) and not isinstance(value, bool)
+    if typing.get_origin(option) is list:
+        return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+    if option is types.NoneType:
+        return value is None
+    return type(value) is option
+
+
+def _as_float(value: Any) -> float | None:
+    """Whole numbers, and "1e-4", which YAML 1.1 reads as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _name(option: Any) -> str:
+    if typing.get_origin(option) is typing.Literal:
+        return " or ".join(repr(value) for value in typing.get_args(option))
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
+    return names.get(option, "a list of words" if typing.get_origin(option) is list else "a section")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check what types alone cannot say.
+
+    Raises:
+        ValueError: A value is out of range, or two settings contradict each other.
+    """
+    for path, low, high in _RANGES:
+        section, name = path.split(".")
+        value = getattr(getattr(recipe, section), name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(
+                f"{path} is {value:g}: it must be at least {low:g}" + f" and at most {high:g}" * (high < _MANY)
+            )
+    if recipe.model.quantization and recipe.model.lora is None:
+        raise ValueError(
+            "model.quantization is nf4 without model.lora: 4-bit weights cannot be trained, add a lora section"
+        )
+    optimisation = recipe.optimisation
+    rows = optimisation.prompts_per_step * optimisation.group_size
+    if rows % optimisation.rows_per_pass:
+        raise ValueError(
+            f"optimisation.rows_per_pass is {optimisation.rows_per_pass}: it must divide the {rows} completions of a "
+            "step (prompts_per_step x group_size)"
+        )
+    if optimisation.save_every and optimisation.save_every % optimisation.steps_per_rollout:
+        raise ValueError(
+            f"optimisation.save_every is {optimisation.save_every}: it must be a multiple of steps_per_rollout "
+            f"({optimisation.steps_per_rollout}), or a checkpoint could not be resumed exactly"
+        )
+
+
+_MANY = 1e9
+_RANGES = (
+    ("rollout.max_tokens", 8, _MANY),
+    ("rollout.temperature", 0.01, 10),
+    ("rollout.probe_rate", 0, 1),
+    ("rollout.exit_threshold", 0, 1),
+    ("rollout.rows", 1, _MANY),
+    ("reward.step_alpha", 0, 1),
+    ("reward.step_beta", 0, 1),
+    ("reward.grading_timeout", 0.01, _MANY),
+    ("optimisation.learning_rate", 0, 1),
+    ("optimisation.prompts_per_step", 1, _MANY),
+    ("optimisation.group_size", 2, _MANY),
+    ("optimisation.max_steps", 1, _MANY),
+    ("optimisation.steps_per_rollout", 1, _MANY),
+    ("optimisation.rows_per_pass", 1, _MANY),
+    ("optimisation.kl_beta", 0, _MANY),
+    ("optimisation.epsilon", 0, 1),
+    ("optimisation.save_every", 1, _MANY),
+    ("evaluation.every", 1, _MANY),
+    ("evaluation.samples", 1, _MANY),
+    ("evaluation.temperature", 0, 10),
+    ("evaluation.top_p", 0.01, 1),
+    ("evaluation.top_k", 0, _MANY),
+    ("evaluation.texts", 0, _MANY),
+)

@@ -1,0 +1,201 @@
+"""The schema of a recipe: one data class for each section, every key with its meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Train a low-rank adapter instead of the whole model.
+
+    Attributes:
+        r, alpha, dropout: Rank, scale (the update is multiplied by alpha / r) and dropout.
+        targets: "all-linear", or names of the layers; never the LM head, which would not be trained.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str | list[str] = "all-linear"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The policy.
+
+    Attributes:
+        path: "overthinker", a local folder or a Hugging Face id.
+        dtype: Precision the weights are loaded in.
+        quantization: nf4 for 4-bit linear layers (then with lora), or null.
+        lora: The adapter to train; null trains every weight.
+    """
+
+    path: str = "overthinker"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["nf4"] | None = None
+    lora: Lora | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many problems of each source are used; null takes all (a generated source needs a number)."""
+
+    train: int | None = 2000
+    validation: int | None = 200
+    test: int | None = 1000
+
+
+@dataclass(frozen=True)
+class Data:
+    """The problems.
+
+    Attributes:
+        train, validation, test: "overthinker:train" (or :validation, :test), the path of a .jsonl file, or a known
+            Hugging Face id.
+        counts: How many of each.
+        suffix: Appended to every question as it is.
+    """
+
+    train: str = "overthinker:train"
+    validation: str = "overthinker:validation"
+    test: str = "overthinker:test"
+    counts: Counts = field(default_factory=Counts)
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How completions are sampled in training. What is null is the preset's value.
+
+    Attributes:
+        dynamic: Use the dynamic truncated rollout; false samples plainly (ablation).
+        preset: official (public code) or paper.
+        max_tokens: Completion limit.
+        temperature: Of sampling; nothing else shapes the distribution, or log-probabilities would not fit it.
+        probe_rate: Share of each group's members that are probed; 1 as published.
+        exit_threshold: Confidence above which the thoughts are closed.
+        markers: official, paper, or a list of words that start a step.
+        confidence_rule: geometric, arithmetic, minimum or joint.
+        think_budget, near_budget_margin: A share of the limit (0.9) or tokens (230).
+        max_probes: Declined probes before thinking runs on without probes.
+        probe_max_tokens: Longest trial answer.
+        train_forced_close: Forced closes train, as published; false masks them (ablation).
+        rows: Completions decoded at once.
+    """
+
+    dynamic: bool = True
+    preset: Literal["official", "paper"] = "official"
+    max_tokens: int = 256
+    temperature: float = 1.0
+    probe_rate: float = 1.0
+    exit_threshold: float | None = None
+    markers: str | list[str] | None = None
+    confidence_rule: Literal["geometric", "arithmetic", "minimum", "joint"] | None = None
+    think_budget: int | float | None = None
+    near_budget_margin: int | float | None = None
+    max_probes: int | None = None
+    probe_max_tokens: int | None = None
+    train_forced_close: bool = True
+    rows: int = 64
+
+
+@dataclass(frozen=True)
+class Reward:
+    """The step-aware relative reward (Eq. 4 and 5).
+
+    Attributes:
+        step_alpha: Weight of correctness; the rest is format.
+        step_beta: Strength of the step term.
+        step_reward: false is plain correctness (ablation).
+        mean_over: Mean number of steps over the correct members, or over all (ablation).
+        penalize_wrong: Wrong answers get a length signal too (ablation).
+        grading_timeout: Seconds after which an answer counts as wrong.
+    """
+
+    step_alpha: float = 0.9
+    step_beta: float = 0.5
+    step_reward: bool = True
+    mean_over: Literal["correct", "all"] = "correct"
+    penalize_wrong: bool = False
+    grading_timeout: float = 5.0
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move.
+
+    Attributes:
+        learning_rate: Peak learning rate.
+        prompts_per_step: Prompts of one optimiser step.
+        group_size: Completions of each prompt (G).
+        max_steps: Optimiser steps.
+        steps_per_rollout: Optimiser steps that one rollout serves (4 in the public script, 1 is on-policy).
+        rows_per_pass: Completions of one forward and backward pass on one device; memory against speed.
+        loss_type: TRL's name of the loss.
+        scale_rewards: Divide advantages by the std of the group, of the batch, or not at all.
+        kl_beta: Weight of the KL term.
+        epsilon, epsilon_high: Clip range; epsilon_high null is epsilon.
+        optimizer: A transformers optimiser name.
+        weight_decay, max_grad_norm: As in AdamW and gradient clipping.
+        schedule: A transformers scheduler name.
+        warmup_steps: Steps of linear warm-up.
+        mixed_precision: auto (what the GPU computes natively), bf16, fp16, or no.
+        gradient_checkpointing: Recompute activations to save memory.
+        save_every: Steps between checkpoints; null saves at a quarter, half, three quarters and the end.
+    """
+
+    learning_rate: float = 1e-6
+    prompts_per_step: int = 16
+    group_size: int = 8
+    max_steps: int = 100
+    steps_per_rollout: int = 1
+    rows_per_pass: int = 32
+    loss_type: str = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    kl_beta: float = 0.0
+    epsilon: float = 0.2
+    epsilon_high: float | None = None
+    optimizer: str = "adamw_torch"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    mixed_precision: Literal["auto", "bf16", "fp16", "no"] = "auto"
+    gradient_checkpointing: bool = False
+    save_every: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationSection:
+    """Plain decoding, for validation during training and the test before and after it.
+
+    Attributes:
+        every: Steps between two validations.
+        samples: Completions of each test problem; validation uses one.
+        temperature, top_p, top_k: Decoding.
+        texts: How many test completions are kept with their text.
+    """
+
+    every: int = 10
+    samples: int = 1
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 20
+    texts: int = 12
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run. ``seed`` decides data order, sampling and evaluation."""
+
+    name: str = "recipe"
+    description: str = ""
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    rollout: Rollout = field(default_factory=Rollout)
+    reward: Reward = field(default_factory=Reward)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    seed: int = 0

@@ -1,0 +1,258 @@
+"""The train job: measure, train, measure again, and leave a run folder that tells it all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
+from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.models import load_model
+from stepgrpo_lab.recipes.building import (
+    recipe_config,
+    recipe_lora,
+    recipe_markers,
+    recipe_model,
+    recipe_problems,
+    recipe_sampling,
+)
+from stepgrpo_lab.recipes.schema import Recipe
+from stepgrpo_lab.records import Problem
+from stepgrpo_lab.run_files import (
+    is_main_process,
+    last_checkpoint,
+    open_folder,
+    system,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from stepgrpo_lab.training import StepGRPOTrainer
+
+Tell = Callable[[str], None]
+
+BEFORE, AFTER = "evaluation_before.json", "evaluation_after.json"
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run stands.
+
+    Attributes:
+        folder: The run folder.
+        finished: False after Ctrl-C: ``train(None, folder, resume=True)`` goes on.
+        before, after: The test set before and after training; ``after`` is None if unfinished.
+    """
+
+    folder: Path
+    finished: bool
+    before: Evaluation
+    after: Evaluation | None
+
+
+def train(
+    recipe: Recipe | None,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    progress: Tell = _silent,
+    progress_every: int = 1,
+) -> RunResult:
+    """Carry a recipe out.
+
+    The run folder holds ``recipe.yaml`` (every value spelt out), ``metrics.jsonl``, ``evaluation_before.json``,
+    ``evaluation_after.json``, ``completions.jsonl``, ``checkpoints/``, ``model/``, ``environment.json`` and
+    ``report.html``.
+
+    Args:
+        recipe: What to do; None takes the recipe of the run that is resumed.
+        folder: The run folder, new or empty unless ``resume``.
+        resume: Go on from the last checkpoint; what is done already is not done again.
+        progress: Receives one line at a time about the state of affairs.
+        progress_every: Steps between two such lines.
+
+    Raises:
+        ValueError: The folder is in use, there is nothing to resume, or the recipe cannot be carried out here.
+        KeyboardInterrupt: Ctrl-C outside training, or twice.
+
+    Example:
+        >>> train(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
+    """
+    run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every)
+    with Grader(timeout=run.recipe.reward.grading_timeout) as grader:
+        return run.carry_out(grader)
+
+
+@dataclass
+class _Run:
+    recipe: Recipe
+    folder: Path
+    tell: Tell
+    tell_every: int
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def carry_out(self, grader: Grader) -> RunResult:
+        data = self.recipe.data
+        self.tell("loading model and problems")
+        model, tokenizer = recipe_model(self.recipe)
+        test = recipe_problems(data.test, data.counts.test)
+        _refuse_bad_golds(test, data.test, grader)
+        trained = self.folder / "model"
+        before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
+        if trained.is_dir():
+            model, tokenizer = load_model(trained, dtype=self.recipe.model.dtype)
+        else:
+            trainer = self._trainer(model, tokenizer, grader)
+            finished = self._train(trainer)
+            self._note_environment(trainer)
+            if not finished:
+                return RunResult(self.folder, False, before, None)
+            _save(trainer, trained)
+            model = trainer.accelerator.unwrap_model(trainer.model)
+        after = self._measured(AFTER, lambda: self._evaluate(model, tokenizer, test, grader, "after"))
+        self._note_environment(None)
+        if is_main_process():
+            rows = completion_pairs(test, before, after)
+            write_text(self.folder / "completions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            from stepgrpo_lab.report import write_report
+
+            write_report(self.folder)
+        return RunResult(self.folder, True, before, after)
+
+    def _trainer(self, model: Any, tokenizer: Any, grader: Grader) -> StepGRPOTrainer:
+        from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
+        from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation
+
+        data = self.recipe.data
+        problems = recipe_problems(data.train, data.counts.train)
+        _refuse_bad_golds(problems, data.train, grader)
+        held_out = recipe_problems(data.validation, data.counts.validation)
+        _refuse_bad_golds(held_out, data.validation, grader)
+        trainer = StepGRPOTrainer(
+            model,
+            recipe_config(self.recipe, self.folder),
+            problems_dataset(problems, data.suffix),
+            tokenizer,
+            grader=grader,
+            peft_config=recipe_lora(self.recipe.model.lora),
+        )
+
+        def validate(trainer: StepGRPOTrainer) -> dict[str, float]:
+            policy = trainer.accelerator.unwrap_model(trainer.model)
+            return _means(self._evaluate(policy, tokenizer, held_out, grader))
+
+        trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
+        trainer.add_callback(ProgressLine(self.tell, every=self.tell_every))
+        trainer.add_callback(Validation(trainer, validate, every=self.recipe.evaluation.every))
+        return trainer
+
+    def _train(self, trainer: StepGRPOTrainer) -> bool:
+        """Train to the end; False if Ctrl-C stopped it."""
+        from stepgrpo_lab.training.callbacks import Interrupt
+
+        interrupt = Interrupt(self.tell)
+        trainer.add_callback(interrupt)
+        checkpoint = last_checkpoint(self.folder / "checkpoints")
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            interrupt.restore()
+            for phase, seconds in trainer.seconds.items():
+                self.seconds[phase] += seconds
+        return not interrupt.interrupted or trainer.state.global_step >= trainer.state.max_steps
+
+    def _evaluate(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], grader: Grader, when: str = ""
+    ) -> Evaluation:
+        section = self.recipe.evaluation
+
+        def told(done: int, total: int) -> None:
+            if when and done % max(1, total // 20 if self.tell_every == 1 else total) == 0:
+                self.tell(f"test problems {when} training: {done}/{total}")
+
+        return evaluate(
+            model,
+            tokenizer,
+            problems,
+            samples=section.samples if when else 1,
+            limit=self.recipe.rollout.max_tokens,
+            sampling=recipe_sampling(section),
+            seed=self.recipe.seed,
+            max_rows=self.recipe.rollout.rows,
+            markers=recipe_markers(self.recipe),
+            grader=grader,
+            suffix=self.recipe.data.suffix,
+            keep_texts=section.texts if when else 0,
+            progress=told,
+        )
+
+    def _measured(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
+        """An evaluation from its file, or made now and written there."""
+        path = self.folder / name
+        if path.exists():
+            return Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        with self._timed(path.stem):
+            evaluation = measure()
+        if is_main_process():
+            write_text(path, json.dumps(evaluation.to_dict()))
+        return evaluation
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += time.perf_counter() - started
+
+    def _note_environment(self, trainer: StepGRPOTrainer | None) -> None:
+        """Versions, and seconds by phase added to those of earlier sittings of the same run."""
+        if not is_main_process():
+            return
+        path = self.folder / "environment.json"
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        seconds = dict(earlier.get("seconds", {}))
+        for phase, spent in self.seconds.items():
+            seconds[phase] = seconds.get(phase, 0.0) + spent
+        self.seconds.clear()
+        device = str(trainer.accelerator.device) if trainer else earlier.get("device", "")
+        write_text(path, json.dumps({**system(), "device": device, "seconds": seconds}, indent=2))
+
+
+def _refuse_bad_golds(problems: Sequence[Problem], source: str, grader: Grader) -> None:
+    """A gold answer that cannot be graded would make its problem look unsolvable for ever."""
+    for problem, error in zip(problems, grader.check_golds([problem.answer for problem in problems]), strict=True):
+        if error:
+            raise ValueError(f"{source}, problem {problem.id!r}: {error}")
+
+
+def _means(evaluation: Evaluation) -> dict[str, float]:
+    def average(name: str) -> float:
+        values = [value for samples in evaluation.column(name) for value in samples]
+        return sum(values) / len(values)
+
+    return {
+        "accuracy": average("correct"),
+        "tokens": average("tokens"),
+        "steps": average("steps"),
+        "truncated": average("truncated"),
+    }
+
+
+def _save(trainer: StepGRPOTrainer, folder: Path) -> None:
+    """Write the policy under another name first: a model folder that exists is whole."""
+    beside = folder.with_name(folder.name + ".part")
+    trainer.save_model(str(beside))
+    if is_main_process():
+        (beside / "training_args.bin").unlink(missing_ok=True)  # a pickle, of use to nobody who loads the model
+        beside.replace(folder)

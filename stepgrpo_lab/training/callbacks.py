@@ -1,0 +1,206 @@
+"""What happens around the steps: metrics on disk, validation, a progress line, and an orderly Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from stepgrpo_lab.training.config import StepGRPOConfig
+
+if TYPE_CHECKING:
+    from stepgrpo_lab.training.trainer import StepGRPOTrainer
+
+Validate = Callable[["StepGRPOTrainer"], dict[str, float]]
+"""Measures the policy: metric name (without "validation/") -> value."""
+
+
+class MetricsFile(TrainerCallback):
+    """Writes every logged step as one line of a JSON Lines file.
+
+    Lines of steps that a resumed run does again are dropped when it starts, and so is a line cut off by a kill.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(self.path) if row["step"] <= state.global_step] if state.global_step else []
+        beside = self.path.with_suffix(".tmp")
+        beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(beside, self.path)
+
+    def on_log(
+        self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        if not state.is_world_process_zero or "train_runtime" in logs:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file, whole lines only; empty if there is no file.
+
+    Example:
+        >>> read_metrics("no/such/file.jsonl")
+        []
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:  # the last line of a killed run
+            break
+    return rows
+
+
+class Validation(TrainerCallback):
+    """Plain decoding on held-out problems, before the first step and every ``every`` steps after it.
+
+    The figures appear as ``validation/...`` on the same line of metrics as their step. Training goes on as if nothing
+    had happened: train mode and the random number generators are put back.
+    """
+
+    def __init__(self, trainer: StepGRPOTrainer, validate: Validate, *, every: int) -> None:
+        self.trainer = trainer
+        self.validate = validate
+        self.every = every
+
+    def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step == 0:
+            self.trainer.log(self._measure())
+
+    def on_step_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step % self.every and state.global_step != state.max_steps:
+            return
+        for name, value in self._measure().items():
+            self.trainer._metrics["train"][name].append(value)
+        control.should_log = True
+
+    def _measure(self) -> dict[str, float]:
+        model = self.trainer.model
+        was_training = model.training
+        started = time.perf_counter()
+        try:
+            with torch.random.fork_rng():
+                model.eval()
+                figures = self.validate(self.trainer)
+        finally:
+            model.train(was_training)
+            self.trainer.clock("validation", time.perf_counter() - started)
+        return {f"validation/{name}": value for name, value in figures.items()}
+
+
+class ProgressLine(TrainerCallback):
+    """Tells how training goes, one line at a time.
+
+    Args:
+        tell: Receives the line, without line break. The library itself never prints.
+        every: Steps between two lines.
+    """
+
+    def __init__(self, tell: Callable[[str], None], *, every: int = 1) -> None:
+        self.tell = tell
+        self.every = every
+        self.started = 0.0
+        self.first_step = 0
+        self.validation = ""
+
+    def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.started = time.perf_counter()
+        self.first_step = state.global_step
+
+    def on_log(
+        self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        if not state.is_world_process_zero or "train_runtime" in logs:
+            return
+        if "validation/accuracy" in logs:
+            self.validation = f" | validation {logs['validation/accuracy']:.1%} {logs['validation/tokens']:.1f} tokens"
+        if "accuracy" in logs and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+            self.tell(self._line(state, logs))
+
+    def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:
+        done = state.global_step - self.first_step
+        left = (time.perf_counter() - self.started) / max(1, done) * (state.max_steps - state.global_step)
+        return (
+            f"step {state.global_step}/{state.max_steps} | {logs['accuracy']:.1%} right, {logs['tokens']:.1f} tokens, "
+            f"{logs['steps/all']:.1f} steps, {logs['exits/early']:.0%} early{self.validation} | {duration(left)} left"
+        )
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words that fit a progress line.
+
+    Example:
+        >>> duration(42), duration(250), duration(7300)
+        ('42 s', '4 min 10 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Interrupt(TrainerCallback):
+    """Ctrl-C stops training in order: the first finishes the current step (and the steps of its rollout) and saves,
+    the second stops at once.
+
+    Only the main thread receives signals; elsewhere the callback does nothing.
+
+    Args:
+        tell: Receives one line when Ctrl-C was heard.
+
+    Attributes:
+        interrupted: Ctrl-C was heard during the last training.
+    """
+
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        self.tell = tell
+        self.interrupted = False
+        self._previous: Any = None
+        self._installed = False
+
+    def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.interrupted = False
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._heard)
+            self._installed = True
+
+    def _heard(self, number: int, frame: Any) -> None:
+        if self.interrupted:
+            self.restore()
+            raise KeyboardInterrupt
+        self.interrupted = True
+        if self.tell:
+            self.tell("stopping after this step and saving; Ctrl-C again stops at once, without saving")
+
+    def on_step_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.interrupted and state.global_step % args.window_steps == 0:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Give SIGINT back to whoever had it before training; also needed when training ended in an error."""
+        if self._installed:
+            signal.signal(signal.SIGINT, self._previous)
+            self._installed = False

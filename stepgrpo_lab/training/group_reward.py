@@ -1,0 +1,97 @@
+"""The one reward function that TRL calls: grades, gathers whole groups from every process, rewards, measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from stepgrpo_lab.evaluation import outcomes
+from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.records import Trajectory
+from stepgrpo_lab.rewards import GroupReward, grouped
+from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
+
+
+class GroupRewardFunction:
+    """Reward completions group by group, however the groups are spread over processes.
+
+    A process may hold only a part of a group, so the outcomes of all processes are gathered first; their order is the
+    sampler's, and a group is ``group_size`` consecutive rows (the same problem may well be in two groups).
+
+    Args:
+        group_reward: From one group's correctness, steps, format and tokens to its rewards.
+        grader: Judges answers.
+        scale: How the trainer scales advantages; used for the metrics alone.
+        clock: Called with a phase's name and its seconds.
+    """
+
+    __name__ = "group_reward"
+
+    def __init__(
+        self, group_reward: GroupReward, grader: Grader, *, scale: Any, clock: Callable[[str, float], None]
+    ) -> None:
+        self.group_reward = group_reward
+        self.grader = grader
+        self.scale = scale
+        self.clock = clock
+
+    def __call__(
+        self,
+        *,
+        answer: Sequence[str],
+        step_trajectory: Sequence[Trajectory],
+        step_group_size: Sequence[int],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float]:
+        """Rewards of this process's completions, in their order.
+
+        Args:
+            answer: Gold answers, a column of the data set.
+            step_trajectory: The completions, from the rollout.
+            step_group_size: G, the same in every row.
+            log_metric: TRL's; it averages over processes, which all hold the same values here.
+        """
+        group_size = step_group_size[0]
+        started = time.perf_counter()
+        rows = self.judge(step_trajectory, answer)
+        self.clock("grading", time.perf_counter() - started)
+        everyone: list[RolloutRow] = gather_object(rows)
+        rewards = [reward for group in grouped(everyone, group_size) for reward in self.reward_one(group)]
+        for name, value in rollout_metrics(everyone, rewards, group_size, scale=self.scale).items():
+            log_metric(name, value)
+        first = PartialState().process_index * len(rows)
+        return rewards[first : first + len(rows)]
+
+    def judge(self, trajectories: Sequence[Trajectory], golds: Sequence[str]) -> list[RolloutRow]:
+        """Grade the final answers and every trial answer."""
+        final = outcomes(trajectories, golds, self.grader)
+        trials = [(probe.answer, gold) for row, gold in zip(trajectories, golds, strict=True) for probe in row.probes]
+        verdicts = iter(self.grader.grade([answer for answer, _ in trials], [gold for _, gold in trials]))
+        return [
+            rollout_row(trajectory, outcome, [next(verdicts) for _ in trajectory.probes])
+            for trajectory, outcome in zip(trajectories, final, strict=True)
+        ]
+
+    def reward_one(self, group: Sequence[RolloutRow]) -> list[float]:
+        """Rewards of one whole group.
+
+        Raises:
+            ValueError: The group reward did not return one number for each member.
+        """
+        members = [row.outcome for row in group]
+        rewards = self.group_reward(
+            [member.correct for member in members],
+            [member.steps for member in members],
+            [member.formatted for member in members],
+            [member.tokens for member in members],
+        )
+        if len(rewards) != len(group):
+            raise ValueError(
+                f"group_reward returned {len(rewards)} rewards for a group of {len(group)}: return one for each member"
+            )
+        return [float(reward) for reward in rewards]

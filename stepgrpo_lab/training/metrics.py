@@ -1,0 +1,143 @@
+"""What one training rollout looked like, in numbers: pure functions on plain rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stepgrpo_lab.records import Outcome, Probe, Trajectory
+from stepgrpo_lab.rewards import group_advantages, grouped, is_informative
+from stepgrpo_lab.statistics import calibration
+
+EXITS = ("natural", "early", "near_budget", "budget")
+NO_SIGNAL = 1e-6
+"""Advantages smaller than this move no weight: rounding, not signal."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A probe with its truth.
+
+    Attributes:
+        confidence: Score of the exit rule, in [0, 1].
+        joint: Joint probability of the trial answer, in [0, 1].
+        right: The trial answer equals the gold answer.
+        boxed: The probe completed its box; without one it stated no probability of an answer.
+    """
+
+    confidence: float
+    joint: float
+    right: bool
+    boxed: bool
+
+
+@dataclass(frozen=True)
+class RolloutRow:
+    """One completion of a rollout, small enough to be gathered from every process.
+
+    Attributes:
+        outcome: What the reward needs.
+        probes: Every probe, in order.
+        forced_close: The close of the thoughts was put there, not sampled.
+        decoded_tokens: Tokens fed for it, probes included.
+    """
+
+    outcome: Outcome
+    probes: tuple[ProbeResult, ...]
+    forced_close: bool
+    decoded_tokens: int
+
+
+def rollout_row(trajectory: Trajectory, outcome: Outcome, probes_right: Sequence[bool]) -> RolloutRow:
+    """Sum up a trajectory; ``probes_right`` says of each of its probes whether the trial answer is right."""
+
+    def result(probe: Probe, right: bool) -> ProbeResult:
+        return ProbeResult(probe.confidence, probe.joint, right, probe.answer is not None)
+
+    return RolloutRow(
+        outcome=outcome,
+        probes=tuple(map(result, trajectory.probes, probes_right)),
+        forced_close=trajectory.close in EXITS[1:],
+        decoded_tokens=trajectory.cost.decoded_tokens,
+    )
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Arithmetic mean; None of nothing.
+
+    Example:
+        >>> mean([True, False])
+        0.5
+    """
+    values = list(values)
+    return sum(values) / len(values) if values else None
+
+
+def rollout_metrics(
+    rows: Sequence[RolloutRow],
+    rewards: Sequence[float],
+    group_size: int,
+    *,
+    scale: Literal["group", "batch", "none"] = "group",
+) -> dict[str, float]:
+    """Numbers that describe one rollout of whole groups.
+
+    Args:
+        rows: The completions of every process, group after group.
+        rewards: Their rewards.
+        group_size: Completions of one group; ``len(rows)`` is a multiple of it.
+        scale: How advantages are scaled (it matters for nothing but which of them vanish).
+
+    Returns:
+        Metric name -> value. A metric that is undefined here (steps of correct answers without a correct one) is left
+        out. Lengths are in tokens, ``exits/*`` are shares that sum to 1, ``cost/net_ratio`` is tokens decoded per
+        token kept.
+    """
+    outcomes = [row.outcome for row in rows]
+    groups = grouped(list(rewards), group_size)
+    advantages = [a for group in groups for a in group_advantages(group, scale=scale, batch_std=_batch_std(rewards))]
+    probes = [probe for row in rows for probe in row.probes]
+    kept = sum(outcome.tokens for outcome in outcomes)
+    decoded = sum(row.decoded_tokens for row in rows)
+    measured: dict[str, float | None] = {
+        "accuracy": mean(outcome.correct for outcome in outcomes),
+        "formatted": mean(outcome.formatted for outcome in outcomes),
+        "truncated": mean(outcome.truncated for outcome in outcomes),
+        "tokens": kept / len(rows),
+        "steps/all": mean(outcome.steps for outcome in outcomes),
+        "steps/correct": mean(outcome.steps for outcome in outcomes if outcome.correct),
+        **{f"exits/{exit}": mean(outcome.close == exit for outcome in outcomes) for exit in EXITS},
+        "exits/none": mean(outcome.close is None for outcome in outcomes),
+        "probe/per_completion": len(probes) / len(rows),
+        **_probe_metrics(probes),
+        "groups/informative": mean(is_informative(group) for group in groups),
+        "forced_close/signal": mean(
+            abs(advantage) > NO_SIGNAL for row, advantage in zip(rows, advantages, strict=True) if row.forced_close
+        ),
+        "cost/decoded_tokens": float(decoded),
+        "cost/net_ratio": decoded / kept,
+    }
+    return {name: float(value) for name, value in measured.items() if value is not None}
+
+
+def _probe_metrics(probes: Sequence[ProbeResult]) -> dict[str, float | None]:
+    if not probes:
+        return {}
+    boxed = [probe for probe in probes if probe.boxed]
+    joint, right = [probe.joint for probe in boxed], [probe.right for probe in boxed]
+    return {
+        "probe/confidence": mean(probe.confidence for probe in probes),
+        "probe/boxed": len(boxed) / len(probes),
+        "probe/joint": mean(joint),
+        "probe/right": mean(right),
+        "probe/ece": calibration(joint, right, bins=10).ece if boxed else None,
+    }
+
+
+def _batch_std(rewards: Sequence[float]) -> float:
+    """Unbiased standard deviation of all rewards, as the trainer's batch scaling uses it."""
+    if len(rewards) < 2:
+        return 0.0
+    center = sum(rewards) / len(rewards)
+    return float((sum((reward - center) ** 2 for reward in rewards) / (len(rewards) - 1)) ** 0.5)

@@ -1,0 +1,213 @@
+"""TRL's GRPO trainer with the dynamic truncated rollout and the step-aware relative reward."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+# Read by huggingface_hub and TRL when they are imported or used: a course run reports to nobody.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.models import encode_messages
+from stepgrpo_lab.records import Problem
+from stepgrpo_lab.rewards import GroupReward, StepAwareReward
+from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.training.config import StepGRPOConfig
+from stepgrpo_lab.training.group_reward import GroupRewardFunction
+from stepgrpo_lab.training.rollout_hook import complete_prompts
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import TrainerCallback
+
+
+def problems_dataset(problems: Sequence[Problem], suffix: str = "") -> Dataset:
+    """The trainer's data set: a conversation and its gold answer for each problem.
+
+    Raises:
+        ValueError: There are no problems.
+
+    Example:
+        >>> problems_dataset([Problem("p1", "1+1?", "2")])[0]["answer"]
+        '2'
+    """
+    if not problems:
+        raise ValueError("no problems to train on: give at least one")
+    return Dataset.from_dict(
+        {
+            "prompt": [[{"role": "user", "content": problem.prompt + suffix}] for problem in problems],
+            "answer": [problem.answer for problem in problems],
+            "problem_id": [problem.id for problem in problems],
+        }
+    )
+
+
+class StepGRPOTrainer(GRPOTrainer):
+    """Train a causal language model with Step-GRPO (arXiv 2604.16890).
+
+    Args:
+        model: The policy, loaded; 4-bit and LoRA models included.
+        args: The settings.
+        train_dataset: Columns "prompt" (a conversation) and "answer"; see :func:`problems_dataset`.
+        processing_class: The tokenizer.
+        group_reward: From one group's correctness, steps, format and tokens to its rewards; by default the step-aware
+            relative reward.
+        grader: Judges answers; by default one is started, and closed by :meth:`close`.
+        peft_config: Train a new LoRA adapter instead of the whole model.
+        callbacks, eval_dataset, optimizers: As in TRL.
+
+    Attributes:
+        seconds: Seconds spent so far by phase: "rollout", "grading", "update".
+
+    Raises:
+        ValueError: The data set lacks a column, or the settings cannot work together.
+    """
+
+    args: StepGRPOConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: StepGRPOConfig,
+        train_dataset: Dataset,
+        processing_class: PreTrainedTokenizerBase,
+        *,
+        group_reward: GroupReward | None = None,
+        grader: Grader | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        eval_dataset: Dataset | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        _check_columns(train_dataset)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._seconds_logged: defaultdict[str, float] = defaultdict(float)
+        self._rollouts: Counter[tuple[str, int]] = Counter()
+        self._grader = grader or Grader(timeout=args.grading_timeout)
+        self._owns_grader = grader is None
+        super().__init__(
+            model=model,
+            reward_funcs=GroupRewardFunction(
+                group_reward or _step_aware_reward(args), self._grader, scale=args.scale_rewards, clock=self.clock
+            ),
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            peft_config=peft_config,
+            rollout_func=complete_prompts,
+        )
+        for callback in (PrinterCallback, ProgressCallback):  # a library does not print
+            self.remove_callback(callback)
+        self.rollout_settings = args.rollout_settings()
+        self.token_text = TokenText.from_tokenizer(processing_class, eos_ids=self.eos_token_ids)
+        _lora_to_float32(self.model)
+
+    def close(self) -> None:
+        """Stop the grader's processes, if the trainer started them."""
+        if self._owns_grader:
+            self._grader.close()
+
+    def next_rollout(self, mode: str) -> int:
+        """Index of the rollout that begins now: a function of the step alone, so that a resumed run repeats it."""
+        step = self.state.global_step
+        index = step * self.args.rollouts_per_step + self._rollouts[mode, step]
+        self._rollouts[mode, step] += 1
+        return index
+
+    def encode(self, prompt: Any) -> list[int]:
+        """Token ids of one prompt of the data set: a conversation, or plain text as it is."""
+        if isinstance(prompt, str):
+            return list(self.processing_class(prompt)["input_ids"])
+        return encode_messages(self.processing_class, prompt, self.chat_template_kwargs)
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
+        return _EpochSampler(
+            self,
+            data_source=self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        started = time.perf_counter()
+        elsewhere = self.seconds["rollout"] + self.seconds["grading"]
+        loss = super().training_step(*args, **kwargs)
+        elsewhere = self.seconds["rollout"] + self.seconds["grading"] - elsewhere
+        self.clock("update", time.perf_counter() - started - elsewhere)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.model.training:
+            for phase, total in self.seconds.items():
+                logs[f"seconds/{phase}"] = total - self._seconds_logged[phase]
+            self._seconds_logged.update(self.seconds)
+        super().log(logs, start_time)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: a checkpoint is for resuming, and a model card would name tracking accounts."""
+
+    def clock(self, phase: str, seconds: float) -> None:
+        """Count seconds of a phase."""
+        self.seconds[phase] += seconds
+
+
+class _EpochSampler(RepeatSampler):
+    """TRL's sampler with an order for each epoch that depends on seed and epoch alone.
+
+    TRL's own draws the epochs' orders one after the other from one generator, so a run resumed in its second epoch
+    would see the first epoch's order again.
+    """
+
+    def __init__(self, trainer: StepGRPOTrainer, **options: Any) -> None:
+        super().__init__(**options)
+        self.trainer = trainer
+
+    def __iter__(self) -> Any:
+        if self.shuffle:
+            epoch = int(self.trainer.state.epoch or 0)
+            self.generator.manual_seed(self.seed + epoch)
+        return super().__iter__()
+
+
+def _step_aware_reward(args: StepGRPOConfig) -> GroupReward:
+    return StepAwareReward(
+        step_alpha=args.step_alpha,
+        step_beta=args.step_beta,
+        mean_over=args.mean_over,
+        step_reward=args.step_reward,
+        penalize_wrong=args.penalize_wrong,
+    )
+
+
+def _check_columns(dataset: Dataset) -> None:
+    missing = {"prompt", "answer"} - set(dataset.column_names)
+    if missing:
+        raise ValueError(f"the data set has no column {min(missing)!r}: build it with problems_dataset(problems)")
+
+
+def _lora_to_float32(model: Any) -> None:
+    """Adapters in float32: TRL makes those of a 4-bit model bf16, where a small learning rate moves almost nothing."""
+    from accelerate.utils import is_peft_model
+
+    if is_peft_model(model):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()

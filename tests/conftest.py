@@ -1,0 +1,94 @@
+"""Tokenizers and data that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ENDOFTEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+# How often each string is trained on decides the order of the merges, and so the traps: "(W" is merged before
+# "W" + "ait", and some pieces run over a word's edge.
+_TRAP_COUNTS = {
+    "ait": 3000,
+    "(W": 4000,
+    "Wait": 700,
+    " Wait": 350,
+    ".Wait": 300,
+    "\n\n": 900,
+    "\n\nWait": 250,
+    "Waiting": 200,
+    "12 Wait": 150,
+    "Wait. Wait": 120,
+    "Altern": 100,
+    "atively": 100,
+    "</": 90,
+    "think": 80,
+}
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of third-party data for tests (real tokenizer, benchmark files)."""
+    folder = os.environ.get("STEPGRPO_REAL_DATA")
+    if not folder:
+        pytest.skip("STEPGRPO_REAL_DATA is not set: no real tokenizer or benchmark files")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def qwen3_tokenizer(real_data: Path) -> Any:
+    """Qwen3's own tokenizer."""
+    folder = real_data / "qwen3-tokenizer"
+    if not folder.is_dir():
+        pytest.skip(f"no Qwen3 tokenizer at {folder}")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def byte_bpe_tokenizer() -> Any:
+    """A small byte-level BPE, trained here, whose merges lay every trap of :mod:`stepgrpo_lab.steps`.
+
+    Special tokens as in Qwen3; ``<think>`` and ``</think>`` are single tokens that are not marked special.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, min_frequency=20
+    )
+    tokenizer.train_from_iterator((text for text, count in _TRAP_COUNTS.items() for _ in range(count)), trainer)
+    return _wrapped(tokenizer, think_tokens=["<think>", "</think>"])
+
+
+@pytest.fixture(scope="session")
+def bytes_tokenizer() -> Any:
+    """One token a byte and no merges: every marker, and ``</think>`` too, takes many tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={char: place for place, char in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return _wrapped(tokenizer, think_tokens=[])
+
+
+def _wrapped(tokenizer: Any, think_tokens: list[str]) -> Any:
+    from tokenizers import decoders
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([ENDOFTEXT, IM_START, IM_END])
+    tokenizer.add_tokens(think_tokens)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=IM_END,
+        pad_token=ENDOFTEXT,
+        additional_special_tokens=[IM_START],
+        clean_up_tokenization_spaces=False,
+    )

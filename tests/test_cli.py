@@ -1,0 +1,217 @@
+"""The command line: help without heavy imports, errors in one line, and each command once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import save_tiny, tiny_overrides
+
+from stepgrpo_lab.cli import build_parser, main
+from stepgrpo_lab.cli.output import StatusLine, printable, rollout_lines
+from stepgrpo_lab.records import Cost, Probe, Problem, Trajectory
+from stepgrpo_lab.token_text import TokenText
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step, made by the command."""
+    folder = tmp_path_factory.mktemp("cli")
+    overrides = tiny_overrides(save_tiny(folder / "model"), **{"optimisation.max_steps": 1})
+    arguments = [part for override in overrides for part in ("--set", override)]
+    assert main(["train", *arguments, "--seed", "3", "--output", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["rollout"], ["export"], ["report"], ["overthinker", "build"]])
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    program = (
+        "import sys\nfrom stepgrpo_lab.cli import main\n"
+        f"try:\n    main({[*command, '--help']})\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'transformers', 'trl', 'plotly', 'numpy', 'yaml'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "usage: stepgrpo" in result.stdout and "example" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--recipe", "nowhere"], "no recipe 'nowhere'"),
+        (["train", "--set", "optimisation.max_step=3"], "did you mean 'max_steps'"),
+        (["train", "--resume", "nowhere"], "holds no run to resume"),
+        (["train", "--resume", "x", "--seed", "1"], "drop --recipe, --set, --seed and --output"),
+        (["evaluate", "no/such/model", "--count", "1"], "model 'no/such/model' cannot be loaded"),
+        (["evaluate", "overthinker", "--data", "no.jsonl"], "no.jsonl"),
+        (["export", "no/such/run", "out"], "holds no trained model"),
+        (["report", "no/such/run"], "no/such/run"),
+        (["rollout", "--index", "-1"], "--index is -1"),
+        (["rollout", "--threshold", "2"], "exit_threshold is 2"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("stepgrpo: error: ") and message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_arguments_exit_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--sede", "1"])
+    assert stop.value.code == 2
+    assert "--sede" in capsys.readouterr().err
+
+
+def test_ctrl_c_outside_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from stepgrpo_lab.cli import commands
+
+    def interrupted(options: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "report", interrupted)
+    assert main(["report", "x"]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from stepgrpo_lab import run
+
+    monkeypatch.setattr(run, "train", lambda recipe, folder, **_: run.RunResult(folder, False, None, None))  # type: ignore[arg-type]
+    assert main(["train", "--output", str(tmp_path / "r")]) == 0
+    assert f"stepgrpo train --resume {tmp_path / 'r'}" in capsys.readouterr().out
+
+
+def test_train_leaves_a_run(finished_run: Path) -> None:
+    from stepgrpo_lab.recipes import load_recipe
+
+    assert (finished_run / "report.html").exists()
+    assert load_recipe(finished_run / "recipe.yaml").seed == 3
+
+
+def test_evaluate_prints_figures(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--count", "4", "--samples", "2", "--limit", "24", "--deer", "paper"]
+    assert main(["evaluate", str(finished_run), *options, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["problems"], figures["samples"]) == (4, 2)
+    assert figures["tokens"]["estimate"] <= 24
+    assert figures["settings"]["rollout"]["preset"] == "paper"
+    assert main(["evaluate", str(finished_run / "model"), *options]) == 0
+    out = capsys.readouterr().out
+    assert "4 problems, 2 completion(s) each" in out and "accuracy" in out
+
+
+def test_rollout_prints_one_trajectory(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollout", str(finished_run), "--problem", "Which?", "--limit", "30"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("PROBLEM  Which?\n") and "tokens kept" in out
+    assert main(["rollout", str(finished_run), "--index", "2", "--limit", "30"]) == 0
+    again = capsys.readouterr().out
+    assert "gold answer" in again and again.rstrip().endswith(("right", "wrong"))
+
+
+def test_export_writes_a_plain_model(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    assert main(["export", str(finished_run), str(tmp_path / "out")]) == 0
+    assert AutoModelForCausalLM.from_pretrained(str(tmp_path / "out")).num_parameters() > 0
+    assert main(["export", str(finished_run), str(tmp_path / "out")]) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_report_is_written_again(finished_run: Path) -> None:
+    (finished_run / "report.html").unlink()
+    assert main(["report", str(finished_run)]) == 0
+    assert (finished_run / "report.html").exists()
+
+
+def test_overthinker_build_is_called_with_the_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from stepgrpo_lab.overthinker import build
+
+    calls: list[Any] = []
+
+    def fake(output: Path, settings: Any, *, progress: Any) -> Path:
+        progress("traces", 1, 1, 0.5)
+        calls.append((output, settings.seed))
+        return output
+
+    monkeypatch.setattr(build, "build_overthinker", fake)
+    assert main(["overthinker", "build", "--output", str(tmp_path / "o"), "--seed", "4"]) == 0
+    assert calls == [(tmp_path / "o", 4)]
+
+
+# ---- output ----------------------------------------------------------------------------------------------------------
+
+
+def test_terminal_sequences_are_made_visible() -> None:
+    hostile = "a\x1b[2J\x07\x9b31m\u202eb\r\nc\td\x00"
+    assert printable(hostile) == "a\\x1b[2J\\x07\\x9b31m\\u202eb\\r\nc\td\\x00"
+    assert printable("plain ünïcode 答") == "plain ünïcode 答"
+
+
+def test_errors_escape_what_they_quote(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--recipe", "\x1b[31mred"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_one_trajectory_in_words() -> None:
+    pieces = ["<think>", "two", " Wait", "\x1b[2J", "\n</think>\n\n", "\\boxed{4}", "<end>"]
+    text = TokenText.from_pieces(pieces)
+    declined = Probe(2, 1, "Wait", [5], [0.5], "{4}", "4", True, 0.5, 0.4, False)
+    accepted = Probe(4, 2, "Wait", [5], [0.99], "{4}", "4", True, 0.99, 0.98, True)
+    trajectory = Trajectory(
+        [0], [0, 1, 2, 3, 4, 5, 6], [-1.0, -1.0, -1.0, -1.0, None, -1.0, -1.0], "", 2, "early", "eos", True, [declined, accepted],
+        Cost(3, 7, 9, 2),
+    )
+    assert list(rollout_lines(Problem("p", "2+2?", "4"), trajectory, text, True)) == [
+        "PROBLEM  2+2?   (gold answer: 4)",
+        'THINK    "<think>two"',
+        'PROBE 1  at token 2, before "Wait": "{4}", answer 4, confidence 0.500 (joint 0.400) - declined: it leaves no trace',
+        'THINK    " Wait\\x1b[2J"',
+        'PROBE 2  at token 4, before "Wait": "{4}", answer 4, confidence 0.990 (joint 0.980) - accepted: thoughts end here',
+        "CLOSE    early",
+        'ANSWER   "\\n</think>\\n\\n\\boxed{4}<end>"',
+        "2 steps, 7 tokens kept (1 of them forced), 9 for probes, 2 replayed; ended by eos, right",
+    ]
+
+
+def test_a_natural_close_is_found_in_the_text() -> None:
+    text = TokenText.from_pieces(["on", "</", "think>", " 4"])
+    trajectory = Trajectory([0], [0, 1, 2, 3], [-1.0] * 4, "", 1, "natural", "length")
+    lines = list(rollout_lines(Problem("p", "?", ""), trajectory, text, None))
+    assert lines[1:4] == ['THINK    "on</"', "CLOSE    natural", 'ANSWER   "think> 4"']
+
+
+def test_status_line_rewrites_itself_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = StatusLine()
+    status("step 1")
+    status.end()
+    assert capsys.readouterr().out == "step 1\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    live = StatusLine()
+    live("step 1")
+    live("step 2 " + "x" * 1000)
+    live.end()
+    out = capsys.readouterr().out
+    assert out.startswith("\r\x1b[Kstep 1\r\x1b[Kstep 2 x") and out.endswith("x\n") and len(out) < 400
+
+
+def test_every_command_has_a_function() -> None:
+    from stepgrpo_lab.cli import commands
+
+    parser = build_parser()
+    for line in ("train", "evaluate m", "rollout", "export a b", "report a", "overthinker build --output o"):
+        assert callable(getattr(commands, parser.parse_args(line.split()).function))

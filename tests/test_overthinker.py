@@ -1,0 +1,252 @@
+"""The generated laboratory: problems, traces, verifier, tokenizer, and a build small enough to run here."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import random
+from functools import reduce
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepgrpo_lab.overthinker.calibration import answer_forms, calibration_example
+from stepgrpo_lab.overthinker.fitting import FitSettings
+from stepgrpo_lab.overthinker.pretraining import BuildSettings, TraceBatches, new_tokenizer
+from stepgrpo_lab.overthinker.tasks import FAMILIES, SPLITS, draw_problems, overthinker_problems, split_of
+from stepgrpo_lab.overthinker.traces import TraceStyle, format_completion, write_thoughts
+from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
+from stepgrpo_lab.records import Problem, Trajectory
+from stepgrpo_lab.steps import MarkerSegmenter
+from stepgrpo_lab.token_text import TokenText
+
+CHAIN = Problem("c", "", "9", "chain", meta={"start": 7, "operations": [["+", 5], ["*", 3], ["-", 4], ["+", 7]]})
+PAIR = Problem("p", "", "48", "pair", meta={"numbers": [23, 31, 48], "target": 71})
+NO_SLIPS = TraceStyle(slip_rate=0.0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return new_tokenizer()
+
+
+def solve(problem: Problem) -> str:
+    """An independent solution: evaluate the chain with Python's own arithmetic, search the pair by brute force."""
+    if problem.family == "chain":
+        act = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
+        steps = problem.meta["operations"]
+        return str(reduce(lambda value, step: act[step[0]](value, step[1]), steps, problem.meta["start"]) % 10)
+    [pair] = [p for p in itertools.combinations(problem.meta["numbers"], 2) if sum(p) == problem.meta["target"]]
+    return str(max(pair))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_right_and_prompts_tell_everything(family):
+    for problem in overthinker_problems("test", 300, family=family):
+        assert solve(problem) == problem.answer
+        given_numbers = problem.meta.get("numbers", []) + [problem.meta.get("target", problem.meta.get("start"))]
+        assert all(str(number) in problem.prompt for number in given_numbers)
+
+
+def test_splits_cannot_overlap():
+    drawn = {split: {p.id for p in overthinker_problems(split, 1500, seed=3)} for split in SPLITS}
+    for first, second in itertools.combinations(SPLITS, 2):
+        assert not drawn[first] & drawn[second]
+    assert all(split_of(p) == "test" for p in overthinker_problems("test", 50, seed=9))
+
+
+def test_draws_are_seeded_distinct_and_extend_each_other():
+    assert overthinker_problems("validation", 40) == overthinker_problems("validation", 80)[:40]
+    assert overthinker_problems("validation", 40, seed=1) != overthinker_problems("validation", 40)
+    ids = [p.id for p in overthinker_problems("train", 500)]
+    assert len(set(ids)) == 500
+
+
+def test_levels_set_the_length_and_reach_beyond_the_trained_ones():
+    assert {len(p.meta["operations"]) for p in overthinker_problems("test", 60, family="chain")} == {4, 5, 6}
+    [harder] = overthinker_problems("test", 1, family="chain", level=5)
+    assert len(harder.meta["operations"]) == 8
+    assert {len(p.meta["numbers"]) for p in overthinker_problems("test", 60, family="pair")} == {3, 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("tset", 0), "unknown split 'tset'"), (("test", 0, "sudoku"), "unknown family 'sudoku'")],
+)
+def test_unknown_names_are_refused(arguments, message):
+    split, seed, *family = arguments
+    with pytest.raises(ValueError, match=message):
+        next(draw_problems(split, seed, family=family[0] if family else None))
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10**6), family=st.sampled_from(sorted(FAMILIES)))
+def test_flawless_traces_hold_no_malformed_step_and_reach_the_answer(seed, family):
+    problem = next(draw_problems("train", seed, family=family))
+    text = format_completion(write_thoughts(problem, random.Random(seed), NO_SLIPS), problem.answer)
+    labels = label_steps(problem, text)
+    assert len(labels) == MarkerSegmenter("paper").count(text)
+    assert "malformed" not in labels
+    first_surplus = next((i for i, label in enumerate(labels) if label != "needed"), len(labels))
+    assert "needed" not in labels[first_surplus:]
+    if family == "chain":
+        assert first_surplus == -(-len(problem.meta["operations"]) // 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), family=st.sampled_from(sorted(FAMILIES)))
+def test_slips_are_legal_moves_and_a_slipped_pass_leaves_the_next_one_needed(seed, family):
+    problem = next(draw_problems("train", seed, family=family))
+    text = format_completion(write_thoughts(problem, random.Random(seed), TraceStyle(slip_rate=0.3)), "0")
+    assert "malformed" not in label_steps(problem, text)
+
+
+def think(*steps: str) -> str:
+    return f"<think>\n{' '.join(steps)}\n</think>\n\n\\boxed{{0}}"
+
+
+@pytest.mark.parametrize(
+    ("problem", "steps", "expected"),
+    [
+        (CHAIN, ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed needed"),
+        (CHAIN, ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9", "Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed needed verifying verifying"),
+        (CHAIN, ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9", "Wait 7+5=2 2*3=6"], "needed needed redundant"),
+        # a slip: legal, but the pass is lost and the second one is needed
+        (CHAIN, ["7+5=3 3*3=9", "Wait 9-4=5 5+7=2", "Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed needed needed needed"),
+        # two slips that cancel do not make a derivation, and neither does a step out of order
+        (CHAIN, ["7+5=2 2*3=6", "Wait 2+7=9"], "needed malformed"),
+        (CHAIN, ["7+5=2 2*3=6 6-4=2"], "malformed"),
+        (CHAIN, ["nonsense"], "malformed"),
+        (PAIR, ["23+31=54 no", "Alternatively 23+48=71 yes"], "needed needed"),
+        (PAIR, ["23+48=71 yes", "Wait 23+48=71 yes", "Alternatively 31+48=79 no"], "needed verifying redundant"),
+        (PAIR, ["23+48=72 no", "Alternatively 31+48=79 no"], "needed needed"),
+        (PAIR, ["23+47=70 no"], "malformed"),
+        (PAIR, ["23+48=71 no"], "malformed"),
+        (PAIR, ["23+23=46 no"], "malformed"),
+    ],
+)  # fmt: skip
+def test_labels(problem, steps, expected):
+    assert label_steps(problem, think(*steps)) == expected.split()
+
+
+def test_a_right_digit_by_two_wrong_turns_is_still_accepted_as_the_end_of_a_pass():
+    """The verifier judges the value that a pass reaches, as a reader of the answer would."""
+    steps = ["7+5=3 3*3=9", "Wait 9-4=5 5+7=9"]
+    assert label_steps(CHAIN, think(*steps)) == ["needed", "needed"]
+
+
+def test_a_family_without_verifier_is_refused():
+    with pytest.raises(ValueError, match="gsm8k"):
+        label_steps(Problem("x", "", "1", "gsm8k"), "text")
+
+
+def test_oracle_keeps_everything_when_nothing_was_needed_after_the_last_step():
+    assert oracle_tokens(["needed", "needed"], [5, 7], 3) == 15
+    assert oracle_tokens(["redundant"], [5], 3) == 3
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(max_size=60))
+def test_tokenizer_encodes_any_text(text):
+    tokenizer = _shared_tokenizer()
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text or "<|" in text
+
+
+_CACHE: list = []
+
+
+def _shared_tokenizer():
+    if not _CACHE:
+        _CACHE.append(new_tokenizer())
+    return _CACHE[0]
+
+
+def test_tokenizer_keeps_what_the_method_needs_apart(tokenizer):
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert len(tokenizer.encode("</think>")) == 1
+    assert "</think>" in tokenizer.decode(tokenizer.encode("a</think>b"), skip_special_tokens=True)
+    assert len(tokenizer.encode(" Wait")) == len(tokenizer.encode(" Alternatively")) == 1
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "1+1?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert rendered == "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_forced_close_has_the_tokens_of_a_natural_one(tokenizer):
+    thoughts = "<think>\n7+5=2 2*3=6"
+    natural = tokenizer.encode(thoughts + "\n</think>\n\n\\boxed{6}")
+    forced = [*tokenizer.encode(thoughts), *tokenizer.encode("\n</think>\n\n"), *tokenizer.encode("\\boxed{6}")]
+    assert natural == forced
+
+
+def test_calibration_trains_only_what_follows_the_forced_text(tokenizer):
+    text = TokenText.from_tokenizer(tokenizer)
+    completion = text.encode(think("7+5=2 2*3=6", "Wait 6-4=2 2+7=9", "Wait 7+5=2 2*3=6"))
+    trajectory = Trajectory([5, 6, 7], completion, [0.0] * len(completion), "", 3, "natural", "eos")
+    endings = set()
+    for seed in range(60):
+        example = calibration_example(CHAIN, trajectory, random.Random(seed), tokenizer, text)
+        context, trained = (
+            text.decode(example.ids[: example.loss_start]),
+            text.decode(example.ids[example.loss_start :]),
+        )
+        forced, answer, _ = next(
+            f for f in answer_forms("9") if context.endswith(f[0].removeprefix("\n")) and trained.startswith(f[1])
+        )
+        endings.add((forced, "Wait 7+5" in context))
+        assert "<|im_end|>" not in context
+        assert "\n\n</think>" not in context
+    assert len(endings) >= 5
+
+
+def test_trace_batches_depend_on_the_update_alone(tokenizer):
+    first, second = (TraceBatches(tokenizer, BuildSettings(batch_size=4)) for _ in range(2))
+    wanted = [first(update) for update in range(20)]
+    assert second(17) == wanted[17]
+    assert second(3) == wanted[3]
+
+
+TINY = BuildSettings(
+    hidden_size=32,
+    layers=1,
+    heads=2,
+    key_value_heads=1,
+    head_dim=16,
+    intermediate_size=32,
+    batch_size=4,
+    traces=FitSettings(updates=6, learning_rate=1e-2, warmup=2, save_every=2),
+    calibration=FitSettings(updates=2, learning_rate=1e-3, warmup=1, save_every=1),
+    calibration_rounds=1,
+    calibration_problems=6,
+)
+
+
+def test_an_interrupted_build_ends_with_the_same_weights(tmp_path):
+    from safetensors.torch import load_file
+
+    from stepgrpo_lab.overthinker.build import build_overthinker
+
+    whole = build_overthinker(tmp_path / "whole", TINY, card_problems=4)
+
+    class Stop(Exception):
+        pass
+
+    def interrupt(stage: str, done: int, total: int, loss: float) -> None:
+        if (stage, done) == ("traces", 5):
+            raise Stop
+
+    with pytest.raises(Stop):
+        build_overthinker(tmp_path / "halves", TINY, card_problems=4, progress=interrupt)
+    with pytest.raises(ValueError, match="another build"):
+        build_overthinker(tmp_path / "halves", dataclasses.replace(TINY, seed=1))
+    halves = build_overthinker(tmp_path / "halves", TINY, card_problems=4)
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, halves))
+    assert first.keys() == second.keys()
+    assert all(first[name].equal(second[name]) for name in first)
+    figures = json.loads((halves / "card.json").read_text())["figures"]
+    assert figures == json.loads((whole / "card.json").read_text())["figures"]
+    assert f"On {figures['problems']} held-out problems" in (halves / "README.md").read_text()
+    assert not (halves / "build").exists()
