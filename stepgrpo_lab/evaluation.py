@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from stepgrpo_lab.evaluation_records import Comparison, Evaluation, compare, completion_pairs
 from stepgrpo_lab.grading import Grader, extract_boxed
+from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.records import Outcome, Problem, Trajectory
-from stepgrpo_lab.rollout_settings import RolloutSettings
 from stepgrpo_lab.sampling import SampleKey, Sampling
 from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
 

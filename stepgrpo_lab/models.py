@@ -76,7 +76,14 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
             f"model {path!r} cannot be loaded: {first_line} (give a folder with config.json and *.safetensors, or a "
             "Hugging Face id that can be reached)"
         ) from error
-    return model if quantization else model.to(device)
+    if not quantization:
+        return model.to(device)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # On a CPU, bitsandbytes repacks the weights at the first forward pass in evaluation mode, for a kernel
+            # without gradient: after a rollout, the layers below would silently get none.
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def nf4_config(dtype: str) -> Any:
@@ -107,7 +114,9 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder") from error
-    if not tokenizer.encode("a", add_special_tokens=False):  # transformers makes up an empty one where files are missing
+    if not tokenizer.encode(
+        "a", add_special_tokens=False
+    ):  # transformers makes up an empty one where files are missing
         raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder")
     return tokenizer
 

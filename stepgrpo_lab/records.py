@@ -1,6 +1,7 @@
 """Plain records, one for each station that the data passes.
 
-``Problem`` -> prompt ids -> ``Trajectory`` (with its ``Probe`` records and ``Cost``) -> ``Outcome`` -> group -> rewards.
+``Problem`` -> prompt ids -> ``Trajectory`` (with its ``Probe`` records and ``Cost``) -> ``Outcome`` -> group ->
+rewards.
 
 Every record is a data class of Python builtins: printable, comparable, and JSON-able through :func:`to_json` and
 :func:`from_json`, so each station can be recorded, replayed and tested without the others.

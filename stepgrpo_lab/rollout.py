@@ -4,14 +4,14 @@ One machine holds one completion. An engine asks it what to do with the logits i
 asks which token to feed next. The machine alone decides when a probe starts, what is forced, when to backtrack and when
 to exit, so the same machine runs under every engine.
 
-======  =========================================  ==================================================================
-phase   what happens                               leaves when
-======  =========================================  ==================================================================
-THINK   sample thoughts                            a marker is certain: PROBE; ``</think>``: ANSWER; budget: CLOSE
-PROBE   force the inducing prompt, answer greedily  the trial answer ends. Confident: CLOSE, else THINK
-CLOSE   force the close                            it is fed: ANSWER
-ANSWER  sample the final answer                    end of sequence, or the limit: DONE
-======  =========================================  ==================================================================
+======  ==========================================  ============================================================
+phase   what happens                                ends when
+======  ==========================================  ============================================================
+THINK   sample thoughts                             a marker is certain: PROBE; natural close: ANSWER; budget: CLOSE
+PROBE   force the inducing prompt, answer greedily  the trial answer ends: CLOSE if it is confident, else THINK
+CLOSE   force the close                             it is fed: ANSWER
+ANSWER  sample the final answer                     end of sequence: DONE, as in every phase at the limit
+======  ==========================================  ============================================================
 
 Source: Chen et al., "Step-GRPO", arXiv 2604.16890, section on the dynamic truncated rollout.
 """
@@ -21,8 +21,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Literal
 
+from stepgrpo_lab.presets import PRESETS, RolloutSettings, budget_tokens, probed_members, rollout_settings
 from stepgrpo_lab.records import CloseReason, Cost, FinishReason, Probe, Trajectory
-from stepgrpo_lab.rollout_settings import PRESETS, RolloutSettings, budget_tokens, probed_members, rollout_settings
 from stepgrpo_lab.sampling import Sampling
 from stepgrpo_lab.steps import MarkerHit, MarkerSegmenter, Segmenter
 from stepgrpo_lab.token_text import TokenText
@@ -255,9 +255,9 @@ class TrajectoryMachine:
         """Feed the held-back tokens again, at their old places; the lookahead then acts as it would have."""
         self._cost.probe_tokens += self._fed - self._base
         self.phase = Phase.THINK
+        newest = len(self._kept) - 1
         self._settle()
         if not self.done:
-            newest = len(self._kept) - 1
             # The lookahead had not been fed before; but if it stayed, it is fed again for its logits.
             self._cost.replayed_tokens += abs(newest - self._base)
             self._fed = min(self._base, newest)

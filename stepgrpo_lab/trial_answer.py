@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepgrpo_lab.confidence import boxed_answer_span, confidence
+from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.records import Probe
-from stepgrpo_lab.rollout_settings import RolloutSettings
 from stepgrpo_lab.token_text import THINK_CLOSE, TokenText
 
 

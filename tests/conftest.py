@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+# One thread for each test process and what it starts: with more, processes that share the cores wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ENDOFTEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 # How often each string is trained on decides the order of the merges, and so the traps: "(W" is merged before

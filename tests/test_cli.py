@@ -27,12 +27,15 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["rollout"], ["export"], ["report"], ["overthinker", "build"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["rollout"], ["export"], ["report"], ["overthinker", "build"]]
+)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     program = (
         "import sys\nfrom stepgrpo_lab.cli import main\n"
         f"try:\n    main({[*command, '--help']})\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'torch', 'transformers', 'trl', 'plotly', 'numpy', 'yaml'} & set(sys.modules)\nassert not heavy, heavy"
+        "heavy = {'torch', 'transformers', 'trl', 'plotly', 'numpy', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -55,7 +58,11 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
@@ -91,6 +98,19 @@ def test_an_unfinished_run_says_how_to_go_on(
     monkeypatch.setattr(run, "train", lambda recipe, folder, **_: run.RunResult(folder, False, None, None))  # type: ignore[arg-type]
     assert main(["train", "--output", str(tmp_path / "r")]) == 0
     assert f"stepgrpo train --resume {tmp_path / 'r'}" in capsys.readouterr().out
+
+
+def test_a_run_stopped_at_once_says_so_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from stepgrpo_lab import run
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train", interrupted)
+    assert main(["train", "--output", str(tmp_path / "r")]) == 130
+    assert f"last checkpoint: stepgrpo train --resume {tmp_path / 'r'}" in capsys.readouterr().out
 
 
 def test_train_leaves_a_run(finished_run: Path) -> None:
@@ -171,15 +191,25 @@ def test_one_trajectory_in_words() -> None:
     declined = Probe(2, 1, "Wait", [5], [0.5], "{4}", "4", True, 0.5, 0.4, False)
     accepted = Probe(4, 2, "Wait", [5], [0.99], "{4}", "4", True, 0.99, 0.98, True)
     trajectory = Trajectory(
-        [0], [0, 1, 2, 3, 4, 5, 6], [-1.0, -1.0, -1.0, -1.0, None, -1.0, -1.0], "", 2, "early", "eos", True, [declined, accepted],
+        [0],
+        [0, 1, 2, 3, 4, 5, 6],
+        [-1.0, -1.0, -1.0, -1.0, None, -1.0, -1.0],
+        "",
+        2,
+        "early",
+        "eos",
+        True,
+        [declined, accepted],
         Cost(3, 7, 9, 2),
     )
     assert list(rollout_lines(Problem("p", "2+2?", "4"), trajectory, text, True)) == [
         "PROBLEM  2+2?   (gold answer: 4)",
         'THINK    "<think>two"',
-        'PROBE 1  at token 2, before "Wait": "{4}", answer 4, confidence 0.500 (joint 0.400) - declined: it leaves no trace',
+        'PROBE 1  at token 2, before "Wait": "{4}", answer 4, confidence 0.500 (joint 0.400) - '
+        "declined: it leaves no trace",
         'THINK    " Wait\\x1b[2J"',
-        'PROBE 2  at token 4, before "Wait": "{4}", answer 4, confidence 0.990 (joint 0.980) - accepted: thoughts end here',
+        'PROBE 2  at token 4, before "Wait": "{4}", answer 4, confidence 0.990 (joint 0.980) - '
+        "accepted: thoughts end here",
         "CLOSE    early",
         'ANSWER   "\\n</think>\\n\\n\\boxed{4}<end>"',
         "2 steps, 7 tokens kept (1 of them forced), 9 for probes, 2 replayed; ended by eos, right",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import save_tiny, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepgrpo_lab.models import check_tokenizer, encode_prompt, load_model, merge_lora, separate_padding
-from tiny import save_tiny, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
@@ -35,6 +35,24 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"cannot be loaded.*safetensors"):
         load_model(tmp_path, device="cpu")
+
+
+def test_gradients_pass_through_4_bit_layers_after_a_rollout(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    model, _ = load_model(save_tiny(tmp_path, hidden=64), quantization="nf4", device="cpu")
+    embeddings = torch.randn(1, 5, 64)
+
+    def gradient() -> torch.Tensor:
+        inputs = embeddings.clone().requires_grad_()
+        model.train()(inputs_embeds=inputs).logits.square().sum().backward()
+        assert inputs.grad is not None
+        return inputs.grad
+
+    before = gradient()
+    with torch.no_grad():
+        model.eval()(inputs_embeds=embeddings)
+    assert before.norm() > 0
+    torch.testing.assert_close(gradient(), before)
 
 
 def test_wrong_requests_are_named(tmp_path: Path) -> None:
@@ -71,7 +89,9 @@ def pad_with_eos(tokenizer: Any) -> None:
 
 
 def close_thoughts(tokenizer: Any) -> None:
-    tokenizer.chat_template = tokenizer.chat_template.replace("enable_thinking is defined and enable_thinking is false", "true")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "enable_thinking is defined and enable_thinking is false", "true"
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from stepgrpo_lab.token_text import TokenText
 CHAIN = Problem("c", "", "9", "chain", meta={"start": 7, "operations": [["+", 5], ["*", 3], ["-", 4], ["+", 7]]})
 PAIR = Problem("p", "", "48", "pair", meta={"numbers": [23, 31, 48], "target": 71})
 NO_SLIPS = TraceStyle(slip_rate=0.0)
+RIGHT = ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def solve(problem: Problem) -> str:
 def test_answers_are_right_and_prompts_tell_everything(family):
     for problem in overthinker_problems("test", 300, family=family):
         assert solve(problem) == problem.answer
-        given_numbers = problem.meta.get("numbers", []) + [problem.meta.get("target", problem.meta.get("start"))]
+        given_numbers = [*problem.meta.get("numbers", []), problem.meta.get("target", problem.meta.get("start"))]
         assert all(str(number) in problem.prompt for number in given_numbers)
 
 
@@ -110,12 +111,12 @@ def think(*steps: str) -> str:
 @pytest.mark.parametrize(
     ("problem", "steps", "expected"),
     [
-        (CHAIN, ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed needed"),
-        (CHAIN, ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9", "Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed needed verifying verifying"),
+        (CHAIN, RIGHT, "needed needed"),
+        (CHAIN, [*RIGHT, "Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed needed verifying verifying"),
         (CHAIN, ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9", "Wait 7+5=2 2*3=6"], "needed needed redundant"),
         # a slip: legal, but the pass is lost and the second one is needed
-        (CHAIN, ["7+5=3 3*3=9", "Wait 9-4=5 5+7=2", "Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed needed needed needed"),
-        # two slips that cancel do not make a derivation, and neither does a step out of order
+        (CHAIN, ["7+5=3 3*3=9", "Wait 9-4=5 5+7=2", "Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed " * 4),
+        # steps out of order, too long, or of nothing
         (CHAIN, ["7+5=2 2*3=6", "Wait 2+7=9"], "needed malformed"),
         (CHAIN, ["7+5=2 2*3=6 6-4=2"], "malformed"),
         (CHAIN, ["nonsense"], "malformed"),
@@ -193,7 +194,7 @@ def test_calibration_trains_only_what_follows_the_forced_text(tokenizer):
             text.decode(example.ids[: example.loss_start]),
             text.decode(example.ids[example.loss_start :]),
         )
-        forced, answer, _ = next(
+        forced, *_ = next(
             f for f in answer_forms("9") if context.endswith(f[0].removeprefix("\n")) and trained.startswith(f[1])
         )
         endings.add((forced, "Wait 7+5" in context))

@@ -33,10 +33,10 @@ PUBLIC_NAMES = " ".join(
 # A module imports only from its own floor or from those below it. A package stands for all that it holds.
 FLOORS = {
     1: "paths records token_text steps confidence rewards grading grading_worker problems",
-    2: "rollout rollout_settings sampling trial_answer",
-    3: "engines overthinker models",
-    4: "training evaluation evaluation_records statistics",
-    5: "recipes run run_files plots report report_files report_html report_svg cli __main__",
+    2: "rollout presets sampling trial_answer",
+    3: "engines models",
+    4: "training evaluation evaluation_records statistics overthinker",
+    5: "recipes run run_files plots plot_style report report_files report_html report_svg cli __main__",
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 

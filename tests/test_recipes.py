@@ -89,7 +89,7 @@ def test_checkpoints_and_rollouts_must_fit() -> None:
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no recipe 'nowhere'.*overthinker"):
+    with pytest.raises(ValueError, match=r"no recipe 'nowhere'.*overthinker"):
         load_recipe("nowhere")
     broken = tmp_path / "broken.yaml"
     broken.write_text("model: [")
@@ -122,7 +122,11 @@ def test_settings_say_what_the_recipe_says(tmp_path: Path) -> None:
         ],
     )
     config = recipe_config(recipe, tmp_path)
-    assert (config.per_device_train_batch_size, config.gradient_accumulation_steps, config.steps_per_generation) == (32, 4, 8)
+    assert (config.per_device_train_batch_size, config.gradient_accumulation_steps, config.steps_per_generation) == (
+        32,
+        4,
+        8,
+    )
     assert (config.beta, config.seed, config.mean_over, config.train_forced_close) == (0.01, 5, "all", False)
     assert config.save_steps == 4  # a quarter of ten steps, rounded up to whole rollouts
     settings = config.rollout_settings()
@@ -133,7 +137,7 @@ def test_settings_say_what_the_recipe_says(tmp_path: Path) -> None:
 
 def test_steps_that_processes_cannot_share_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ValueError, match="cannot be shared by 3 processes.*rows_per_pass=32"):
+    with pytest.raises(ValueError, match=r"cannot be shared by 3 processes.*rows_per_pass=32"):
         recipe_config(load_recipe("overthinker"), tmp_path)
 
 

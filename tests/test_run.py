@@ -69,7 +69,10 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(model: Path, tmp_path: 
         assert (folder / name).read_text() == (tmp_path / "straight" / name).read_text()
     timings = ("seconds/", "step_time", "epoch")
     curves = [
-        [{key: value for key, value in row.items() if not key.startswith(timings)} for row in read_metrics(path / "metrics.jsonl")]
+        [
+            {key: value for key, value in row.items() if not key.startswith(timings)}
+            for row in read_metrics(path / "metrics.jsonl")
+        ]
         for path in (folder, tmp_path / "straight")
     ]
     assert curves[0] == curves[1]
@@ -97,7 +100,9 @@ def test_a_run_folder_tells_the_run(model: Path, tmp_path: Path) -> None:
     assert len(rows) == 3
     assert set(rows[0]) == {"problem", "gold", "before", "after"}
     environment = json.loads((folder / "environment.json").read_text())
-    assert {"rollout", "grading", "update", "validation", "evaluation_before", "evaluation_after"} <= set(environment["seconds"])
+    assert {"rollout", "grading", "update", "validation", "evaluation_before", "evaluation_after"} <= set(
+        environment["seconds"]
+    )
     assert environment["device"] == "cpu" and "torch" in environment["versions"]
     assert not list(folder.rglob("*.part")) and not list((folder / "model").glob("*.bin"))
     assert any(line.startswith("step 1/1 | ") for line in lines)

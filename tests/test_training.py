@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import tiny_model, tiny_tokenizer
 from transformers import TrainerCallback
 
 from stepgrpo_lab.grading import Grader
@@ -23,7 +24,6 @@ from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, group_reward,
 from stepgrpo_lab.training.callbacks import Interrupt
 from stepgrpo_lab.training.group_reward import GroupRewardFunction
 from stepgrpo_lab.training.rollout_hook import complete_prompts, loss_inputs
-from tiny import tiny_model, tiny_tokenizer
 
 
 def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
@@ -183,7 +183,10 @@ def test_an_empty_completion_is_refused(make_trainer: Any, monkeypatch: pytest.M
 
 
 def test_masks_are_exactly_as_long_as_their_completions() -> None:
-    rows = [Trajectory([1], [2, 3, 4], [-0.5, None, -1.0], "", 1, "early", "eos"), Trajectory([1], [2], [-0.1], "", 1, None, "eos")]
+    rows = [
+        Trajectory([1], [2, 3, 4], [-0.5, None, -1.0], "", 1, "early", "eos"),
+        Trajectory([1], [2], [-0.1], "", 1, None, "eos"),
+    ]
     masked = loss_inputs(rows, train_forced_close=False)
     assert masked == {"logprobs": [[-0.5, 0.0, -1.0], [-0.1]], "env_mask": [[1, 0, 1], [1]]}
     assert loss_inputs(rows, train_forced_close=True) == {"logprobs": [[-0.5, None, -1.0], [-0.1]]}
@@ -203,7 +206,9 @@ def gradient(trainer: StepGRPOTrainer, batch: dict[str, Any]) -> torch.Tensor:
     trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     trainer.model.zero_grad()
     trainer.compute_loss(trainer.model, batch).backward()
-    return torch.cat([parameter.grad.flatten() for parameter in trainer.model.parameters() if parameter.grad is not None])
+    return torch.cat(
+        [parameter.grad.flatten() for parameter in trainer.model.parameters() if parameter.grad is not None]
+    )
 
 
 def test_forced_closes_carry_exactly_the_gradient_that_masking_takes_away(make_trainer: Any) -> None:
@@ -219,7 +224,9 @@ def test_forced_closes_carry_exactly_the_gradient_that_masking_takes_away(make_t
     # Both losses are sums over tokens divided by the number of tokens that train.
     all_tokens, sampled_tokens = with_forced["num_items_in_batch"], without["num_items_in_batch"]
     assert all_tokens - sampled_tokens == forced.sum()
-    torch.testing.assert_close(everything * all_tokens, sampled * sampled_tokens + only_forced * all_tokens, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        everything * all_tokens, sampled * sampled_tokens + only_forced * all_tokens, atol=1e-3, rtol=1e-3
+    )
     assert (everything - sampled).norm() > 1e-3
 
 
@@ -257,7 +264,9 @@ def test_one_step_changes_the_weights_and_metrics_are_logged(make_trainer: Any) 
     assert not same_weights(before, weights(trainer))
     logged = trainer.state.log_history[0]
     assert logged["reward"] == pytest.approx(1.5)  # positions 0..3
-    assert sum(logged[f"exits/{name}"] for name in ("natural", "early", "near_budget", "budget", "none")) == pytest.approx(1)
+    assert sum(
+        logged[f"exits/{name}"] for name in ("natural", "early", "near_budget", "budget", "none")
+    ) == pytest.approx(1)
     assert logged["cost/net_ratio"] > 1
     assert 0 < logged["forced_close/signal"] <= 1
     assert logged["groups/informative"] == 1
@@ -270,16 +279,18 @@ def test_one_step_changes_the_weights_and_metrics_are_logged(make_trainer: Any) 
 def test_lora_on_a_4_bit_model_trains_in_float32(make_trainer: Any, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     from peft import LoraConfig
+    from tiny import save_tiny
 
     from stepgrpo_lab.models import load_model
-    from tiny import save_tiny
 
     model, _ = load_model(save_tiny(tmp_path / "tiny", hidden=64), quantization="nf4", device="cpu")
     trainer = make_trainer(model=model, peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     trained = {name: value.clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
     assert trained and all("lora_" in name and value.dtype == torch.float32 for name, value in trained.items())
     trainer.train()
-    assert any(not torch.equal(value, trained[name]) for name, value in trainer.model.named_parameters() if name in trained)
+    assert any(
+        not torch.equal(value, trained[name]) for name, value in trainer.model.named_parameters() if name in trained
+    )
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------
@@ -287,15 +298,22 @@ def test_lora_on_a_4_bit_model_trains_in_float32(make_trainer: Any, tmp_path: Pa
 
 def trajectory(steps: int, answer: str, tokens: int = 5) -> Trajectory:
     text = f"<think>x</think>\\boxed{{{answer}}}"
-    return Trajectory([1], list(range(tokens)), [-0.1] * tokens, text, steps, "natural", "eos", cost=Cost(kept_tokens=tokens))
+    return Trajectory(
+        [1], list(range(tokens)), [-0.1] * tokens, text, steps, "natural", "eos", cost=Cost(kept_tokens=tokens)
+    )
 
 
-GROUPS = [trajectory(steps, answer) for steps, answer in ((2, "7"), (4, "7"), (6, "7"), (9, "1"), (1, "7"), (3, "7"), (8, "0"), (2, "2"))]
+GROUPS = [
+    trajectory(steps, answer)
+    for steps, answer in ((2, "7"), (4, "7"), (6, "7"), (9, "1"), (1, "7"), (3, "7"), (8, "0"), (2, "2"))
+]
 
 
 def reward_of(rows: list[Trajectory], reward: Callable[..., list[float]] | None = None) -> list[float]:
     with Grader() as grader:
-        function = GroupRewardFunction(reward or StepAwareReward(), grader, scale="group", clock=lambda phase, seconds: None)
+        function = GroupRewardFunction(
+            reward or StepAwareReward(), grader, scale="group", clock=lambda phase, seconds: None
+        )
         return function(
             answer=["7"] * len(rows),
             step_trajectory=rows,
@@ -376,7 +394,9 @@ def test_ctrl_c_finishes_the_rollouts_steps_and_saves(
     assert (tmp_path / "run" / f"checkpoint-{stops_at}" / "trainer_state.json").exists()
     assert signal.getsignal(signal.SIGINT) is handler
     # The next training starts with a clean slate.
-    resumed = make_trainer(max_steps=4, steps_per_generation=steps_per_generation, save_strategy="no", callbacks=[interrupt])
+    resumed = make_trainer(
+        max_steps=4, steps_per_generation=steps_per_generation, save_strategy="no", callbacks=[interrupt]
+    )
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{stops_at}"))
     assert resumed.state.global_step == 4 and not interrupt.interrupted
 

@@ -35,7 +35,9 @@ def test_defaults_are_stated(tmp_path: Path) -> None:
 
 
 def test_overrides_reach_the_rollout(tmp_path: Path) -> None:
-    config = make_config(tmp_path, preset="paper", exit_threshold=0.8, markers="official", think_budget=100, probe_rate=0.5)
+    config = make_config(
+        tmp_path, preset="paper", exit_threshold=0.8, markers="official", think_budget=100, probe_rate=0.5
+    )
     settings = config.rollout_settings()
     assert settings is not None
     assert (settings.exit_threshold, settings.markers, settings.think_budget) == (0.8, "official", 100)
@@ -67,7 +69,8 @@ def test_bad_settings_are_named(tmp_path: Path, changes: dict[str, Any], message
 
 
 @pytest.mark.parametrize(
-    ("accumulation", "per_generation", "iterations", "window"), [(4, 4, 1, 1), (4, 8, 1, 2), (4, 2, 1, 1), (4, 4, 2, 2), (2, 3, 1, 3)]
+    ("accumulation", "per_generation", "iterations", "window"),
+    [(4, 4, 1, 1), (4, 8, 1, 2), (4, 2, 1, 1), (4, 4, 2, 2), (2, 3, 1, 3)],
 )
 def test_checkpoints_only_between_rollouts(
     tmp_path: Path, accumulation: int, per_generation: int, iterations: int, window: int
@@ -105,7 +108,9 @@ def test_bf16_on_a_t4_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # ---- metrics ---------------------------------------------------------------------------------------------------------
 
 
-def row(correct: bool, steps: int, tokens: int, close: Any = "natural", probes: Any = (), decoded: int = 0) -> RolloutRow:
+def row(
+    correct: bool, steps: int, tokens: int, close: Any = "natural", probes: Any = (), decoded: int = 0
+) -> RolloutRow:
     return RolloutRow(
         Outcome(correct, True, steps, tokens, "1", False, close),
         probes,
@@ -115,7 +120,12 @@ def row(correct: bool, steps: int, tokens: int, close: Any = "natural", probes: 
 
 
 def test_metrics_of_two_groups() -> None:
-    rows = [row(True, 2, 10, "early", decoded=30), row(True, 4, 20), row(False, 9, 30, "budget"), row(False, 5, 40, None)]
+    rows = [
+        row(True, 2, 10, "early", decoded=30),
+        row(True, 4, 20),
+        row(False, 9, 30, "budget"),
+        row(False, 5, 40, None),
+    ]
     measured = rollout_metrics(rows, [1.0, 1.0, 0.1, 0.4], 2)
     assert measured["accuracy"] == 0.5
     assert measured["tokens"] == 25
@@ -139,7 +149,9 @@ def test_probes_are_compared_with_the_truth() -> None:
         return Probe(3, 1, "Wait", [1], [joint], "", answer, True, 0.9, joint, False)
 
     def with_probes(*probes: Probe) -> Trajectory:
-        return Trajectory([1], [2, 3], [-1.0, None], "", 2, "early", "eos", True, list(probes), Cost(kept_tokens=2, probe_tokens=4))
+        return Trajectory(
+            [1], [2, 3], [-1.0, None], "", 2, "early", "eos", True, list(probes), Cost(kept_tokens=2, probe_tokens=4)
+        )
 
     outcome = Outcome(True, True, 2, 2, "1", False, "early")
     rows = [
@@ -238,9 +250,17 @@ def test_progress_tells_what_matters() -> None:
     for step in (1, 2, 3):
         progress.on_log(None, state_at(step, 3), control, figures)  # type: ignore[arg-type]
     assert len(lines) == 2
-    assert lines[0].startswith("step 2/3 | 50.0% right, 40.0 tokens, 2.5 steps, 25% early | validation 75.0% 44.4 tokens | ")
+    assert lines[0].startswith(
+        "step 2/3 | 50.0% right, 40.0 tokens, 2.5 steps, 25% early | validation 75.0% 44.4 tokens | "
+    )
     assert lines[1].endswith("| 0 s left")
 
 
 def test_durations_read_well() -> None:
-    assert [duration(seconds) for seconds in (0, 59.4, 61, 3599, 3600)] == ["0 s", "59 s", "1 min 1 s", "59 min 59 s", "1 h 0 min"]
+    assert [duration(seconds) for seconds in (0, 59.4, 61, 3599, 3600)] == [
+        "0 s",
+        "59 s",
+        "1 min 1 s",
+        "59 min 59 s",
+        "1 h 0 min",
+    ]

@@ -48,10 +48,15 @@ def train(options: Namespace) -> int:
     from stepgrpo_lab.evaluation import compare
 
     status = StatusLine()
+    print(f"run folder: {printable(str(folder))}", flush=True)
     try:
         result = run.train(
             recipe, folder, resume=recipe is None, progress=status, progress_every=1 if status.live else 10
         )
+    except KeyboardInterrupt:
+        status.end()
+        print(f"stopped without saving; go on from the last checkpoint: stepgrpo train --resume {folder}")
+        raise
     finally:
         status.end()
     if result.after is None:

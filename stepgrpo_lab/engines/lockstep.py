@@ -18,9 +18,9 @@ import torch
 
 from stepgrpo_lab.engines.cache import LockstepCache, check_model
 from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
+from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.records import Cost, Trajectory
 from stepgrpo_lab.rollout import TrajectoryMachine
-from stepgrpo_lab.rollout_settings import RolloutSettings
 from stepgrpo_lab.sampling import SampleKey, Sampling, uniform
 from stepgrpo_lab.steps import Segmenter
 from stepgrpo_lab.token_text import TokenText

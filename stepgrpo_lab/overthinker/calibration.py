@@ -17,8 +17,8 @@ from typing import Any
 from stepgrpo_lab.overthinker.fitting import Example, bucketed, fit
 from stepgrpo_lab.overthinker.pretraining import BuildSettings, Progress, TraceBatches
 from stepgrpo_lab.overthinker.tasks import draw_problems
+from stepgrpo_lab.presets import PRESETS
 from stepgrpo_lab.records import Problem, Trajectory
-from stepgrpo_lab.rollout_settings import PRESETS
 from stepgrpo_lab.steps import MarkerSegmenter
 from stepgrpo_lab.token_text import TokenText
 
@@ -49,11 +49,10 @@ def calibration_example(
     """Cut one rollout and ask for the answer there; None if its thoughts never closed and hold no marker."""
     steps = MarkerSegmenter("paper").split_ids(trajectory.completion_ids, text)
     ids = trajectory.completion_ids
-    closed = text.close_id in ids
     forced, trained, ends = rng.choice(answer_forms(problem.answer))
     if len(steps) > 1 and rng.random() < CUT_SHARE:
         cut = rng.choice(steps[1:]).token_start
-    elif closed:
+    elif text.close_id is not None and text.close_id in ids:
         cut = ids.index(text.close_id)
         forced = forced.removeprefix("\n")  # the thoughts already end with the line break of their own close
     else:
@@ -93,9 +92,10 @@ def sample_examples(
             prompts, limit=COMPLETION_LIMIT, keys=keys, sampling=Sampling(temperature=temperature), on_finish=count
         )
         for problem, trajectory in zip(part, trajectories, strict=True):
-            example = calibration_example(problem, trajectory, rng, tokenizer, text)
-            if example is not None:
-                examples.append(example)
+            cuts = (
+                calibration_example(problem, trajectory, rng, tokenizer, text) for _ in range(settings.cuts_per_rollout)
+            )
+            examples += [example for example in cuts if example is not None]
     return examples
 
 

@@ -14,8 +14,8 @@ from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.overthinker.pretraining import BuildSettings, Progress
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
+from stepgrpo_lab.presets import rollout_settings
 from stepgrpo_lab.records import Problem
-from stepgrpo_lab.rollout_settings import rollout_settings
 from stepgrpo_lab.steps import MarkerSegmenter
 from stepgrpo_lab.token_text import TokenText
 
@@ -50,7 +50,7 @@ def measure_overthinker(
     for preset in ("official", "paper"):
         deer = rollout_settings(preset, markers="paper", near_budget_margin=0)
         summaries[f"deer_{preset}"] = run(f"measure DEER, {preset}", settings=deer)
-    figures = {name: evaluation.summary() for name, evaluation in summaries.items()}
+    figures: dict[str, Any] = {name: evaluation.summary() for name, evaluation in summaries.items()}
     figures["structure"] = structure(problems, plain.texts, TokenText.from_tokenizer(tokenizer))
     figures["calibration"] = cut.calibration()
     figures["problems"] = count

@@ -15,8 +15,8 @@ from stepgrpo_lab.overthinker.fitting import Example, FitSettings, bucketed, fit
 from stepgrpo_lab.overthinker.tasks import draw_problems
 from stepgrpo_lab.overthinker.tokenizer import VOCAB_SIZE, train_tokenizer
 from stepgrpo_lab.overthinker.traces import TraceStyle, format_completion, write_thoughts
+from stepgrpo_lab.presets import PRESETS
 from stepgrpo_lab.records import Problem
-from stepgrpo_lab.rollout_settings import PRESETS
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (stage, done, in all, loss or share right)."""
@@ -34,6 +34,7 @@ class BuildSettings:
         calibration: The second stage, each round.
         calibration_rounds: How often rollouts are sampled anew from the current model.
         calibration_problems: Problems sampled in each round.
+        cuts_per_rollout: Examples made of each rollout.
         style: How the traces slip and overthink.
     """
 
@@ -47,10 +48,11 @@ class BuildSettings:
     batch_size: int = 32
     traces: FitSettings = field(default_factory=lambda: FitSettings(updates=2000, learning_rate=2e-3))
     calibration: FitSettings = field(
-        default_factory=lambda: FitSettings(updates=500, learning_rate=3e-4, warmup=50, save_every=100)
+        default_factory=lambda: FitSettings(updates=300, learning_rate=5e-4, warmup=30, save_every=100)
     )
     calibration_rounds: int = 2
-    calibration_problems: int = 6000
+    calibration_problems: int = 4000
+    cuts_per_rollout: int = 3
     style: TraceStyle = field(default_factory=TraceStyle)
 
     def to_json(self) -> dict[str, Any]:

@@ -25,10 +25,10 @@ OPERATIONS_PER_STEP = 2
 """How many chain operations one semantic step works out."""
 
 CHAIN_LEVELS = {1: 4, 2: 5, 3: 6}
-"""Difficulty level -> number of operations of a chain; larger levels (4: 7, 5: 8) are harder than anything trained on."""
+"""Difficulty level -> number of operations of a chain; higher levels (4: 7, 5: 8) are harder than all training."""
 
 PAIR_LEVELS = {1: 3, 2: 4}
-"""Difficulty level -> how many numbers to search. level 3 (5 numbers) is harder than anything trained on."""
+"""Difficulty level -> how many numbers to search. level 3 (5 numbers) is harder than all training."""
 
 # Every operation is a bijection on the digits: each one matters, none can be skipped or guessed.
 _ADDENDS = range(1, 10)

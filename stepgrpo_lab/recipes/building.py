@@ -113,7 +113,7 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
         save_strategy="steps",
         save_steps=_save_steps(recipe),
         save_total_limit=2,
-        report_to="none",
+        report_to=recipe.report_to,
         dynamic_rollout=rollout.dynamic,
         preset=rollout.preset,
         max_completion_length=rollout.max_tokens,

@@ -188,7 +188,13 @@ class EvaluationSection:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run. ``seed`` decides data order, sampling and evaluation."""
+    """A whole run.
+
+    Attributes:
+        name, description: For people.
+        seed: Decides data order, sampling and evaluation.
+        report_to: Trackers that receive the metrics beside the run folder's file, by their transformers names.
+    """
 
     name: str = "recipe"
     description: str = ""
@@ -199,3 +205,4 @@ class Recipe:
     optimisation: Optimisation = field(default_factory=Optimisation)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     seed: int = 0
+    report_to: str | list[str] = "none"
