@@ -150,10 +150,14 @@ def test_export_writes_a_plain_model(finished_run: Path, tmp_path: Path, capsys:
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_report_is_written_again(finished_run: Path) -> None:
+def test_report_is_written_again_with_table_and_picture(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (finished_run / "report.html").unlink()
-    assert main(["report", str(finished_run)]) == 0
+    assert main(["report", str(finished_run), "--picture", str(tmp_path / "result.svg")]) == 0
     assert (finished_run / "report.html").exists()
+    assert "| model | tokens | accuracy |" in capsys.readouterr().out
+    assert (tmp_path / "result.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_overthinker_build_is_called_with_the_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

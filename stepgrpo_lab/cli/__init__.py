@@ -161,9 +161,14 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = _command(
-        commands, "report", "report", "write a run's report again", "stepgrpo report runs/overthinker-20260101-120000"
+        commands,
+        "report",
+        "report",
+        "write a run's report again, and print its result as a Markdown table",
+        "stepgrpo report runs/overthinker-20260101-120000 --picture result.svg",
     )
     command.add_argument("run", type=Path, help="run folder")
+    command.add_argument("--picture", type=Path, metavar="FILE", help="also write the result as an SVG picture")
 
 
 def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -176,5 +181,7 @@ def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "train the embedded model from scratch",
         "stepgrpo overthinker build --output my-overthinker --seed 1",
     )
-    command.add_argument("--output", type=Path, required=True, help="folder to write")
+    command.add_argument(
+        "--output", type=Path, default=Path("runs/overthinker-build"), help="folder to write (default: %(default)s)"
+    )
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")

@@ -176,9 +176,15 @@ def export(options: Namespace) -> int:
 
 def report(options: Namespace) -> int:
     """``stepgrpo report``."""
-    from stepgrpo_lab.report import write_report
+    from stepgrpo_lab.report import headline_svg, summary_markdown, write_report
 
-    print(f"written: {printable(str(write_report(options.run)))}")
+    written = [write_report(options.run)]
+    if options.picture:
+        options.picture.write_text(headline_svg(options.run), encoding="utf-8")
+        written.append(options.picture)
+    if (options.run / "evaluation_after.json").exists():  # an interrupted run has no result yet
+        print(printable(summary_markdown(options.run)))
+    print("\n".join(f"written: {printable(str(path))}" for path in written))
     return 0
 
 
