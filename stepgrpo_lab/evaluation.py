@@ -111,8 +111,10 @@ def evaluate(
         ValueError: No problems, duplicate ids, or a setting out of range.
 
     Example:
-        >>> evaluation = evaluate(model, tokenizer, problems, limit=256)  # doctest: +SKIP
-        >>> evaluation.summary()["accuracy"]  # doctest: +SKIP
+        >>> from stepgrpo_lab import load_overthinker, overthinker_problems
+        >>> evaluation = evaluate(*load_overthinker(), overthinker_problems("validation", 5), limit=256)
+        >>> evaluation.summary()["accuracy"].estimate
+        1.0
     """
     from stepgrpo_lab.engines.lockstep import LockstepEngine
     from stepgrpo_lab.models import encode_prompt

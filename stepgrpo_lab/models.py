@@ -41,7 +41,7 @@ def load_model(
         ImportError: 4-bit loading without bitsandbytes.
 
     Example:
-        >>> model, tokenizer = load_model("overthinker")  # doctest: +SKIP
+        >>> model, tokenizer = load_model("overthinker", device="cpu")
     """
     import torch
 
@@ -178,8 +178,8 @@ def encode_prompt(
         Prompt token ids, shape (prompt length,).
 
     Example:
-        >>> model, tokenizer = load_model("overthinker")  # doctest: +SKIP
-        >>> tokenizer.decode(encode_prompt(tokenizer, "1+1?"))  # doctest: +SKIP
+        >>> _, tokenizer = load_model("overthinker")
+        >>> tokenizer.decode(encode_prompt(tokenizer, "1+1?"))
         '<|im_start|>user\\n1+1?<|im_end|>\\n<|im_start|>assistant\\n'
     """
     return encode_messages(tokenizer, [{"role": "user", "content": question + suffix}], template_options)

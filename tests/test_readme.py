@@ -40,7 +40,7 @@ def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_commands_exist() -> None:
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("stepgrpo ")]
+    lines = [line.strip() for block in blocks("bash") for line in block.splitlines() if "stepgrpo " in line[:11]]
     assert len(lines) > 4
     for line in lines:
         build_parser().parse_args(line.split("#")[0].split()[1:])

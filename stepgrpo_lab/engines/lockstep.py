@@ -60,9 +60,13 @@ class LockstepEngine:
         ValueError: The model's attention does not fit, or ``max_rows`` is below 1.
 
     Example:
-        >>> engine = LockstepEngine(model, tokenizer)  # doctest: +SKIP
-        >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]  # doctest: +SKIP
-        >>> [trajectory], cost = engine.generate([prompt_ids], limit=256, keys=keys)  # doctest: +SKIP
+        >>> from stepgrpo_lab.models import encode_prompt, load_model
+        >>> model, tokenizer = load_model("overthinker")
+        >>> prompt = encode_prompt(tokenizer, "Which two of 22 25 21 29 sum to 51? Give the larger.")
+        >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]
+        >>> [trajectory], cost = LockstepEngine(model, tokenizer).generate([prompt], limit=256, keys=keys)
+        >>> trajectory.close, trajectory.text[-22:]
+        ('natural', '\\n\\n\\\\boxed{29}<|im_end|>')
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, max_rows: int = 64) -> None:

@@ -22,8 +22,9 @@ def load_overthinker() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the embedded model (float32, CPU) and its tokenizer.
 
     Example:
-        >>> model, tokenizer = load_overthinker()  # doctest: +SKIP
-        >>> model.num_parameters()  # doctest: +SKIP
+        >>> model, tokenizer = load_overthinker()
+        >>> type(model).__name__, tokenizer.eos_token
+        ('Qwen3ForCausalLM', '<|im_end|>')
     """
     from stepgrpo_lab.models import load_model
 

@@ -128,17 +128,24 @@ def render_card(figures: dict[str, Any]) -> str:
     for name, row in figures["structure"].items():
         cells = [name, *(f"{row[label]:.2f}" for label in LABELS), f"{100 * row['oracle_saves']:.1f} %"]
         labels.append(f"| {' | '.join(cells)} |")
-    bins = ["| joint probability | trial answers | right |", "| --- | --- | --- |"]
-    for part in figures["calibration"]["bins"]:
-        if part["count"]:
-            bins.append(f"| {part['confidence']:.3f} | {part['count']} | {100 * part['accuracy']:.1f} % |")
     return CARD.format(
         problems=figures["problems"],
         table="\n".join(table),
         labels="\n".join(labels),
-        bins="\n".join(bins),
-        ece=figures["calibration"]["ece"],
+        calibration=_calibration_text(figures["calibration"]),
     )
+
+
+def _calibration_text(calibration: dict[str, Any] | None) -> str:
+    if calibration is None:
+        return "No trial answer completed its box."
+    rows = ["| joint probability | trial answers | right |", "| --- | --- | --- |"]
+    for part in calibration["bins"]:
+        if part["count"]:
+            rows.append(f"| {part['confidence']:.3f} | {part['count']} | {100 * part['accuracy']:.1f} % |")
+    table = "\n".join(rows)
+    ece = calibration["ece"]
+    return f"Expected calibration error (10 bins) of the joint probability of the boxed answer: {ece:.3f}.\n\n{table}"
 
 
 CARD = """---
@@ -172,9 +179,7 @@ A needed step comes no later than the first right derivation; the oracle stops a
 
 ## Calibration of the first trial answer
 
-Expected calibration error (10 bins) of the joint probability of the boxed answer: {ece:.3f}.
-
-{bins}
+{calibration}
 
 ## Limits
 

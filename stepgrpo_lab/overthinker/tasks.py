@@ -137,7 +137,7 @@ def overthinker_problems(
 
     Example:
         >>> [p.prompt for p in overthinker_problems("test", 1, family="pair")]
-        ['Which two of 45 30 12 36 sum to 66? Give the larger.']
+        ['Which two of 22 25 21 29 sum to 51? Give the larger.']
     """
     found: dict[str, Problem] = {}
     for problem in draw_problems(split, seed, family=family, level=level):

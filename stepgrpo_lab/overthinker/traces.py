@@ -109,9 +109,10 @@ def write_thoughts(problem: Problem, rng: random.Random, style: TraceStyle | Non
     """The thoughts of one overthinking trace, without the think tags.
 
     Example:
-        >>> problem = overthinker_problems("train", 1, family="chain", level=1)[0]
-        >>> write_thoughts(problem, random.Random(0), TraceStyle(slip_rate=0, rechecks=(1,)))  # doctest: +SKIP
-        '9*3=7 7-8=9 Wait 9+1=0 0*3=0'
+        >>> meta = {"start": 7, "operations": [["+", 5], ["*", 3], ["-", 4]]}
+        >>> once = TraceStyle(slip_rate=0, rechecks=(1,))
+        >>> write_thoughts(Problem("p", "", "2", "chain", meta=meta), random.Random(0), once)
+        '7+5=2 2*3=6 Wait 6-4=2'
     """
     writer = {"chain": chain_thoughts, "pair": pair_thoughts}[problem.family]
     return writer(problem, rng, style or TraceStyle())

@@ -28,7 +28,7 @@ def recipe_problems(source: str, count: int | None) -> list[Problem]:
 
     Example:
         >>> [problem.family for problem in recipe_problems("overthinker:test", 2)]
-        ['pair', 'chain']
+        ['chain', 'chain']
     """
     name, colon, split = source.partition(":")
     if name != OVERTHINKER or not colon:
