@@ -12,7 +12,7 @@ from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
+from stepgrpo_lab.cli.output import StatusLine, bar, printable, result_lines, rollout_lines
 from stepgrpo_lab.records import Problem
 
 GENERATED_PROBLEMS = 1000
@@ -25,7 +25,8 @@ def _quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for chatty in ("bitsandbytes", "huggingface_hub"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -198,7 +199,7 @@ def build_overthinker(options: Namespace) -> int:
 
     def told(stage: str, done: int, total: int, loss: float) -> None:
         if status.live or done % max(1, total // 10) == 0:
-            status(f"{stage}: {done}/{total}, loss {loss:.3f}")
+            status(f"{bar(done, total)} {stage} {done}/{total}" + f", loss {loss:.3f}" * (loss > 0))
 
     try:
         build_overthinker(options.output, BuildSettings(seed=options.seed), progress=told)

@@ -54,6 +54,17 @@ class StatusLine:
             self._shown = False
 
 
+def bar(done: int, total: int, width: int = 24) -> str:
+    """A progress bar.
+
+    Example:
+        >>> bar(3, 4, width=8)
+        '[######..]'
+    """
+    filled = width * done // max(1, total)
+    return f"[{'#' * filled}{'.' * (width - filled)}]"
+
+
 def result_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """An evaluation's summary as lines of text, intervals in brackets."""
     yield f"{summary['problems']} problems, {summary['samples']} completion(s) each; 95 % intervals over problems"

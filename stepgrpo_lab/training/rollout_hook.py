@@ -13,7 +13,6 @@ from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.records import Cost, Trajectory
 from stepgrpo_lab.rollout import probed_members
 from stepgrpo_lab.sampling import SampleKey, Sampling
-from stepgrpo_lab.steps import MarkerSegmenter
 
 if TYPE_CHECKING:
     from stepgrpo_lab.training.trainer import StepGRPOTrainer
@@ -97,5 +96,5 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
             settings=settings,
             sampling=Sampling(args.temperature, args.top_p, args.top_k),
             probed=[settings is not None and members[sample % group_size] for sample in samples],
-            segmenter=MarkerSegmenter(args.step_markers),
+            segmenter=trainer.segmenter,
         )

@@ -23,6 +23,7 @@ from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import encode_messages
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.rewards import GroupReward, StepAwareReward
+from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.token_text import TokenText
 from stepgrpo_lab.training.config import StepGRPOConfig
 from stepgrpo_lab.training.group_reward import GroupRewardFunction
@@ -64,6 +65,7 @@ class StepGRPOTrainer(GRPOTrainer):
         processing_class: The tokenizer.
         group_reward: From one group's correctness, steps, format and tokens to its rewards; by default the step-aware
             relative reward.
+        segmenter: What a semantic step is, and so where probes start; by default the settings' markers.
         grader: Judges answers; by default one is started, and closed by :meth:`close`.
         peft_config: Train a new LoRA adapter instead of the whole model.
         callbacks, eval_dataset, optimizers: As in TRL.
@@ -85,6 +87,7 @@ class StepGRPOTrainer(GRPOTrainer):
         processing_class: PreTrainedTokenizerBase,
         *,
         group_reward: GroupReward | None = None,
+        segmenter: Segmenter | None = None,
         grader: Grader | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -114,6 +117,7 @@ class StepGRPOTrainer(GRPOTrainer):
         for callback in (PrinterCallback, ProgressCallback):  # a library does not print
             self.remove_callback(callback)
         self.rollout_settings = args.rollout_settings()
+        self.segmenter = segmenter or MarkerSegmenter(args.step_markers)
         self.token_text = TokenText.from_tokenizer(processing_class, eos_ids=self.eos_token_ids)
         _lora_to_float32(self.model)
 
