@@ -131,7 +131,7 @@ class _Run:
 
     def _trainer(self, model: Any, tokenizer: Any, grader: Grader) -> StepGRPOTrainer:
         from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
-        from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation
+        from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, TokenBudget, Validation
 
         data = self.recipe.data
         problems = recipe_problems(data.train, data.counts.train)
@@ -154,6 +154,8 @@ class _Run:
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
         trainer.add_callback(ProgressLine(self.tell, every=self.tell_every))
         trainer.add_callback(Validation(trainer, validate, every=self.recipe.evaluation.every))
+        if self.recipe.optimisation.token_budget:
+            trainer.add_callback(TokenBudget(self.recipe.optimisation.token_budget))
         return trainer
 
     def _train(self, trainer: StepGRPOTrainer) -> bool:

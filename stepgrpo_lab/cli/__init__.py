@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_rollout(commands)
     _add_export(commands)
     _add_report(commands)
+    _add_reproduce(commands)
     _add_overthinker(commands)
     return parser
 
@@ -169,6 +170,20 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     command.add_argument("run", type=Path, help="run folder")
     command.add_argument("--picture", type=Path, metavar="FILE", help="also write the result as an SVG picture")
+
+
+def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "reproduce",
+        "reproduce",
+        "run a result again: three seeds of Step-GRPO and a GRPO control (resumable)",
+        "stepgrpo reproduce headline",
+    )
+    command.add_argument("result", choices=("headline",), help="which result")
+    command.add_argument(
+        "--output", type=Path, default=Path("runs/headline"), help="folder of the runs (default: %(default)s)"
+    )
 
 
 def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

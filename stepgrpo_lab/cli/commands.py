@@ -189,6 +189,21 @@ def report(options: Namespace) -> int:
     return 0
 
 
+def reproduce(options: Namespace) -> int:
+    """``stepgrpo reproduce``."""
+    _quiet()
+    from stepgrpo_lab.reproduce import reproduce_headline
+
+    status = StatusLine()
+    try:
+        headline = reproduce_headline(options.output, progress=status, progress_every=1 if status.live else 10)
+    finally:
+        status.end()
+    print(headline.markdown())
+    print(f"written: {printable(str(options.output / 'headline.json'))}")
+    return 0
+
+
 def build_overthinker(options: Namespace) -> int:
     """``stepgrpo overthinker build``."""
     _quiet()

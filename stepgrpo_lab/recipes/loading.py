@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -184,6 +185,7 @@ _RANGES = (
     ("optimisation.prompts_per_step", 1, _MANY),
     ("optimisation.group_size", 2, _MANY),
     ("optimisation.max_steps", 1, _MANY),
+    ("optimisation.token_budget", 1, math.inf),
     ("optimisation.steps_per_rollout", 1, _MANY),
     ("optimisation.rows_per_pass", 1, _MANY),
     ("optimisation.kl_beta", 0, _MANY),

@@ -131,6 +131,8 @@ class Optimisation:
         prompts_per_step: Prompts of one optimiser step.
         group_size: Completions of each prompt (G).
         max_steps: Optimiser steps.
+        token_budget: Stop after the step whose rollout brings the tokens decoded in training, probes included, to this
+            number; null: only max_steps counts.
         steps_per_rollout: Optimiser steps that one rollout serves (4 in the public script, 1 is on-policy).
         rows_per_pass: Completions of one forward and backward pass on one device; memory against speed.
         loss_type: TRL's name of the loss.
@@ -150,6 +152,7 @@ class Optimisation:
     prompts_per_step: int = 16
     group_size: int = 8
     max_steps: int = 100
+    token_budget: int | None = None
     steps_per_rollout: int = 1
     rows_per_pass: int = 32
     loss_type: str = "dapo"

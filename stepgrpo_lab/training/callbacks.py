@@ -106,6 +106,17 @@ class Validation(TrainerCallback):
         return {f"validation/{name}": value for name, value in figures.items()}
 
 
+class TokenBudget(TrainerCallback):
+    """Ends training once the rollouts have decoded ``budget`` tokens, probes included; a resumed run counts on."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+
+    def on_log(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if sum(row.get("cost/decoded_tokens", 0.0) for row in state.log_history) >= self.budget:
+            control.should_training_stop = True
+
+
 class ProgressLine(TrainerCallback):
     """Tells how training goes, one line at a time.
 
