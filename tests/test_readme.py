@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from stepgrpo_lab.cli import build_parser
 from stepgrpo_lab.report import headline_svg, summary_markdown
+from stepgrpo_lab.statistics import Interval
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "data" / "results" / "overthinker"
@@ -21,6 +23,16 @@ def blocks(language: str) -> list[str]:
 
 def test_the_table_is_the_recorded_run_s() -> None:
     assert summary_markdown(RECORDED).strip() in README
+
+
+def test_the_headline_is_the_recorded_one() -> None:
+    folder = ROOT / "data" / "results" / "headline"
+    table = (folder / "headline.md").read_text(encoding="utf-8").strip()
+    assert table in README
+    rows = json.loads((folder / "headline.json").read_text())["rows"]
+    for name, row in rows.items():
+        shown = f"| {name} | {Interval(**row['token_ratio']) * 100} % | {Interval(**row['accuracy_points'])} points |"
+        assert shown in table
 
 
 def test_the_picture_is_the_recorded_run_s() -> None:
