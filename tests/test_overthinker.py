@@ -98,7 +98,7 @@ def test_flawless_traces_hold_no_malformed_step_and_reach_the_answer(seed, famil
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10**6), family=st.sampled_from(sorted(FAMILIES)))
-def test_slips_are_legal_moves_and_a_slipped_pass_leaves_the_next_one_needed(seed, family):
+def test_slips_are_legal_moves(seed, family):
     problem = next(draw_problems("train", seed, family=family))
     text = format_completion(write_thoughts(problem, random.Random(seed), TraceStyle(slip_rate=0.3)), "0")
     assert "malformed" not in label_steps(problem, text)
@@ -150,19 +150,9 @@ def test_oracle_keeps_everything_when_nothing_was_needed_after_the_last_step():
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=60))
-def test_tokenizer_encodes_any_text(text):
-    tokenizer = _shared_tokenizer()
+def test_tokenizer_encodes_any_text(tokenizer, text):
     ids = tokenizer.encode(text, add_special_tokens=False)
-    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text or "<|" in text
-
-
-_CACHE: list = []
-
-
-def _shared_tokenizer():
-    if not _CACHE:
-        _CACHE.append(new_tokenizer())
-    return _CACHE[0]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
 def test_tokenizer_keeps_what_the_method_needs_apart(tokenizer):

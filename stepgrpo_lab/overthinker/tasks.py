@@ -24,11 +24,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 OPERATIONS_PER_STEP = 2
 """How many chain operations one semantic step works out."""
 
-CHAIN_LEVELS = {1: 4, 2: 5, 3: 6}
-"""Difficulty level -> number of operations of a chain; higher levels (4: 7, 5: 8) are harder than all training."""
-
-PAIR_LEVELS = {1: 3, 2: 4}
-"""Difficulty level -> how many numbers to search. level 3 (5 numbers) is harder than all training."""
+LEVELS = {"chain": (1, 2, 3), "pair": (1, 2)}
+"""Difficulty levels of each family that problems are drawn from; a higher level is harder than all training."""
 
 # Every operation is a bijection on the digits: each one matters, none can be skipped or guessed.
 _ADDENDS = range(1, 10)
@@ -95,7 +92,6 @@ def make_pair(rng: random.Random, level: int) -> Problem:
 
 
 FAMILIES: dict[str, Callable[[random.Random, int], Problem]] = {"chain": make_chain, "pair": make_pair}
-_LEVELS = {"chain": tuple(CHAIN_LEVELS), "pair": tuple(PAIR_LEVELS)}
 
 
 def split_of(problem: Problem) -> Split:
@@ -119,7 +115,7 @@ def draw_problems(
     rng = random.Random(f"{split}-{seed}")
     while True:
         name = family or rng.choice(tuple(FAMILIES))
-        problem = FAMILIES[name](rng, level or rng.choice(_LEVELS[name]))
+        problem = FAMILIES[name](rng, level or rng.choice(LEVELS[name]))
         if split_of(problem) == split:
             yield problem
 
