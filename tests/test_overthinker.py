@@ -23,8 +23,15 @@ from stepgrpo_lab.steps import MarkerSegmenter
 from stepgrpo_lab.token_text import TokenText
 
 CHAIN = Problem("c", "", "9", "chain", meta={"start": 7, "operations": [["+", 5], ["*", 3], ["-", 4], ["+", 7]]})
-PAIR = Problem("p", "", "48", "pair", meta={"numbers": [23, 31, 48], "target": 71})
+SEARCH = Problem(
+    "s",
+    "",
+    "B",
+    "search",
+    meta={"target": 3, "candidates": [[4, [["-", 3], ["*", 7]]], [5, [["+", 4], ["*", 7]]], [2, [["+", 2], ["+", 1]]]]},
+)
 NO_SLIPS = TraceStyle(slip_rate=0.0)
+FOUND = "B 5+4=9 9*7=3 yes"
 RIGHT = ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9"]
 
 
@@ -34,21 +41,27 @@ def tokenizer():
 
 
 def solve(problem: Problem) -> str:
-    """An independent solution: evaluate the chain with Python's own arithmetic, search the pair by brute force."""
-    if problem.family == "chain":
+    """An independent solution: evaluate chains with Python's own arithmetic, and look at every candidate."""
+
+    def value(start: int, operations: list[list]) -> int:
         act = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
-        steps = problem.meta["operations"]
-        return str(reduce(lambda value, step: act[step[0]](value, step[1]), steps, problem.meta["start"]) % 10)
-    [pair] = [p for p in itertools.combinations(problem.meta["numbers"], 2) if sum(p) == problem.meta["target"]]
-    return str(max(pair))
+        return reduce(lambda value, step: act[step[0]](value, step[1]), operations, start) % 10
+
+    if problem.family == "chain":
+        return str(value(problem.meta["start"], problem.meta["operations"]))
+    [place] = [i for i, chain in enumerate(problem.meta["candidates"]) if value(*chain) == problem.meta["target"]]
+    return "ABCDEFGH"[place]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_are_right_and_prompts_tell_everything(family):
     for problem in overthinker_problems("test", 300, family=family):
         assert solve(problem) == problem.answer
-        given_numbers = [*problem.meta.get("numbers", []), problem.meta.get("target", problem.meta.get("start"))]
-        assert all(str(number) in problem.prompt for number in given_numbers)
+        chains = problem.meta.get("candidates") or [[problem.meta["start"], problem.meta["operations"]]]
+        told = problem.prompt.replace(" ", "").replace(":", "")
+        for start, operations in chains:
+            assert f"{start}{''.join(f'{symbol}{operand}' for symbol, operand in operations)}" in told
+        assert str(problem.meta.get("target", "")) in problem.prompt
 
 
 def test_splits_cannot_overlap():
@@ -69,7 +82,9 @@ def test_levels_set_the_length_and_reach_beyond_the_trained_ones():
     assert {len(p.meta["operations"]) for p in overthinker_problems("test", 60, family="chain")} == {4, 5, 6}
     [harder] = overthinker_problems("test", 1, family="chain", level=5)
     assert len(harder.meta["operations"]) == 8
-    assert {len(p.meta["numbers"]) for p in overthinker_problems("test", 60, family="pair")} == {3, 4}
+    assert {len(p.meta["candidates"]) for p in overthinker_problems("test", 60, family="search")} == {3, 4}
+    with pytest.raises(ValueError, match="the highest level is 8"):
+        next(draw_problems("test", 0, family="search", level=9))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +135,18 @@ def think(*steps: str) -> str:
         (CHAIN, ["7+5=2 2*3=6", "Wait 2+7=9"], "needed malformed"),
         (CHAIN, ["7+5=2 2*3=6 6-4=2"], "malformed"),
         (CHAIN, ["nonsense"], "malformed"),
-        (PAIR, ["23+31=54 no", "Alternatively 23+48=71 yes"], "needed needed"),
-        (PAIR, ["23+48=71 yes", "Wait 23+48=71 yes", "Alternatively 31+48=79 no"], "needed verifying redundant"),
-        (PAIR, ["23+48=72 no", "Alternatively 31+48=79 no"], "needed needed"),
-        (PAIR, ["23+47=70 no"], "malformed"),
-        (PAIR, ["23+48=71 no"], "malformed"),
-        (PAIR, ["23+23=46 no"], "malformed"),
+        (SEARCH, ["A 4-3=1 1*7=7 no", "Alternatively B 5+4=9 9*7=3 yes"], "needed needed"),
+        (SEARCH, [FOUND, f"Wait {FOUND}", "Alternatively C 2+2=4 4+1=5 no"], "needed verifying redundant"),
+        (SEARCH, [FOUND, "Alternatively A 4-3=1 1*7=7 no", f"Wait {FOUND}"], "needed redundant verifying"),
+        # slips: the right candidate misjudged, a wrong one taken for right
+        (SEARCH, ["B 5+4=9 9*7=4 no", "Alternatively C 2+2=4 4+1=5 no"], "needed needed"),
+        (SEARCH, ["C 2+2=4 4+1=3 yes", f"Wait {FOUND}"], "needed needed"),
+        # a candidate that is not there, another one's work, unfinished work, a verdict against the work
+        (SEARCH, ["D 5+4=9 9*7=3 yes"], "malformed"),
+        (SEARCH, ["A 5+4=9 9*7=3 yes"], "malformed"),
+        (SEARCH, ["B 5+4=9 yes"], "malformed"),
+        (SEARCH, ["B 5+4=9 9*7=3 no"], "malformed"),
+        (SEARCH, ["B 5+4=9 9*7=3"], "malformed"),
     ],
 )  # fmt: skip
 def test_labels(problem, steps, expected):
