@@ -21,7 +21,8 @@ PUBLIC_NAMES = " ".join(
         "__version__ data_path",
         "Cost Outcome Probe Problem Step Trajectory from_json to_json",
         "TokenText MARKER_SETS MarkerScanner MarkerSegmenter Segmenter resolve_markers",
-        "GroupReward StepAwareReward format_ok group_advantages step_aware_rewards",
+        "BatchReward GroupReward GRPOLambdaReward OutcomeReward StepAwareReward",
+        "format_ok group_advantages step_aware_rewards",
         "Grader extract_boxed load_problems write_problems",
         "PRESETS RolloutSettings TrajectoryMachine probed_members rollout_settings",
         "SampleKey Sampling LockstepEngine",
@@ -32,7 +33,7 @@ PUBLIC_NAMES = " ".join(
 
 # A module imports only from its own floor or from those below it. A package stands for all that it holds.
 FLOORS = {
-    1: "paths records token_text steps confidence rewards grading grading_worker problems",
+    1: "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems",
     2: "rollout presets sampling trial_answer",
     3: "engines models",
     4: "training evaluation evaluation_records statistics overthinker",
