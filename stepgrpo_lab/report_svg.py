@@ -51,7 +51,7 @@ def _plane(run: RunRecord) -> list[str]:
         *frame(axes, "Accuracy against length", "tokens per completion", "%"),
         f'<path d="M{xy(start)} L{xy(end)}" stroke="{QUIET}" stroke-dasharray="2 4" fill="none"/>',
         # The more accurate one is named above its bar and the other below, so that the names cannot meet.
-        *(line for place, point in enumerate(points) for line in _cross(axes, *xy, above=place == upper)),
+        *(line for place, point in enumerate(points) for line in _cross(axes, *point, above=place == upper)),
     ]
 
 

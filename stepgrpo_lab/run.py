@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import load_model
+from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.recipes.building import (
     recipe_config,
     recipe_lora,
@@ -32,6 +33,7 @@ from stepgrpo_lab.run_files import (
     system,
     write_text,
 )
+from stepgrpo_lab.validation import validation_figures
 
 if TYPE_CHECKING:
     from stepgrpo_lab.training import StepGRPOTrainer
@@ -151,7 +153,10 @@ class _Run:
 
         def validate(trainer: StepGRPOTrainer) -> dict[str, float]:
             policy = trainer.accelerator.unwrap_model(trainer.model)
-            return _means(self._evaluate(policy, tokenizer, held_out, grader))
+            return validation_figures(
+                lambda settings: self._evaluate(policy, tokenizer, held_out, grader, settings=settings),
+                trainer.rollout_settings,
+            )
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
         trainer.add_callback(ProgressLine(self.tell, every=self.tell_every))
@@ -176,7 +181,13 @@ class _Run:
         return not interrupt.interrupted or trainer.state.global_step >= trainer.state.max_steps
 
     def _evaluate(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], grader: Grader, when: str = ""
+        self,
+        model: Any,
+        tokenizer: Any,
+        problems: Sequence[Problem],
+        grader: Grader,
+        when: str = "",
+        settings: RolloutSettings | None = None,
     ) -> Evaluation:
         section = self.recipe.evaluation
 
@@ -191,6 +202,7 @@ class _Run:
             samples=section.samples if when else 1,
             limit=self.recipe.rollout.max_tokens,
             sampling=recipe_sampling(section),
+            settings=settings,
             seed=self.recipe.seed,
             max_rows=self.recipe.rollout.rows,
             markers=recipe_markers(self.recipe),
@@ -238,19 +250,6 @@ def _refuse_bad_golds(problems: Sequence[Problem], source: str, grader: Grader) 
     for problem, error in zip(problems, grader.check_golds([problem.answer for problem in problems]), strict=True):
         if error:
             raise ValueError(f"{source}, problem {problem.id!r}: {error}")
-
-
-def _means(evaluation: Evaluation) -> dict[str, float]:
-    def average(name: str) -> float:
-        values = [value for samples in evaluation.column(name) for value in samples]
-        return sum(values) / len(values)
-
-    return {
-        "accuracy": average("correct"),
-        "tokens": average("tokens"),
-        "steps": average("steps"),
-        "truncated": average("truncated"),
-    }
 
 
 def _save(trainer: StepGRPOTrainer, folder: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import random
+import re
 from functools import reduce
 
 import pytest
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from stepgrpo_lab.overthinker.calibration import answer_forms, calibration_example
 from stepgrpo_lab.overthinker.fitting import FitSettings
+from stepgrpo_lab.overthinker.gates import gates
 from stepgrpo_lab.overthinker.pretraining import BuildSettings, TraceBatches, new_tokenizer
+from stepgrpo_lab.overthinker.reliability import draw_reliability
 from stepgrpo_lab.overthinker.tasks import FAMILIES, SPLITS, draw_problems, overthinker_problems, split_of
 from stepgrpo_lab.overthinker.traces import TraceStyle, format_completion, write_thoughts
 from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
@@ -82,9 +85,9 @@ def test_levels_set_the_length_and_reach_beyond_the_trained_ones():
     assert {len(p.meta["operations"]) for p in overthinker_problems("test", 60, family="chain")} == {4, 5, 6}
     [harder] = overthinker_problems("test", 1, family="chain", level=5)
     assert len(harder.meta["operations"]) == 8
-    assert {len(p.meta["candidates"]) for p in overthinker_problems("test", 60, family="search")} == {3, 4}
-    with pytest.raises(ValueError, match="the highest level is 8"):
-        next(draw_problems("test", 0, family="search", level=9))
+    assert {len(p.meta["candidates"]) for p in overthinker_problems("test", 60, family="search")} == {4, 5}
+    with pytest.raises(ValueError, match="the highest level is 7"):
+        next(draw_problems("test", 0, family="search", level=8))
 
 
 @pytest.mark.parametrize(
@@ -262,3 +265,52 @@ def test_an_interrupted_build_ends_with_the_same_weights(tmp_path):
     assert figures == json.loads((whole / "card.json").read_text())["figures"]
     assert f"On {figures['problems']} held-out problems" in (halves / "README.md").read_text()
     assert not (halves / "build").exists()
+
+
+def interval(value: float, width: float = 1.0) -> dict[str, float]:
+    return {"estimate": value, "low": value - width, "high": value + width}
+
+
+def card_figures(**changes: float) -> dict:
+    given = {"accuracy": 0.9, "saves": 0.6, "cut": -8.0, "ece": 0.05, "deer": -1.0, **changes}
+    return {
+        "plain": {"accuracy": interval(given["accuracy"])},
+        "structure": {"all": {"oracle_saves": given["saves"]}},
+        "first_cut_change": {"chain": interval(-50.0), "search": interval(given["cut"])},
+        "calibration": {"ece": given["ece"]},
+        "deer_change": {"official": interval(given["deer"])},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, []),
+        ({"accuracy": 0.84}, ["accuracy"]),
+        ({"saves": 0.59}, ["stopping after"]),
+        ({"cut": -7.9}, ["search: a cut"]),
+        ({"ece": 0.051}, ["calibration error"]),
+        ({"deer": -1.1}, ["truncated rollout"]),
+        ({"cut": 3.0, "ece": 0.2}, ["search: a cut", "calibration error"]),
+    ],
+)
+def test_each_gate_fails_on_its_own_figure(changes, failed):
+    found = [gate.asks for gate in gates(card_figures(**changes)) if not gate.passed]
+    assert len(found) == len(failed)
+    assert all(asks.startswith(start) for asks, start in zip(found, failed, strict=True))
+
+
+def test_the_reliability_diagram_puts_each_bin_where_it_belongs():
+    picture = draw_reliability({"bins": BINS, "ece": 0.1, "count": 4}, "a < b")
+    assert picture.count("<circle") == 2  # the empty bin has no dot
+    assert "a &lt; b" in picture and "ECE 0.100, 4 answers" in picture
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', picture)]
+    (left, low), (right, high) = dots
+    assert left < right and low > high  # SVG's vertical axis points down
+
+
+BINS = [
+    {"low": 0.0, "high": 0.5, "count": 3, "confidence": 0.25, "accuracy": 0.3},
+    {"low": 0.5, "high": 0.75, "count": 0, "confidence": None, "accuracy": None},
+    {"low": 0.75, "high": 1.0, "count": 1, "confidence": 0.9, "accuracy": 1.0},
+]

@@ -24,7 +24,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 OPERATIONS_PER_STEP = 2
 """How many chain operations one semantic step works out."""
 
-OPERATIONS_PER_CANDIDATE = 3
+OPERATIONS_PER_CANDIDATE = 2
 """Length of the chains that a search chooses from; each is worked out in one semantic step."""
 
 CANDIDATES = "ABCDEFGHIJ"
@@ -93,14 +93,14 @@ def make_chain(rng: random.Random, level: int) -> Problem:
 
 
 def make_search(rng: random.Random, level: int) -> Problem:
-    """Draw a search problem; ``level`` 1, 2 has 3, 4 candidates. Exactly one gives the digit that is asked for.
+    """Draw a search problem; ``level`` 1, 2 has 4, 5 candidates. Exactly one gives the digit that is asked for.
 
     Raises:
         ValueError: More candidates than names.
     """
-    count = level + 2
+    count = level + 3
     if count > len(CANDIDATES):
-        raise ValueError(f"level {level} of search has {count} candidates: the highest level is {len(CANDIDATES) - 2}")
+        raise ValueError(f"level {level} of search has {count} candidates: the highest level is {len(CANDIDATES) - 3}")
     while True:
         chains = [_draw_chain(rng, OPERATIONS_PER_CANDIDATE) for _ in range(count)]
         results = [work_out(start, operations) for start, operations in chains]
@@ -165,7 +165,7 @@ def overthinker_problems(
 
     Example:
         >>> [p.prompt for p in overthinker_problems("test", 1, family="search")]
-        ['Which gives ?']
+        ['Which gives 4, mod 10: A 6*7*7, B 0+4+7, C 4+4*7, D 0-3-8, E 8+5+3?']
     """
     found: dict[str, Problem] = {}
     for problem in draw_problems(split, seed, family=family, level=level):

@@ -39,7 +39,7 @@ class TraceStyle:
     slip_rate: float = 0.03
     rechecks: tuple[int, ...] = (3, 7, 20, 40, 30)
     max_operations: int = 22
-    max_tries: int = 10
+    max_tries: int = 14
 
 
 def _draw_rechecks(rng: random.Random, style: TraceStyle) -> int:

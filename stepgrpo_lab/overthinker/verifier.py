@@ -3,9 +3,9 @@
 For real models an LLM judge has to guess these labels; here the problems are generated, so the labels are exact.
 
 A step is *malformed* when it is not a legal move on this problem: an operation that is not next in the chain, a
-candidate that does not exist. A wrong result is no malformation: it is a legal move that slipped. Up to and including the step
-that first completes a right derivation, every legal step is *needed*. The first complete pass (or try) that confirms it
-afterwards is *verifying*; all other steps after that are *redundant*.
+candidate that does not exist. A wrong result is no malformation: it is a legal move that slipped. Up to and including
+the step that first completes a right derivation, every legal step is *needed*. The first complete pass (or try) that
+confirms it afterwards is *verifying*; all other steps after that are *redundant*.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def label_steps(problem: Problem, text: str) -> list[StepLabel]:
         ValueError: The problem is of a family without a verifier.
 
     Example:
-        >>> problem = Problem("p", "", "B", "search", meta={"candidates": [[1, [["+", 1]]], [3, [["*", 3]]]], "target": 9})
+        >>> meta = {"target": 9, "candidates": [[1, [["+", 1]]], [3, [["*", 3]]]]}
+        >>> problem = Problem("p", "", "B", "search", meta=meta)
         >>> label_steps(problem, "<think>\\nA 1+1=2 no Alternatively B 3*3=9 yes Wait B 3*3=9 yes\\n</think>")
         ['needed', 'needed', 'verifying']
     """
