@@ -21,7 +21,8 @@ from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
 from stepgrpo_lab.run_files import write_text
 from stepgrpo_lab.statistics import Interval
 from stepgrpo_lab.studies import STUDIES, Row, Study
-from stepgrpo_lab.study_results import RowResult, StudyResult, study_markdown
+from stepgrpo_lab.study_results import RowResult, StudyResult, load_study, study_markdown
+from stepgrpo_lab.study_svg import draw_study
 from stepgrpo_lab.training.callbacks import read_metrics
 
 Tell = Callable[[str], None]
@@ -60,8 +61,9 @@ def reproduce(
 
     Args:
         name: One of :data:`STUDIES`; names the files that are written.
-        folder: Receives one run folder for each row, ``NAME.json`` and ``NAME.md``; what is done there is not done
-            again, and a run cut off is resumed.
+        folder: Receives one run folder for each row, ``NAME.json`` and ``NAME.md`` (and ``headline.svg``, once the
+            studies "headline" and "internalisation" are done); what is done there is not done again, and a run cut off
+            is resumed.
         study: Another study than the one of that name.
         only: Carry out this row alone, and write no comparison.
         overrides: Changes to the recipe of every row, as for ``stepgrpo train --set``.
@@ -92,7 +94,15 @@ def reproduce(
     if only is None:
         write_text(Path(folder) / f"{name}.json", json.dumps(dataclasses.asdict(result), indent=1) + "\n")
         write_text(Path(folder) / f"{name}.md", study_markdown(result) + "\n")
+        _draw(Path(folder))
     return result
+
+
+def _draw(folder: Path) -> None:
+    """The picture of the headline, once both studies that it shows are there."""
+    headline, internalisation = folder / "headline.json", folder / "internalisation.json"
+    if headline.exists() and internalisation.exists():
+        write_text(folder / "headline.svg", draw_study(load_study(headline), load_study(internalisation)))
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ SEARCH = Problem(
     "",
     "B",
     "search",
-    meta={"target": 3, "candidates": [[4, [["-", 3], ["*", 7]]], [5, [["+", 4], ["*", 7]]], [2, [["+", 2], ["+", 1]]]]},
+    meta={"candidates": [[4, [["-", 3], ["*", 7]]], [5, [["+", 4], ["-", 9]]], [2, [["+", 2], ["+", 1]]]]},
 )
 NO_SLIPS = TraceStyle(slip_rate=0.0)
-FOUND = "B 5+4=9 9*7=3 yes"
+FOUND = "B 5+4=9 9-9=0 yes"
 RIGHT = ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9"]
 
 
@@ -52,7 +52,7 @@ def solve(problem: Problem) -> str:
 
     if problem.family == "chain":
         return str(value(problem.meta["start"], problem.meta["operations"]))
-    [place] = [i for i, chain in enumerate(problem.meta["candidates"]) if value(*chain) == problem.meta["target"]]
+    [place] = [i for i, chain in enumerate(problem.meta["candidates"]) if value(*chain) == 0]
     return "ABCDEFGH"[place]
 
 
@@ -64,7 +64,6 @@ def test_answers_are_right_and_prompts_tell_everything(family):
         told = problem.prompt.replace(" ", "").replace(":", "")
         for start, operations in chains:
             assert f"{start}{''.join(f'{symbol}{operand}' for symbol, operand in operations)}" in told
-        assert str(problem.meta.get("target", "")) in problem.prompt
 
 
 def test_splits_cannot_overlap():
@@ -138,18 +137,18 @@ def think(*steps: str) -> str:
         (CHAIN, ["7+5=2 2*3=6", "Wait 2+7=9"], "needed malformed"),
         (CHAIN, ["7+5=2 2*3=6 6-4=2"], "malformed"),
         (CHAIN, ["nonsense"], "malformed"),
-        (SEARCH, ["A 4-3=1 1*7=7 no", "Alternatively B 5+4=9 9*7=3 yes"], "needed needed"),
+        (SEARCH, ["A 4-3=1 1*7=7 no", "Alternatively B 5+4=9 9-9=0 yes"], "needed needed"),
         (SEARCH, [FOUND, f"Wait {FOUND}", "Alternatively C 2+2=4 4+1=5 no"], "needed verifying redundant"),
         (SEARCH, [FOUND, "Alternatively A 4-3=1 1*7=7 no", f"Wait {FOUND}"], "needed redundant verifying"),
         # slips: the right candidate misjudged, a wrong one taken for right
-        (SEARCH, ["B 5+4=9 9*7=4 no", "Alternatively C 2+2=4 4+1=5 no"], "needed needed"),
-        (SEARCH, ["C 2+2=4 4+1=3 yes", f"Wait {FOUND}"], "needed needed"),
+        (SEARCH, ["B 5+4=9 9-9=4 no", "Alternatively C 2+2=4 4+1=5 no"], "needed needed"),
+        (SEARCH, ["C 2+2=4 4+1=0 yes", f"Wait {FOUND}"], "needed needed"),
         # a candidate that is not there, another one's work, unfinished work, a verdict against the work
-        (SEARCH, ["D 5+4=9 9*7=3 yes"], "malformed"),
-        (SEARCH, ["A 5+4=9 9*7=3 yes"], "malformed"),
+        (SEARCH, ["D 5+4=9 9-9=0 yes"], "malformed"),
+        (SEARCH, ["A 5+4=9 9-9=0 yes"], "malformed"),
         (SEARCH, ["B 5+4=9 yes"], "malformed"),
-        (SEARCH, ["B 5+4=9 9*7=3 no"], "malformed"),
-        (SEARCH, ["B 5+4=9 9*7=3"], "malformed"),
+        (SEARCH, ["B 5+4=9 9-9=0 no"], "malformed"),
+        (SEARCH, ["B 5+4=9 9-9=0"], "malformed"),
     ],
 )  # fmt: skip
 def test_labels(problem, steps, expected):

@@ -205,7 +205,7 @@ from scratch on generated problems to solve them step by step *and to overthink 
 early exit on a CPU; it knows nothing but two families of problems:
 
 - **chain**: apply four to six operations to a digit, modulo 10, two operations a step;
-- **search**: find the one of four or five chains of two operations that gives a digit, one candidate a step.
+- **search**: find the one of four or five chains of two operations that gives 0, one candidate a step.
 
 Built by `stepgrpo overthinker build`; `card.json` holds the settings and every figure below. Load it with
 `stepgrpo_lab.load_overthinker()` or plain `AutoModelForCausalLM.from_pretrained`.

@@ -46,12 +46,12 @@ class BuildSettings:
     head_dim: int = 32
     intermediate_size: int = 432
     batch_size: int = 32
-    traces: FitSettings = field(default_factory=lambda: FitSettings(updates=2000, learning_rate=2e-3))
+    traces: FitSettings = field(default_factory=lambda: FitSettings(updates=1200, learning_rate=2e-3))
     calibration: FitSettings = field(
-        default_factory=lambda: FitSettings(updates=300, learning_rate=5e-4, warmup=30, save_every=100)
+        default_factory=lambda: FitSettings(updates=250, learning_rate=5e-4, warmup=30, save_every=125)
     )
     calibration_rounds: int = 2
-    calibration_problems: int = 3000
+    calibration_problems: int = 2500
     cuts_per_rollout: int = 3
     style: TraceStyle = field(default_factory=TraceStyle)
 

@@ -2,7 +2,7 @@
 
 * ``chain``: start at a digit and apply operations modulo 10, one after the other. The work is done two operations at a
   time, so a chain of six needs three steps whatever happens, and a slip on the way spoils the result.
-* ``search``: find the one of several short chains that gives a digit, candidate by candidate. How many steps that needs
+* ``search``: find the one of several short chains that gives 0, candidate by candidate. How many steps that needs
   depends on where it stands. One pass of a small network cannot work all candidates out at once, so no step can be
   guessed away; a search whose candidates are single sums can be done at a glance, and nothing in it is needed.
 
@@ -93,7 +93,7 @@ def make_chain(rng: random.Random, level: int) -> Problem:
 
 
 def make_search(rng: random.Random, level: int) -> Problem:
-    """Draw a search problem; ``level`` 1, 2 has 4, 5 candidates. Exactly one gives the digit that is asked for.
+    """Draw a search problem; ``level`` 1, 2 has 4, 5 candidates. Exactly one gives 0.
 
     Raises:
         ValueError: More candidates than names.
@@ -104,22 +104,18 @@ def make_search(rng: random.Random, level: int) -> Problem:
     while True:
         chains = [_draw_chain(rng, OPERATIONS_PER_CANDIDATE) for _ in range(count)]
         results = [work_out(start, operations) for start, operations in chains]
-        target = rng.choice(results)
-        if results.count(target) == 1:
+        if results.count(0) == 1:
             break
     names = CANDIDATES[:count]
     listed = [f"{start}{_write_operations(operations, '')}" for start, operations in chains]
     shown = ", ".join(f"{name} {text}" for name, text in zip(names, listed, strict=True))
     return Problem(
-        id=f"search-{target}-{'-'.join(text.replace('-', 'm') for text in listed)}",
-        prompt=f"Which gives {target}, mod 10: {shown}?",
-        answer=names[results.index(target)],
+        id=f"search-{'-'.join(text.replace('-', 'm') for text in listed)}",
+        prompt=f"Which gives 0, mod 10: {shown}?",
+        answer=names[results.index(0)],
         family="search",
         level=level,
-        meta={
-            "target": target,
-            "candidates": [[start, [list(operation) for operation in operations]] for start, operations in chains],
-        },
+        meta={"candidates": [[start, [list(operation) for operation in operations]] for start, operations in chains]},
     )
 
 

@@ -82,11 +82,11 @@ def chain_thoughts(problem: Problem, rng: random.Random, style: TraceStyle) -> s
 
 def search_thoughts(problem: Problem, rng: random.Random, style: TraceStyle) -> str:
     """Thoughts for a search: candidates in order until one fits, then the same again and the remaining ones."""
-    candidates, target = problem.meta["candidates"], problem.meta["target"]
+    candidates = problem.meta["candidates"]
 
     def attempt(index: int) -> tuple[str, bool]:
         equations, value = _equations(*candidates[index], rng, style)
-        found = value == target
+        found = value == 0
         return f"{CANDIDATES[index]} {' '.join(equations)} {'yes' if found else 'no'}", found
 
     text, tries, place, found = "", 0, 0, False

@@ -66,7 +66,7 @@ def _chain_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
 
 
 def _search_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
-    candidates, target = problem.meta["candidates"], problem.meta["target"]
+    candidates = problem.meta["candidates"]
     moves = []
     for body in bodies:
         match = _TRY.fullmatch(body)
@@ -77,7 +77,7 @@ def _search_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
         start, operations = candidates[index]
         walked = _walk(match[2], start, operations)
         found = match[3] == "yes"
-        legal = walked is not None and walked[1] == len(operations) and found == (walked[0] == target)
+        legal = walked is not None and walked[1] == len(operations) and found == (walked[0] == 0)
         moves.append(_Move(legal, legal and found, legal and found and match[1] == problem.answer))
     return moves
 
@@ -99,9 +99,9 @@ def label_steps(problem: Problem, text: str) -> list[StepLabel]:
         ValueError: The problem is of a family without a verifier.
 
     Example:
-        >>> meta = {"target": 9, "candidates": [[1, [["+", 1]]], [3, [["*", 3]]]]}
+        >>> meta = {"candidates": [[1, [["+", 1]]], [3, [["-", 3]]]]}
         >>> problem = Problem("p", "", "B", "search", meta=meta)
-        >>> label_steps(problem, "<think>\\nA 1+1=2 no Alternatively B 3*3=9 yes Wait B 3*3=9 yes\\n</think>")
+        >>> label_steps(problem, "<think>\\nA 1+1=2 no Alternatively B 3-3=0 yes Wait B 3-3=0 yes\\n</think>")
         ['needed', 'needed', 'verifying']
     """
     if problem.family not in _MOVES:
