@@ -161,7 +161,7 @@ def overthinker_problems(
 
     Example:
         >>> [p.prompt for p in overthinker_problems("test", 1, family="search")]
-        ['Which gives 4, mod 10: A 6*7*7, B 0+4+7, C 4+4*7, D 0-3-8, E 8+5+3?']
+        ['Which gives 0, mod 10: A 7-8-9, B 8-3-9, C 7-3+3, D 0+2*9?']
     """
     found: dict[str, Problem] = {}
     for problem in draw_problems(split, seed, family=family, level=level):
