@@ -55,6 +55,8 @@ def test_overrides_reach_the_rollout(tmp_path: Path) -> None:
         ({"confidence_rule": "median"}, "confidence_rule is 'median'"),
         ({"probe_rate": 1.5}, "probe_rate is 1.5"),
         ({"step_alpha": -0.1}, "step_alpha is -0.1"),
+        ({"serial_rollout": True}, "two ways to sample: set dynamic_rollout=False"),
+        ({"round_limits": [9999]}, "round_limits holds 9999: it must lie between 1 and max_completion_length"),
         ({"exit_threshold": 1.5}, "exit_threshold"),
         ({"rollout_rows": 0}, "rollout_rows is 0"),
         ({"use_vllm": True}, "use_vllm is True"),

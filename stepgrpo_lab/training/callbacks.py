@@ -143,16 +143,21 @@ class ProgressLine(TrainerCallback):
             return
         if "validation/accuracy" in logs:
             self.validation = f" | validation {logs['validation/accuracy']:.1%} {logs['validation/tokens']:.1f} tokens"
-        if "accuracy" in logs and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+        due = state.global_step % self.every == 0 or state.global_step == state.max_steps
+        if due and ("accuracy" in logs or "loss" in logs):
             self.tell(self._line(state, logs))
 
     def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:
         done = state.global_step - self.first_step
         left = (time.perf_counter() - self.started) / max(1, done) * (state.max_steps - state.global_step)
-        return (
-            f"step {state.global_step}/{state.max_steps} | {logs['accuracy']:.1%} right, {logs['tokens']:.1f} tokens, "
-            f"{logs['steps/all']:.1f} steps, {logs['exits/early']:.0%} early{self.validation} | {duration(left)} left"
-        )
+        if "accuracy" in logs:
+            figures = (
+                f"{logs['accuracy']:.1%} right, {logs['tokens']:.1f} tokens, {logs['steps/all']:.1f} steps, "
+                f"{logs['exits/early']:.0%} early"
+            )
+        else:
+            figures = f"loss {logs['loss']:.3f}"  # supervised fine-tuning samples nothing
+        return f"step {state.global_step}/{state.max_steps} | {figures}{self.validation} | {duration(left)} left"
 
 
 def duration(seconds: float) -> str:
