@@ -37,8 +37,8 @@ FLOORS = {
     2: "rollout presets sampling trial_answer",
     3: "engines models",
     4: "training evaluation evaluation_records statistics overthinker",
-    5: "recipes run run_files run_trainers plots plot_style reproduce report report_files report_html report_svg cli "
-    "__main__",
+    5: "recipes run run_files run_trainers plots plot_style reproduce comparison report report_files report_html "
+    "report_pages report_svg cli __main__",
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 

@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_report(commands)
     _add_reproduce(commands)
+    _add_compare(commands)
     _add_overthinker(commands)
     return parser
 
@@ -183,6 +184,24 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("result", choices=("headline",), help="which result")
     command.add_argument(
         "--output", type=Path, default=Path("runs/headline"), help="folder of the runs (default: %(default)s)"
+    )
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "compare",
+        "compare",
+        "train and measure Step-GRPO, its alternatives and its ablations, in one table (resumable)",
+        "stepgrpo compare --row vanilla --row grpo --row step-grpo",
+    )
+    command.add_argument(
+        "--row", dest="rows", action="append", default=[], metavar="NAME", help="this row alone; can be repeated"
+    )
+    command.add_argument("--list", action="store_true", help="print the rows' names and end")
+    command.add_argument("--hours", type=float, default=6.0, help="begin no row that would end later (default: 6)")
+    command.add_argument(
+        "--output", type=Path, default=Path("runs/comparison"), help="folder of the runs (default: %(default)s)"
     )
 
 

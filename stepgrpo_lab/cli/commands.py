@@ -204,6 +204,34 @@ def reproduce(options: Namespace) -> int:
     return 0
 
 
+def compare(options: Namespace) -> int:
+    """``stepgrpo compare``."""
+    from stepgrpo_lab.comparison.rows import ROWS, find_rows
+
+    if options.list:
+        print("\n".join(f"{row.name:<22} {row.kind:<10} {row.title}" for row in ROWS))
+        return 0
+    find_rows(options.rows)
+    _quiet()
+    from stepgrpo_lab.comparison import Plan, compare_methods
+    from stepgrpo_lab.comparison.tables import headline_markdown
+
+    status = StatusLine()
+    try:
+        record = compare_methods(
+            options.output,
+            options.rows,
+            plan=Plan(hours=options.hours),
+            progress=status,
+            progress_every=1 if status.live else 10,
+        )
+    finally:
+        status.end()
+    print(printable(headline_markdown(record)))
+    print(f"written: {printable(str(options.output / 'comparison.html'))}")
+    return 0
+
+
 def build_overthinker(options: Namespace) -> int:
     """``stepgrpo overthinker build``."""
     _quiet()
