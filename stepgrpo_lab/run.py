@@ -141,12 +141,13 @@ class _Run:
             return _means(self._evaluate(policy, tokenizer, held_out, grader))
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
-        trainer.add_callback(ProgressLine(self.tell, every=self.tell_every))
+        budget = optimisation.token_budget if self.recipe.method == "grpo" else None
+        trainer.add_callback(ProgressLine(self.tell, every=self.tell_every, token_budget=budget))
         trainer.add_callback(Validation(trainer, validate, every=self.recipe.evaluation.every))
         if self.recipe.method == "sft":
             trainer.add_callback(selection_figures(trainer))
-        elif optimisation.token_budget:
-            trainer.add_callback(TokenBudget(optimisation.token_budget))
+        if budget:
+            trainer.add_callback(TokenBudget(budget))
         return trainer
 
     def _train(self, trainer: Any) -> bool:

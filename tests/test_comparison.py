@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ from tiny import save_tiny, tiny_overrides
 from stepgrpo_lab import run
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.comparison import ROWS, ComparisonRecord, Plan, Row, compare_methods, find_rows, write_comparison
-from stepgrpo_lab.comparison import runs as comparison_runs
 from stepgrpo_lab.comparison.measuring import harder_problems
 from stepgrpo_lab.comparison.plan import chosen_rate, validation_score
 from stepgrpo_lab.comparison.results import Measurement, RowResult, SeedResult, measure, verdicts
@@ -282,20 +283,31 @@ def test_no_row_is_begun_that_would_end_too_late(tmp_path: Path, monkeypatch: py
 
 def test_a_stopped_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = save_tiny(tmp_path / "model")
-    overrides = [
-        key for key in tiny_overrides(model, **{"optimisation.token_budget": "null"}) if "counts.test" not in key
-    ]
-    trained: list[bool] = []
-    real = run.train
-
-    def stopped_once(recipe: Any, folder: Any, *, resume: bool, **options: Any) -> run.RunResult:
-        trained.append(resume)
-        result = real(recipe, folder, resume=resume, **options)
-        return dataclasses.replace(result, finished=False) if len(trained) == 1 else result
-
-    monkeypatch.setattr(comparison_runs.run, "train", stopped_once)
-    with pytest.raises(InterruptedError, match=r"GRPO was stopped and saved in .*run the same command to go on"):
-        compare_methods(tmp_path / "out", ["grpo"], plan=PLAN, overrides=overrides)
+    overrides = tiny_overrides(model, **{"optimisation.token_budget": "null"})
+    overrides = [key for key in overrides if "counts.test" not in key]
     monkeypatch.setattr("stepgrpo_lab.comparison.rows.SEEDS", (0,))
-    record = compare_methods(tmp_path / "out", ["grpo"], plan=PLAN, overrides=overrides)
-    assert trained[:2] == [False, True] and [row.name for row in record.rows] == ["grpo"]
+
+    def press_ctrl_c(line: str) -> None:
+        if "step 1/4" in line:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedError, match=r"GRPO was stopped and saved in .*run the same command to go on"):
+        compare_methods(tmp_path / "out", ["grpo"], plan=PLAN, overrides=overrides, progress=press_ctrl_c)
+    lines: list[str] = []
+    record = compare_methods(tmp_path / "out", ["grpo"], plan=PLAN, overrides=overrides, progress=lines.append)
+    assert [row.name for row in record.rows] == ["grpo"]
+    steps = [line for line in lines if line.startswith("GRPO, seed 0, learning rate 0.0001: step")]
+    assert len(steps) == 2  # two of the four steps had been done before
+
+
+# ---- the record that is published ------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "data" / "results" / "comparison"
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="no comparison is published yet")
+def test_the_published_tables_are_made_from_the_published_record() -> None:
+    record = ComparisonRecord.from_json(json.loads((PUBLISHED / "comparison.json").read_text(encoding="utf-8")))
+    assert (PUBLISHED / "comparison.md").read_text(encoding="utf-8") == comparison_markdown(record)
+    assert headline_markdown(record) in (ROOT / "README.md").read_text(encoding="utf-8")

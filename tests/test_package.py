@@ -36,7 +36,7 @@ FLOORS = {
     1: "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems",
     2: "rollout presets sampling trial_answer",
     3: "engines models",
-    4: "training evaluation evaluation_records statistics overthinker",
+    4: "training evaluation evaluation_records statistics overthinker analysis benchmarks",
     5: "recipes run run_files run_trainers plots plot_style reproduce comparison report report_files report_html "
     "report_pages report_svg cli __main__",
 }

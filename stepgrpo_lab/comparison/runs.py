@@ -13,6 +13,7 @@ from stepgrpo_lab.comparison.measuring import Measured, Measuring
 from stepgrpo_lab.comparison.plan import MOST_STEPS, Plan, chosen_rate, validation_score
 from stepgrpo_lab.comparison.results import Curves, RowResult, SeedResult, mean_structure, measure
 from stepgrpo_lab.comparison.rows import ROWS, STEP_GRPO, VANILLA, Row, find_rows
+from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.models import load_model
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
@@ -187,6 +188,8 @@ class Runs:
 
     def _train(self, row: Row, seed: int, rate: float) -> run.RunResult:
         place = self.place(row, seed, rate)
+        if (place / run.AFTER).exists():  # nothing to do, so no model is loaded
+            return run.RunResult(place, True, *(_evaluation(place / name) for name in (run.BEFORE, run.AFTER)))
         begun = (place / "recipe.yaml").exists()
         result = run.train(
             None if begun else self.recipe(row, seed, rate),
@@ -213,6 +216,10 @@ class Runs:
         if settings is not None and row.inference == "budget":
             settings = dataclasses.replace(settings, max_probes=0)
         return self.measuring.measured(self.folder / "runs" / row.name, recipe, lambda: recipe_model(recipe), settings)
+
+
+def _evaluation(path: Path) -> Evaluation:
+    return Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _mean(column: Sequence[Sequence[float]]) -> float:

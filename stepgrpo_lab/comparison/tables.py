@@ -177,5 +177,6 @@ def _expectation_table(rows: Sequence[RowResult]) -> Table:
                 found.get("tokens", ""),
             ]
         )
-    head = ["", "expected", "points, published", "measured", "", "compression, published", "measured", ""]
+    head = ["", "expected", "points, published", "points, here", "so it"]
+    head += ["compression, published", "compression, here", "so it"]
     return Table("What the paper leads one to expect (Qwen3-8B), and what this miniature measured", head, body)
