@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from stepgrpo_lab.comparison.plan import chosen_rate, validation_score
 from stepgrpo_lab.comparison.results import Measurement, RowResult, SeedResult, measure, verdicts
 from stepgrpo_lab.comparison.rows import Published
 from stepgrpo_lab.comparison.runs import Runs
-from stepgrpo_lab.comparison.tables import Table, comparison_markdown, comparison_tables, headline_markdown
+from stepgrpo_lab.comparison.tables import Table, comparison_markdown, comparison_tables, headline_markdown, share
 from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
@@ -253,7 +254,7 @@ def test_tables_and_page_say_what_the_record_says(compared: Any, tmp_path: Path)
     markdown = comparison_markdown(record)
     for row in record.rows:
         assert f"| {row.title} | " in markdown and row.expectation in markdown
-        assert f"{row.test.accuracy * 100} %" in markdown
+        assert f"| {share(row.test.accuracy)} |" in markdown
     for table in comparison_tables(record):
         assert all(len(cells) == len(table.head) for cells in table.rows), table.caption
     assert headline_markdown(record).count("\n") == 1 + 5  # vanilla, two untrained and two methods
@@ -262,6 +263,8 @@ def test_tables_and_page_say_what_the_record_says(compared: Any, tmp_path: Path)
     page = written[-1].read_text(encoding="utf-8")
     for name in ("tradeoff", "labels", "curves", "exits-step-grpo"):
         assert f'data-figure="{name}"' in page and f'"{name}": {{"data"' in page
+    ids = re.findall(r' id="([^"]+)"', page.split("<script>")[0])
+    assert len(ids) == len(set(ids)) and "figures" in ids  # the script finds its figures by this id
     assert "http://" not in page.split("<script>")[0].replace("http://www.w3.org", "")
 
 

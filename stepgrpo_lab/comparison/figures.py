@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stepgrpo_lab import plots
 from stepgrpo_lab.comparison.results import ComparisonRecord, Curves, RowResult
 from stepgrpo_lab.comparison.tables import LABELS
-from stepgrpo_lab.plot_style import DASHES, PALETTE, styled
+from stepgrpo_lab.plot_style import DASHES, PALETTE, SHAPES, styled
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -25,6 +25,7 @@ def comparison_figures(record: ComparisonRecord) -> dict[str, Figure]:
     main = [row for row in record.rows if row.kind in ("untrained", "method")]
     shown = main or record.rows
     figures = {"tradeoff": plots.tradeoff(_points(shown)), "labels": plots.step_labels(_steps(shown))}
+    figures["tradeoff"].update_traces(mode="markers")  # so many names would cover each other; the legend has them
     trained = [row for row in record.rows if row.kind in ("method", "ablation") and row.seeds[0].curves]
     if any(key in row.seeds[0].curves for row in trained for key in PANELS):
         figures["curves"] = method_curves({row.title: row.seeds[0].curves for row in trained})
@@ -68,7 +69,8 @@ def method_curves(curves: Mapping[str, Curves]) -> Figure:
                 name=name,
                 legendgroup=name,
                 showlegend=column == 1,
-                mode="lines",
+                mode="lines+markers",
+                marker={"symbol": SHAPES[number % len(SHAPES)], "size": 6},
                 line={
                     "color": PALETTE[number % len(PALETTE)],
                     "width": 2,

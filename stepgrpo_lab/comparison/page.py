@@ -25,17 +25,13 @@ def comparison_page(record: ComparisonRecord) -> str:
     tables = comparison_tables(record)
     main = [each for each in tables if each.caption in KINDS.values()]
     rest = [each for each in tables if each not in main]
+    glance = "".join(figure(name, CAPTIONS[name]) for name in figures if name in CAPTIONS)
+    exits = "".join(figure(name, EXITS_CAPTION) for name in figures if name not in CAPTIONS)
     sections = [
-        section(
-            "figures", "At a glance", "".join(figure(name, CAPTIONS[name]) for name in figures if name in CAPTIONS)
-        ),
+        section("glance", "At a glance", glance),
         section("rows", "Every row", "".join(map(_html, main))),
         section("details", "In detail", "".join(map(_html, rest))),
-        section(
-            "exits",
-            "Exits over time",
-            "".join(figure(name, EXITS_CAPTION) for name in figures if name not in CAPTIONS),
-        ),
+        section("exits", "Exits over time", exits),
     ]
     return render_page(
         kicker="Comparison on the Overthinker",

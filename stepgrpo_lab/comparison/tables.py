@@ -84,10 +84,10 @@ def comparison_tables(record: ComparisonRecord) -> list[Table]:
     rows = record.rows
     return [
         *(_main_table(KINDS[kind], [row for row in rows if row.kind == kind]) for kind in kinds),
-        _seed_table(rows),
-        _part_table(rows),
-        _structure_table(rows),
         _expectation_table(rows),
+        _structure_table(rows),
+        _part_table(rows),
+        _seed_table(rows),
     ]
 
 
@@ -102,19 +102,25 @@ def _main_cells(row: RowResult) -> list[str]:
     return [
         row.title,
         "" if row.learning_rate is None else f"{row.learning_rate:g}",
-        f"{test.accuracy * 100} %",
+        share(test.accuracy),
         points(test.accuracy_points),
         str(test.tokens),
         ratio(test.token_ratio),
         str(test.steps),
-        _share(test.closed),
-        _share(test.truncated),
+        _percent(test.closed),
+        _percent(test.truncated),
         points(row.harder.accuracy_points),
         ratio(row.harder.token_ratio),
     ]
 
 
-def _share(interval: Interval) -> str:
+def share(interval: Interval) -> str:
+    """A share in percent with its interval: "95.0 % [93.1, 96.6]"."""
+    percent = interval * 100
+    return f"{percent.estimate:.1f} % [{percent.low:.1f}, {percent.high:.1f}]"
+
+
+def _percent(interval: Interval) -> str:
     return f"{100 * interval.estimate:.1f} %"
 
 
@@ -138,7 +144,7 @@ def _seed_table(rows: Sequence[RowResult]) -> Table:
 
 def _part_table(rows: Sequence[RowResult]) -> Table:
     def cells(title: str, where: str, part: Measurement) -> list[str]:
-        return [title, where, f"{part.accuracy * 100} %", points(part.accuracy_points), ratio(part.token_ratio)]
+        return [title, where, share(part.accuracy), points(part.accuracy_points), ratio(part.token_ratio)]
 
     body = [
         cells(row.title, f"{name}{', harder' if measured is row.harder else ''}", part)
@@ -164,19 +170,18 @@ def _expectation_table(rows: Sequence[RowResult]) -> Table:
     body = []
     for row in rows:
         found = verdicts(row)
-        published = row.published
+        here = f"{points(row.test.accuracy_points)} points, {ratio(row.test.token_ratio)}"
         body.append(
-            [
-                row.title,
-                row.expectation,
-                "" if published.accuracy_points is None else f"{published.accuracy_points:+.1f}",
-                points(row.test.accuracy_points),
-                found.get("accuracy", ""),
-                "" if published.token_ratio is None else f"{100 * published.token_ratio:.0f} %",
-                ratio(row.test.token_ratio),
-                found.get("tokens", ""),
-            ]
+            [row.title, row.expectation, _published(row), here, found.get("accuracy", ""), found.get("tokens", "")]
         )
-    head = ["", "expected", "points, published", "points, here", "so it"]
-    head += ["compression, published", "compression, here", "so it"]
+    head = ["", "expected", "published", "measured here", "accuracy", "tokens"]
     return Table("What the paper leads one to expect (Qwen3-8B), and what this miniature measured", head, body)
+
+
+def _published(row: RowResult) -> str:
+    accuracy, tokens = row.published.accuracy_points, row.published.token_ratio
+    parts = [
+        *([] if accuracy is None else [f"{accuracy:+.1f} points"]),
+        *([] if tokens is None else [f"{100 * tokens:.0f} %"]),
+    ]
+    return ", ".join(parts)
