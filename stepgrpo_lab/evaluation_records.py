@@ -72,9 +72,9 @@ class Evaluation:
         known = sorted({level for level in self.levels if level is not None})
         levels = {str(number): self.subset([level == number for level in self.levels]) for number in known}
         return {
-            **_figures(self),
-            "families": {name: _figures(part) for name, part in families.items()},
-            "levels": {name: _figures(part) for name, part in levels.items()},
+            **overall_figures(self),
+            "families": {name: overall_figures(part) for name, part in families.items()},
+            "levels": {name: overall_figures(part) for name, part in levels.items()},
             "calibration": self.calibration(),
         }
 
@@ -97,7 +97,8 @@ class Evaluation:
             raise ValueError(f"not an evaluation record ({error}); write it with Evaluation.to_dict()") from error
 
 
-def _figures(evaluation: Evaluation) -> dict[str, Any]:
+def overall_figures(evaluation: Evaluation) -> dict[str, Any]:
+    """Numbers of problems and samples, and every figure with its 95 % interval, over all problems together."""
     closed = [[float(sample.close is not None) for sample in samples] for samples in evaluation.outcomes]
     return {
         "problems": len(evaluation.problem_ids),

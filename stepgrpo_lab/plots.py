@@ -182,7 +182,7 @@ def tradeoff(points: Sequence[TradeoffPoint]) -> Figure:
                 marker={
                     "size": 12,
                     "color": PALETTE[number % len(PALETTE)],
-                    "symbol": SHAPES[number % len(SHAPES)],
+                    "symbol": SHAPES[(number + number // len(PALETTE)) % len(SHAPES)],
                 },
             )
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stepgrpo_lab.confidence import RULES
 from stepgrpo_lab.steps import resolve_markers
-from stepgrpo_lab.token_text import THINK_CLOSE
+from stepgrpo_lab.token_text import THINK_CLOSE, TokenText
 
 
 @dataclass(frozen=True)
@@ -191,3 +192,17 @@ def probed_members(group_size: int, probe_rate: float) -> list[bool]:
     _check_share("probe_rate", probe_rate)
     share = int(probe_rate * group_size + 0.5)
     return [(member + 1) * share // group_size > member * share // group_size for member in range(group_size)]
+
+
+def close_tokens(thoughts: Sequence[int], settings: RolloutSettings, token_text: TokenText) -> list[int]:
+    """The forced close after some thoughts, both in token ids; with ``trim_newline`` no blank line is made.
+
+    Example:
+        >>> toy = TokenText.from_pieces(["so", "\\n", "\\n\\n", "</think>"])
+        >>> [close_tokens(thoughts, rollout_settings("paper"), toy) for thoughts in ([0], [0, 1])]
+        [[1, 3, 2], [3, 2]]
+    """
+    text = settings.close_text
+    if settings.trim_newline and text.startswith("\n") and token_text.decode(thoughts[-1:]).endswith("\n"):
+        text = text[1:]
+    return token_text.encode(text)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Iterable
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab import plots, report_html
 from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.plot_style import series
 from stepgrpo_lab.report_files import RunRecord, read_run
+from stepgrpo_lab.report_pages import render_page
 from stepgrpo_lab.report_svg import draw_headline
 
 if TYPE_CHECKING:
@@ -41,24 +37,16 @@ def write_report(run_folder: Path | str) -> Path:
     Example:
         >>> write_report("runs/overthinker")  # doctest: +SKIP
     """
-    from plotly.offline import get_plotlyjs
-
     run = read_run(run_folder)
-    figures = {name: json.loads(figure.to_json()) for name, figure in _figures(run).items()}
-    # A browser hashes a script after turning its line ends into "\n".
-    library, starter = get_plotlyjs().replace("\r\n", "\n"), _package_text("figures.js")
-    page = Template(_package_text("page.html")).substitute(
-        policy=_content_security_policy(library, starter),
-        title=escape(f"{run.name}: Step-GRPO report"),
-        style=_package_text("style.css"),
-        run_name=escape(run.name),
-        headline=escape(headline(run)),
+    figures = _figures(run)
+    page = render_page(
+        kicker="Step-GRPO run",
+        heading=run.name,
+        lead=headline(run),
+        caveat="Intervals cover the choice of problems and the sampling noise, not the training seed: this is one run.",
         picture=_picture(run),
         sections=report_html.sections(run, set(figures)),
-        # "<" would let a record end its script element.
-        figures=json.dumps(figures).replace("<", "\\u003c"),
-        plotly=library,
-        starter=starter,
+        figures=figures,
     )
     path = Path(run_folder) / "report.html"
     path.write_text(page, encoding="utf-8", newline="\n")
@@ -182,14 +170,3 @@ def _tradeoff_points(summaries: dict[str, dict[str, Any]]) -> list[plots.Tradeof
         {"name": name, "accuracy": figures["accuracy"], "tokens": figures["tokens"]}
         for name, figures in measured.items()
     ]
-
-
-def _package_text(name: str) -> str:
-    return files("stepgrpo_lab").joinpath("report_page", name).read_text(encoding="utf-8")
-
-
-def _content_security_policy(*scripts: str) -> str:
-    """Nothing may be loaded; only these scripts, named by their hashes, may run."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"

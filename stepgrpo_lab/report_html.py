@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from stepgrpo_lab.evaluation_records import Comparison
 from stepgrpo_lab.report_files import RunRecord
+from stepgrpo_lab.report_pages import figure, note, section, table
 from stepgrpo_lab.statistics import Interval
 from stepgrpo_lab.steps import MarkerSegmenter
 
@@ -66,20 +67,16 @@ def _small_bounds(text: str) -> str:
 def sections(run: RunRecord, figures: set[str]) -> str:
     """Every section of the page, in reading order; ``figures`` names those that the page carries."""
     parts = [
-        _section("result", "Before and after", _result_tables(run)),
-        _section("tradeoff", "Accuracy against length", _figure("tradeoff", figures)),
-        _section("training", "Training", _figure("learning", figures) + _figure("exits", figures)),
-        _section("reliability", "Reliability of trial answers", _figure("reliability", figures)),
-        _section("completions", "Completions side by side", _completions(run)),
-        _section("time", "Time", _time(run)),
-        _section("recipe", "Recipe", _recipe(run)),
-        _section("rerun", "How to run it again", _rerun(run)),
+        section("result", "Before and after", _result_tables(run)),
+        section("tradeoff", "Accuracy against length", _figure("tradeoff", figures)),
+        section("training", "Training", _figure("learning", figures) + _figure("exits", figures)),
+        section("reliability", "Reliability of trial answers", _figure("reliability", figures)),
+        section("completions", "Completions side by side", _completions(run)),
+        section("time", "Time", _time(run)),
+        section("recipe", "Recipe", _recipe(run)),
+        section("rerun", "How to run it again", _rerun(run)),
     ]
     return "\n".join(parts)
-
-
-def _section(name: str, title: str, body: str) -> str:
-    return f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>\n{body}\n</section>'
 
 
 _FIGURES = {
@@ -110,27 +107,8 @@ _FIGURES = {
 def _figure(name: str, figures: set[str]) -> str:
     caption, missing = _FIGURES[name]
     if name not in figures:
-        return _note(missing)
-    return (
-        f'<figure><div class="plot" role="img" aria-labelledby="{name}-caption" data-figure="{name}"></div>'
-        f'<figcaption id="{name}-caption">{caption}</figcaption></figure>'
-    )
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{text}</p>'
-
-
-def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are HTML already; the first cell of each row is its heading."""
-    header = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "\n".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
-        f"<thead><tr>{header}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
-    )
+        return note(missing)
+    return figure(name, caption)
 
 
 def _with_bounds(interval: Interval, unit: str) -> str:
@@ -140,7 +118,7 @@ def _with_bounds(interval: Interval, unit: str) -> str:
 def _result_tables(run: RunRecord) -> str:
     comparison = run.comparison
     if comparison is None:
-        return _note("Left out: it needs evaluation_before.json and evaluation_after.json.")
+        return note("Left out: it needs evaluation_before.json and evaluation_after.json.")
     before, after = run.summaries["before"], run.summaries["after"]
     changes = {
         "accuracy": _small_bounds(points(comparison.accuracy_points)),
@@ -157,7 +135,7 @@ def _result_tables(run: RunRecord) -> str:
         for name, (label, scale, unit) in _MEASURES.items()
     ]
     caption = f"All {comparison.problems} problems; brackets hold 95 % intervals over problems, changes are paired"
-    return _table(caption, ["", "before", "after", "change (points, ratio, steps)"], overall) + _families(
+    return table(caption, ["", "before", "after", "change (points, ratio, steps)"], overall) + _families(
         before, after, comparison
     )
 
@@ -180,12 +158,12 @@ def _families(before: Mapping[str, Any], after: Mapping[str, Any], comparison: C
             ]
         )
     head = ["family", "problems", "correct before", "after", "points", "tokens before", "after", "ratio", "steps"]
-    return _table("By family of problems", head, rows)
+    return table("By family of problems", head, rows)
 
 
 def _completions(run: RunRecord) -> str:
     if not run.completions:
-        return _note("Left out: completions.jsonl is missing or empty.")
+        return note("Left out: completions.jsonl is missing or empty.")
     markers = run.after.settings.get("markers", "paper") if run.after else "paper"
     segmenter = MarkerSegmenter(markers)
     legend = (
@@ -226,14 +204,14 @@ def _tinted(text: str, segmenter: MarkerSegmenter) -> str:
 def _time(run: RunRecord) -> str:
     seconds = run.environment.get("seconds") or {}
     if not seconds:
-        return _note("Left out: environment.json is missing or names no seconds.")
+        return note("Left out: environment.json is missing or names no seconds.")
     rows = [[visible_text(str(phase)), f"{float(spent):.1f}"] for phase, spent in seconds.items()]
-    return _table("Seconds by phase", ["phase", "seconds"], rows)
+    return table("Seconds by phase", ["phase", "seconds"], rows)
 
 
 def _recipe(run: RunRecord) -> str:
     if not run.recipe:
-        return _note("Left out: recipe.yaml is missing.")
+        return note("Left out: recipe.yaml is missing.")
     return f'<pre tabindex="0">{visible_text(run.recipe)}</pre>'
 
 
@@ -248,9 +226,9 @@ def _rerun(run: RunRecord) -> str:
     noted = {key: value for key, value in run.environment.items() if key not in ("seconds", "versions", "command")}
     versions = {**(run.environment.get("versions") or {}), **noted}
     if not versions:
-        return steps + _note("Versions are left out: environment.json is missing or names none.")
+        return steps + note("Versions are left out: environment.json is missing or names none.")
     rows = [[visible_text(str(name)), visible_text(_plain(value))] for name, value in versions.items()]
-    return steps + _table("Environment", ["what", "which"], rows)
+    return steps + table("Environment", ["what", "which"], rows)
 
 
 def _plain(value: Any) -> str:

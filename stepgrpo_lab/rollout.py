@@ -21,7 +21,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import Literal
 
-from stepgrpo_lab.presets import PRESETS, RolloutSettings, budget_tokens, probed_members, rollout_settings
+from stepgrpo_lab.presets import (
+    PRESETS,
+    RolloutSettings,
+    budget_tokens,
+    close_tokens,
+    probed_members,
+    rollout_settings,
+)
 from stepgrpo_lab.records import CloseReason, Cost, FinishReason, Probe, Trajectory
 from stepgrpo_lab.sampling import Sampling
 from stepgrpo_lab.steps import MarkerHit, MarkerSegmenter, Segmenter
@@ -206,15 +213,9 @@ class TrajectoryMachine:
             self._force_close("budget")
 
     def _force_close(self, reason: CloseReason) -> None:
-        close_text = self._settings.close_text
-        if self._settings.trim_newline and close_text.startswith("\n") and self._thoughts_end_in_newline():
-            close_text = close_text[1:]
         self._close = reason
         self.phase = Phase.CLOSE
-        self._force(self._text.encode(close_text))
-
-    def _thoughts_end_in_newline(self) -> bool:
-        return bool(self._kept) and self._text.decode(self._kept[-1:]).endswith("\n")
+        self._force(close_tokens(self._kept, self._settings, self._text))
 
     def _force(self, tokens: list[int]) -> None:
         """Append tokens that were not sampled, as many as the limit has room for."""

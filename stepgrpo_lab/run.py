@@ -9,21 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import load_model
 from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.recipes.building import (
-    recipe_config,
-    recipe_lora,
     recipe_markers,
     recipe_model,
     recipe_problems,
+    recipe_rollout_settings,
     recipe_sampling,
 )
-from stepgrpo_lab.recipes.reward import recipe_reward
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.run_files import (
@@ -33,10 +31,8 @@ from stepgrpo_lab.run_files import (
     system,
     write_text,
 )
+from stepgrpo_lab.run_trainers import fine_tuner, reinforcer, select_once, selection_figures
 from stepgrpo_lab.validation import validation_figures
-
-if TYPE_CHECKING:
-    from stepgrpo_lab.training import StepGRPOTrainer
 
 Tell = Callable[[str], None]
 
@@ -75,7 +71,7 @@ def train(
 
     The run folder holds ``recipe.yaml`` (every value spelt out), ``metrics.jsonl``, ``evaluation_before.json``,
     ``evaluation_after.json``, ``completions.jsonl``, ``checkpoints/``, ``model/``, ``environment.json`` and
-    ``report.html``.
+    ``report.html``; after supervised fine-tuning also ``selection.json``, the completions that were imitated.
 
     Args:
         recipe: What to do; None takes the recipe of the run that is resumed.
@@ -132,40 +128,40 @@ class _Run:
             write_report(self.folder)
         return RunResult(self.folder, True, before, after)
 
-    def _trainer(self, model: Any, tokenizer: Any, grader: Grader) -> StepGRPOTrainer:
-        from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
+    def _trainer(self, model: Any, tokenizer: Any, grader: Grader) -> Any:
+        """The trainer of the recipe's method, with everything that happens around its steps."""
         from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, TokenBudget, Validation
 
-        data = self.recipe.data
+        data, optimisation = self.recipe.data, self.recipe.optimisation
         problems = recipe_problems(data.train, data.counts.train)
         _refuse_bad_golds(problems, data.train, grader)
         held_out = recipe_problems(data.validation, data.counts.validation)
         _refuse_bad_golds(held_out, data.validation, grader)
-        trainer = StepGRPOTrainer(
-            model,
-            recipe_config(self.recipe, self.folder),
-            problems_dataset(problems, data.suffix),
-            tokenizer,
-            group_reward=recipe_reward(self.recipe.reward),
-            grader=grader,
-            peft_config=recipe_lora(self.recipe.model.lora),
-        )
+        if self.recipe.method == "sft":
+            with self._timed("rollout"):
+                selection = select_once(self.recipe, self.folder, model, tokenizer, problems, grader, self.tell)
+            trainer: Any = fine_tuner(self.recipe, self.folder, model, tokenizer, selection)
+        else:
+            trainer = reinforcer(self.recipe, self.folder, model, tokenizer, problems, grader)
 
-        def validate(trainer: StepGRPOTrainer) -> dict[str, float]:
+        def validate(trainer: Any) -> dict[str, float]:
             policy = trainer.accelerator.unwrap_model(trainer.model)
             return validation_figures(
                 lambda settings: self._evaluate(policy, tokenizer, held_out, grader, settings=settings),
-                trainer.rollout_settings,
+                recipe_rollout_settings(self.recipe) if self.recipe.rollout.dynamic else None,
             )
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
-        trainer.add_callback(ProgressLine(self.tell, every=self.tell_every))
+        budget = optimisation.token_budget if self.recipe.method == "grpo" else None
+        trainer.add_callback(ProgressLine(self.tell, every=self.tell_every, token_budget=budget))
         trainer.add_callback(Validation(trainer, validate, every=self.recipe.evaluation.every))
-        if self.recipe.optimisation.token_budget:
-            trainer.add_callback(TokenBudget(self.recipe.optimisation.token_budget))
+        if self.recipe.method == "sft":
+            trainer.add_callback(selection_figures(trainer))
+        if budget:
+            trainer.add_callback(TokenBudget(budget))
         return trainer
 
-    def _train(self, trainer: StepGRPOTrainer) -> bool:
+    def _train(self, trainer: Any) -> bool:
         """Train to the end; False if Ctrl-C stopped it."""
         from stepgrpo_lab.training.callbacks import Interrupt
 
@@ -231,7 +227,7 @@ class _Run:
         finally:
             self.seconds[phase] += time.perf_counter() - started
 
-    def _note_environment(self, trainer: StepGRPOTrainer | None) -> None:
+    def _note_environment(self, trainer: Any) -> None:
         """Versions, and seconds by phase added to those of earlier sittings of the same run."""
         if not is_main_process():
             return
@@ -252,7 +248,7 @@ def _refuse_bad_golds(problems: Sequence[Problem], source: str, grader: Grader) 
             raise ValueError(f"{source}, problem {problem.id!r}: {error}")
 
 
-def _save(trainer: StepGRPOTrainer, folder: Path) -> None:
+def _save(trainer: Any, folder: Path) -> None:
     """Write the policy under another name first: a model folder that exists is whole."""
     beside = folder.with_name(folder.name + ".part")
     trainer.save_model(str(beside))

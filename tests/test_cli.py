@@ -28,7 +28,18 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["evaluate"], ["rollout"], ["export"], ["report"], ["overthinker", "build"]]
+    "command",
+    [
+        [],
+        ["train"],
+        ["evaluate"],
+        ["rollout"],
+        ["export"],
+        ["report"],
+        ["compare"],
+        ["benchmark"],
+        ["overthinker", "build"],
+    ],
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     program = (

@@ -194,12 +194,27 @@ def test_every_reward_function_of_a_recipe(overrides: list[str], expected: list[
         (["function=l1_max"], "target_tokens is 2000 tokens after scaling.*max_tokens is 256.*length_scale"),
         (["function=soft_overlong"], "punishes from 16384 tokens on after scaling.*lower reward.length_scale"),
         (["function=soft_overlong", "length_scale=0.01", "overlong_cache=30000"], "cache is 300 and limit is 205"),
+        (["function=serial_group"], "it pays the exits of a chain, so set rollout.serial=true"),
         (["step_reward=false"], "unknown key 'reward.step_reward'"),
     ],
 )
 def test_rewards_that_cannot_train_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_recipe("overthinker", [f"reward.{override}" for override in overrides])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rollout.serial=true"], "two ways to sample: set rollout.dynamic=false"),
+        (["rollout.round_limits=[4000, 3000]"], "rollout.round_limits holds 4000, too much.*max_tokens is 256"),
+        (["rollout.round_limits=[a]"], "rollout.round_limits is .'a'.: it must be a list of whole numbers or null"),
+        (["method=ppo"], "method is 'ppo': it must be 'grpo' or 'sft'"),
+    ],
+)
+def test_rollouts_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe("overthinker", overrides)
 
 
 def test_lora_settings() -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny import save_tiny, tiny_overrides
 
-from stepgrpo_lab import run
+from stepgrpo_lab import run, run_trainers
 from stepgrpo_lab.problems import write_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.records import Problem
@@ -27,7 +27,7 @@ def random_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
         return [float(position) for position in range(len(correct))]
 
-    monkeypatch.setattr(run, "recipe_reward", lambda reward: by_position)
+    monkeypatch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
 
 
 @pytest.fixture(scope="module")

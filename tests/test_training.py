@@ -338,8 +338,7 @@ def test_split_groups_are_rewarded_like_whole_ones(processes: int, monkeypatch: 
     share = len(GROUPS) // processes
     parts = [GROUPS[rank * share : (rank + 1) * share] for rank in range(processes)]
     with Grader() as grader:
-        judge = GroupRewardFunction(StepAwareReward(), grader, scale="group", clock=lambda phase, seconds: None).judge
-        everyone = [row for part in parts for row in judge(part, ["7"] * share)]
+        everyone = [row for part in parts for row in group_reward.judge(part, ["7"] * share, grader)]
     monkeypatch.setattr(group_reward, "gather_object", lambda rows: everyone)
     split: list[float] = []
     for rank, part in enumerate(parts):
@@ -369,6 +368,14 @@ def test_dataset_without_answers_is_refused(tmp_path: Path) -> None:
         StepGRPOTrainer(tiny_model(), make_config(tmp_path), dataset, tiny_tokenizer())
     with pytest.raises(ValueError, match="no problems to train on"):
         problems_dataset([])
+
+
+def test_serial_groups_must_be_whole_on_each_process(make_trainer: Any) -> None:
+    trainer = make_trainer(serial_rollout=True, dynamic_rollout=False)
+    prompts = [[{"role": "user", "content": "1+1?"}]] * 6
+    trainer.model.train()
+    with pytest.raises(ValueError, match="6 completions, which are no whole groups of 4"):
+        complete_prompts(prompts, trainer)
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
@@ -455,6 +462,5 @@ def test_sample_keys_name_the_run(make_trainer: Any, monkeypatch: pytest.MonkeyP
 
 def test_outcomes_count_the_trajectorys_steps() -> None:
     with Grader() as grader:
-        function = GroupRewardFunction(StepAwareReward(), grader, scale="group", clock=lambda phase, seconds: None)
-        [row] = function.judge([GROUPS[1]], ["7"])
+        [row] = group_reward.judge([GROUPS[1]], ["7"], grader)
     assert row.outcome == Outcome(True, True, 4, 5, "7", False, "natural")

@@ -55,6 +55,8 @@ def test_overrides_reach_the_rollout(tmp_path: Path) -> None:
         ({"confidence_rule": "median"}, "confidence_rule is 'median'"),
         ({"probe_rate": 1.5}, "probe_rate is 1.5"),
         ({"step_alpha": -0.1}, "step_alpha is -0.1"),
+        ({"serial_rollout": True}, "two ways to sample: set dynamic_rollout=False"),
+        ({"round_limits": [9999]}, "round_limits holds 9999: it must lie between 1 and max_completion_length"),
         ({"exit_threshold": 1.5}, "exit_threshold"),
         ({"rollout_rows": 0}, "rollout_rows is 0"),
         ({"use_vllm": True}, "use_vllm is True"),
@@ -254,6 +256,23 @@ def test_progress_tells_what_matters() -> None:
         "step 2/3 | 50.0% right, 40.0 tokens, 2.5 steps, 25% early | validation 75.0% 44.4 tokens | "
     )
     assert lines[1].endswith("| 0 s left")
+
+
+def test_the_time_left_is_that_of_the_token_budget_where_it_ends_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 20.0, 20.0])
+    clock = SimpleNamespace(perf_counter=lambda: next(seconds))
+    monkeypatch.setattr("stepgrpo_lab.training.callbacks.time", clock)
+    lines: list[str] = []
+    figures = {"accuracy": 0.5, "tokens": 40.0, "steps/all": 2.5, "exits/early": 0.25}
+    progress, control = ProgressLine(lines.append, token_budget=600), TrainerControl()
+    progress.on_train_begin(None, state_at(0), control)  # type: ignore[arg-type]
+    state = state_at(2, 1000)
+    state.log_history = [{"cost/decoded_tokens": 100.0}, {"cost/decoded_tokens": 100.0}]
+    progress.on_log(None, state, control, figures)  # type: ignore[arg-type]
+    assert lines[0].endswith("| 40 s left")  # 400 tokens are four more steps of ten seconds
+    progress.token_budget = None
+    progress.on_log(None, state, control, figures)  # type: ignore[arg-type]
+    assert lines[1].endswith("| 2 h 46 min left")
 
 
 def test_durations_read_well() -> None:

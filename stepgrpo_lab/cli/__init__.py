@@ -52,10 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_evaluate(commands)
+    _add_benchmark(commands)
     _add_rollout(commands)
     _add_export(commands)
     _add_report(commands)
     _add_reproduce(commands)
+    _add_compare(commands)
     _add_overthinker(commands)
     return parser
 
@@ -129,6 +131,25 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
+def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "benchmark",
+        "benchmark",
+        "measure a real model on the paper's six benchmarks, with Qwen3's decoding",
+        "stepgrpo benchmark Qwen/Qwen3-0.6B --set aime24 --set amc23",
+    )
+    command.add_argument("model", help="a model folder, a run folder, or a Hugging Face id")
+    command.add_argument("--set", dest="sets", action="append", metavar="NAME", help="this set alone; can be repeated")
+    command.add_argument("--folder", type=Path, help="look for NAME.jsonl here before asking the hub")
+    command.add_argument("--count", type=int, help="only the first problems of each set: no benchmark, but a trial")
+    command.add_argument("--samples", type=int, help="completions of each problem (default: 1 to 16, by set)")
+    command.add_argument("--limit", type=int, default=16384, help="completion limit in tokens (default: %(default)s)")
+    command.add_argument("--rows", type=int, default=64, help="completions decoded at once (default: %(default)s)")
+    command.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
 def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
@@ -186,6 +207,24 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--row", metavar="NAME", help='this run alone, such as "Step-GRPO, seed 1"')
     command.add_argument(
         "--output", type=Path, default=Path("runs/reproduce"), help="folder of the runs (default: %(default)s)"
+    )
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "compare",
+        "compare",
+        "train and measure Step-GRPO, its alternatives and its ablations, in one table (resumable)",
+        "stepgrpo compare --row vanilla --row grpo --row step-grpo",
+    )
+    command.add_argument(
+        "--row", dest="rows", action="append", default=[], metavar="NAME", help="this row alone; can be repeated"
+    )
+    command.add_argument("--list", action="store_true", help="print the rows' names and end")
+    command.add_argument("--hours", type=float, default=6.0, help="begin no row that would end later (default: 6)")
+    command.add_argument(
+        "--output", type=Path, default=Path("runs/comparison"), help="folder of the runs (default: %(default)s)"
     )
 
 

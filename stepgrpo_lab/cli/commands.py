@@ -117,6 +117,36 @@ def evaluate(options: Namespace) -> int:
     return 0
 
 
+def benchmark(options: Namespace) -> int:
+    """``stepgrpo benchmark``."""
+    _quiet()
+    from stepgrpo_lab.benchmarks import PAPER_SUITE, evaluate_suite, suite_problems, suite_table
+    from stepgrpo_lab.models import load_model
+
+    names = options.sets or list(PAPER_SUITE)
+    problems = {name: suite_problems(name, options.folder, count=options.count) for name in names}
+    model, tokenizer = load_model(_model_folder(options.model), dtype=options.dtype)
+    status = StatusLine()
+
+    def told(name: str, done: int, total: int) -> None:
+        if status.live:
+            status(f"{name}: {done}/{total} completions")
+
+    measured = evaluate_suite(
+        model,
+        tokenizer,
+        problems,
+        samples=options.samples,
+        limit=options.limit,
+        seed=options.seed,
+        max_rows=options.rows,
+        progress=told,
+    )
+    status.end()
+    print(suite_table(measured))
+    return 0
+
+
 def _model_folder(model: str) -> str:
     """A run folder stands for the model in it."""
     return str(Path(model) / "model") if (Path(model) / "recipe.yaml").exists() else model
@@ -209,6 +239,34 @@ def reproduce(options: Namespace) -> int:
     print(study_markdown(result))
     if options.row is None:
         print(f"written: {printable(str(options.output / f'{options.study}.json'))}")
+    return 0
+
+
+def compare(options: Namespace) -> int:
+    """``stepgrpo compare``."""
+    from stepgrpo_lab.comparison.rows import ROWS, find_rows
+
+    if options.list:
+        print("\n".join(f"{row.name:<22} {row.kind:<10} {row.title}" for row in ROWS))
+        return 0
+    find_rows(options.rows)
+    _quiet()
+    from stepgrpo_lab.comparison import Plan, compare_methods
+    from stepgrpo_lab.comparison.tables import headline_markdown
+
+    status = StatusLine()
+    try:
+        record = compare_methods(
+            options.output,
+            options.rows,
+            plan=Plan(hours=options.hours),
+            progress=status,
+            progress_every=1 if status.live else 10,
+        )
+    finally:
+        status.end()
+    print(printable(headline_markdown(record)))
+    print(f"written: {printable(str(options.output / 'comparison.html'))}")
     return 0
 
 

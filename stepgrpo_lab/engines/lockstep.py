@@ -91,7 +91,7 @@ class LockstepEngine:
         self,
         prompt_ids: Sequence[Sequence[int]],
         *,
-        limit: int,
+        limit: int | Sequence[int],
         keys: Sequence[SampleKey],
         settings: RolloutSettings | None = None,
         sampling: Sampling | None = None,
@@ -103,7 +103,7 @@ class LockstepEngine:
 
         Args:
             prompt_ids: Token ids of each prompt.
-            limit: Longest completion, in tokens.
+            limit: Longest completion, in tokens: one for all, or one for each.
             keys: Each completion's random numbers.
             settings: The dynamic truncated rollout; None for plain decoding.
             sampling: How tokens are drawn; by default at temperature 1 from the whole vocabulary.
@@ -121,13 +121,14 @@ class LockstepEngine:
         """
         sampling = sampling or Sampling()
         flags = [True] * len(prompt_ids) if probed is None else list(probed)
-        _check_lengths(prompt_ids, keys, flags)
+        limits = [limit] * len(prompt_ids) if isinstance(limit, int) else list(limit)
+        _check_lengths(prompt_ids, keys, flags, limits)
         waiting: deque[_Row] = deque()
-        for index, (prompt, key, flag) in enumerate(zip(prompt_ids, keys, flags, strict=True)):
-            machine = TrajectoryMachine(self.token_text, limit, settings, flag, segmenter)
+        for index, (prompt, key, flag, most) in enumerate(zip(prompt_ids, keys, flags, limits, strict=True)):
+            machine = TrajectoryMachine(self.token_text, most, settings, flag, segmenter)
             waiting.append(_Row(index, list(prompt), machine, key, token=prompt[-1], place=len(prompt) - 1))
         reach = max((len(row.prompt) + row.machine.reach for row in waiting), default=0)
-        self._check_positions(reach, limit)
+        self._check_positions(reach, max(limits, default=0))
         cache = LockstepCache(self._layers, min(self.max_rows, len(waiting)), reach)
         finished: dict[int, Trajectory] = {}
         rows: list[_Row] = []
@@ -253,10 +254,13 @@ def _close_ranks(rows: list[_Row]) -> list[tuple[int, int]]:
     return moves
 
 
-def _check_lengths(prompt_ids: Sequence[Sequence[int]], keys: Sequence[SampleKey], probed: Sequence[bool]) -> None:
-    if not len(prompt_ids) == len(keys) == len(probed):
+def _check_lengths(
+    prompt_ids: Sequence[Sequence[int]], keys: Sequence[SampleKey], probed: Sequence[bool], limits: Sequence[int]
+) -> None:
+    if not len(prompt_ids) == len(keys) == len(probed) == len(limits):
         raise ValueError(
-            f"{len(prompt_ids)} prompts, {len(keys)} keys and {len(probed)} probed flags: give as many of each."
+            f"{len(prompt_ids)} prompts, {len(keys)} keys, {len(probed)} probed flags and {len(limits)} limits: "
+            "give as many of each."
         )
     for index, prompt in enumerate(prompt_ids):
         if not len(prompt):

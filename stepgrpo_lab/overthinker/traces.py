@@ -85,7 +85,8 @@ def search_thoughts(problem: Problem, rng: random.Random, style: TraceStyle) -> 
     candidates = problem.meta["candidates"]
 
     def attempt(index: int) -> tuple[str, bool]:
-        equations, value = _equations(*candidates[index], rng, style)
+        start, operations = candidates[index]
+        equations, value = _equations(start, operations, rng, style)
         found = value == 0
         return f"{CANDIDATES[index]} {' '.join(equations)} {'yes' if found else 'no'}", found
 

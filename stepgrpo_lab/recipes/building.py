@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.baselines import scaled_tokens
 from stepgrpo_lab.models import OVERTHINKER, load_model
 from stepgrpo_lab.problems import load_problems
 from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Recipe
 from stepgrpo_lab.records import Problem
-from stepgrpo_lab.rollout import PRESETS
+from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
 from stepgrpo_lab.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from stepgrpo_lab.training import StepGRPOConfig
+    from stepgrpo_lab.training.fine_tuning import FineTuneConfig
 
 
 def recipe_problems(source: str, count: int | None) -> list[Problem]:
@@ -67,6 +69,21 @@ def recipe_markers(recipe: Recipe) -> Any:
     return recipe.rollout.markers or PRESETS[recipe.rollout.preset].markers
 
 
+def recipe_rollout_settings(recipe: Recipe) -> RolloutSettings:
+    """The truncated rollout that the recipe describes, whether its training uses one or not."""
+    rollout = recipe.rollout
+    names = ("exit_threshold", "markers", "confidence_rule", "think_budget", "near_budget_margin", "max_probes")
+    overrides = {name: getattr(rollout, name) for name in (*names, "probe_max_tokens")}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return rollout_settings(rollout.preset, probe_rate=rollout.probe_rate, **given)
+
+
+def recipe_round_limits(recipe: Recipe) -> list[int] | None:
+    """The completion limit of each round on this recipe's scale, in tokens; None for one limit throughout."""
+    limits = recipe.rollout.round_limits
+    return limits and [scaled_tokens(limit, recipe.reward.length_scale) for limit in limits]
+
+
 def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
     """The trainer's settings, all but the reward's (:func:`stepgrpo_lab.recipes.reward.recipe_reward`).
 
@@ -90,10 +107,7 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
             f"{processes} processes in passes of optimisation.rows_per_pass={optimisation.rows_per_pass}: lower it"
         )
     return StepGRPOConfig(
-        output_dir=str(Path(output) / "checkpoints"),
-        seed=recipe.seed,
-        max_steps=optimisation.max_steps,
-        learning_rate=optimisation.learning_rate,
+        **_common_settings(recipe, output),
         per_device_train_batch_size=optimisation.rows_per_pass,
         gradient_accumulation_steps=passes,
         steps_per_generation=passes * optimisation.steps_per_rollout,
@@ -103,18 +117,10 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
         beta=optimisation.kl_beta,
         epsilon=optimisation.epsilon,
         epsilon_high=optimisation.epsilon_high,
-        optim=optimisation.optimizer,
-        weight_decay=optimisation.weight_decay,
-        max_grad_norm=optimisation.max_grad_norm,
-        lr_scheduler_type=optimisation.schedule,
-        warmup_steps=optimisation.warmup_steps,
-        gradient_checkpointing=optimisation.gradient_checkpointing,
         **_precision(optimisation.mixed_precision),
-        save_strategy="steps",
-        save_steps=_save_steps(recipe),
-        save_total_limit=2,
-        report_to=recipe.report_to,
         dynamic_rollout=rollout.dynamic,
+        serial_rollout=rollout.serial,
+        round_limits=recipe_round_limits(recipe),
         preset=rollout.preset,
         max_completion_length=rollout.max_tokens,
         temperature=rollout.temperature,
@@ -130,6 +136,49 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
         rollout_rows=rollout.rows,
         grading_timeout=recipe.reward.grading_timeout,
     )
+
+
+def recipe_fine_tune_config(recipe: Recipe, output: str | Path) -> FineTuneConfig:
+    """The settings of supervised fine-tuning.
+
+    Raises:
+        ValueError: Several processes were started.
+    """
+    from stepgrpo_lab.training.config import native_precision
+    from stepgrpo_lab.training.fine_tuning import FineTuneConfig
+
+    if _processes() > 1:
+        raise ValueError("method sft samples its examples in one process: start it without torchrun")
+    optimisation = recipe.optimisation
+    rows = math.gcd(optimisation.prompts_per_step, optimisation.rows_per_pass)
+    precision = native_precision() if optimisation.mixed_precision == "auto" else optimisation.mixed_precision
+    return FineTuneConfig(
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=optimisation.prompts_per_step // rows,
+        **_precision(precision),
+        **_common_settings(recipe, output),
+    )
+
+
+def _common_settings(recipe: Recipe, output: str | Path) -> dict[str, Any]:
+    """What reinforcement learning and supervised fine-tuning are told alike."""
+    optimisation = recipe.optimisation
+    return {
+        "output_dir": str(Path(output) / "checkpoints"),
+        "seed": recipe.seed,
+        "max_steps": optimisation.max_steps,
+        "learning_rate": optimisation.learning_rate,
+        "optim": optimisation.optimizer,
+        "weight_decay": optimisation.weight_decay,
+        "max_grad_norm": optimisation.max_grad_norm,
+        "lr_scheduler_type": optimisation.schedule,
+        "warmup_steps": optimisation.warmup_steps,
+        "gradient_checkpointing": optimisation.gradient_checkpointing,
+        "save_strategy": "steps",
+        "save_steps": _save_steps(recipe),
+        "save_total_limit": 2,
+        "report_to": recipe.report_to,
+    }
 
 
 def _processes() -> int:

@@ -118,7 +118,8 @@ def _fits(option: Any, value: Any) -> bool:
     if typing.get_origin(option) is typing.Literal:
         return value in typing.get_args(option) and not isinstance(value, bool)
     if typing.get_origin(option) is list:
-        return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+        [kind] = typing.get_args(option)
+        return isinstance(value, list) and bool(value) and all(_fits(kind, item) for item in value)
     if option is types.NoneType:
         return value is None
     return type(value) is option
@@ -138,7 +139,9 @@ def _name(option: Any) -> str:
     if typing.get_origin(option) is typing.Literal:
         return " or ".join(repr(value) for value in typing.get_args(option))
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
-    return names.get(option, "a list of words" if typing.get_origin(option) is list else "a section")
+    if typing.get_origin(option) is list:
+        return "a list of words" if typing.get_args(option) == (str,) else "a list of whole numbers"
+    return names.get(option, "a section")
 
 
 def check_recipe(recipe: Recipe) -> None:

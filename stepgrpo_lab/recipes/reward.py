@@ -12,7 +12,14 @@ from stepgrpo_lab.baselines import (
     scaled_tokens,
     shorter_better_rewards,
 )
-from stepgrpo_lab.group_rewards import GRPOLambdaReward, OutcomeReward, Outcomes, kimi_rewards, soft_overlong_rewards
+from stepgrpo_lab.group_rewards import (
+    GRPOLambdaReward,
+    OutcomeReward,
+    Outcomes,
+    kimi_rewards,
+    serial_exit_rewards,
+    soft_overlong_rewards,
+)
 from stepgrpo_lab.recipes.schema import Recipe, Reward
 from stepgrpo_lab.rewards import BatchReward, GroupReward, StepAwareReward
 
@@ -60,6 +67,8 @@ def reward_strength(reward: Reward) -> float:
 
 def _outcomes(reward: Reward) -> Outcomes:
     scale = reward.length_scale
+    if reward.function == "serial_group":
+        return serial_exit_rewards
     if reward.function == "soft_overlong":
         limit, cache = scaled_tokens(reward.overlong_limit, scale), scaled_tokens(reward.overlong_cache, scale)
         return partial(soft_overlong_rewards, limit=limit, cache=cache)
@@ -91,4 +100,11 @@ def check_reward(recipe: Recipe) -> None:
         start -= scaled_tokens(reward.overlong_cache, reward.length_scale)
         if start >= limit:
             raise ValueError(f"reward.overlong_limit punishes from {start} tokens on after scaling, but {remedy}")
+    if reward.function == "serial_group" and not recipe.rollout.serial:
+        raise ValueError("reward.function is 'serial_group': it pays the exits of a chain, so set rollout.serial=true")
+    if recipe.rollout.serial and recipe.rollout.dynamic:
+        raise ValueError("rollout.serial and rollout.dynamic are two ways to sample: set rollout.dynamic=false")
+    for published in recipe.rollout.round_limits or []:
+        if scaled_tokens(published, reward.length_scale) > limit:
+            raise ValueError(f"rollout.round_limits holds {published}, too much after scaling: {remedy}")
     recipe_reward(reward)

@@ -71,8 +71,11 @@ class Rollout:
 
     Attributes:
         dynamic: Use the dynamic truncated rollout; false samples plainly (ablation).
+        serial: Instead of it, answer one chain at several exits (S-GRPO; with reward.function serial_group).
         preset: official (public code) or paper.
         max_tokens: Completion limit.
+        round_limits: Published completion limits of equal rounds of training (ThinkPrune: [4000, 3000, 2000]), brought
+            to our lengths by reward.length_scale; null keeps one limit.
         temperature: Of sampling; nothing else shapes the distribution, or log-probabilities would not fit it.
         probe_rate: Share of each group's members that are probed; 1 as published.
         exit_threshold: Confidence above which the thoughts are closed.
@@ -86,8 +89,10 @@ class Rollout:
     """
 
     dynamic: bool = True
+    serial: bool = False
     preset: Literal["official", "paper"] = "official"
     max_tokens: int = 256
+    round_limits: list[int] | None = None
     temperature: float = 1.0
     probe_rate: float = 1.0
     exit_threshold: float | None = None
@@ -136,6 +141,7 @@ class Reward:
         "l1_max",
         "grpo_lambda",
         "shorter_better",
+        "serial_group",
     ] = "step_aware"
     step_alpha: float = 0.9
     step_beta: float = 0.5
@@ -223,12 +229,16 @@ class Recipe:
 
     Attributes:
         name, description: For people.
+        method: grpo (reinforcement learning), or sft: sample every training problem group_size times, keep the shortest
+            right completion of each and imitate it, prompts_per_step at a time (DEER + SFT). The token budget then ends
+            the sampling, and the reward section is not used.
         seed: Decides data order, sampling and evaluation.
         report_to: Trackers that receive the metrics beside the run folder's file, by their transformers names.
     """
 
     name: str = "recipe"
     description: str = ""
+    method: Literal["grpo", "sft"] = "grpo"
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     rollout: Rollout = field(default_factory=Rollout)

@@ -113,7 +113,7 @@ class TokenBudget(TrainerCallback):
         self.budget = budget
 
     def on_log(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if sum(row.get("cost/decoded_tokens", 0.0) for row in state.log_history) >= self.budget:
+        if decoded_tokens(state) >= self.budget:
             control.should_training_stop = True
 
 
@@ -123,11 +123,13 @@ class ProgressLine(TrainerCallback):
     Args:
         tell: Receives the line, without line break. The library itself never prints.
         every: Steps between two lines.
+        token_budget: Decoded tokens that end training, if any: the time left is then judged by what comes first.
     """
 
-    def __init__(self, tell: Callable[[str], None], *, every: int = 1) -> None:
+    def __init__(self, tell: Callable[[str], None], *, every: int = 1, token_budget: int | None = None) -> None:
         self.tell = tell
         self.every = every
+        self.token_budget = token_budget
         self.started = 0.0
         self.first_step = 0
         self.validation = ""
@@ -143,16 +145,33 @@ class ProgressLine(TrainerCallback):
             return
         if "validation/accuracy" in logs:
             self.validation = f" | validation {logs['validation/accuracy']:.1%} {logs['validation/tokens']:.1f} tokens"
-        if "accuracy" in logs and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+        due = state.global_step % self.every == 0 or state.global_step == state.max_steps
+        if due and ("accuracy" in logs or "loss" in logs):
             self.tell(self._line(state, logs))
 
     def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:
         done = state.global_step - self.first_step
-        left = (time.perf_counter() - self.started) / max(1, done) * (state.max_steps - state.global_step)
-        return (
-            f"step {state.global_step}/{state.max_steps} | {logs['accuracy']:.1%} right, {logs['tokens']:.1f} tokens, "
-            f"{logs['steps/all']:.1f} steps, {logs['exits/early']:.0%} early{self.validation} | {duration(left)} left"
-        )
+        left = (time.perf_counter() - self.started) / max(1, done) * self._steps_left(state)
+        if "accuracy" in logs:
+            figures = (
+                f"{logs['accuracy']:.1%} right, {logs['tokens']:.1f} tokens, {logs['steps/all']:.1f} steps, "
+                f"{logs['exits/early']:.0%} early"
+            )
+        else:
+            figures = f"loss {logs['loss']:.3f}"  # supervised fine-tuning samples nothing
+        return f"step {state.global_step}/{state.max_steps} | {figures}{self.validation} | {duration(left)} left"
+
+    def _steps_left(self, state: TrainerState) -> float:
+        left: float = state.max_steps - state.global_step
+        decoded = decoded_tokens(state)
+        if self.token_budget and decoded:
+            left = min(left, max(0.0, self.token_budget - decoded) / (decoded / state.global_step))
+        return left
+
+
+def decoded_tokens(state: TrainerState) -> float:
+    """Tokens that the rollouts of a training have decoded so far, probes included."""
+    return sum(row.get("cost/decoded_tokens", 0.0) for row in state.log_history)
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from trl import GRPOConfig
 
+from stepgrpo_lab.baselines import round_limit
 from stepgrpo_lab.confidence import RULES
 from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
 from stepgrpo_lab.steps import resolve_markers
@@ -46,6 +47,12 @@ class StepGRPOConfig(GRPOConfig):
     preset: str = field(default="official", metadata=_help("Values of the truncated rollout: official or paper."))
     dynamic_rollout: bool = field(
         default=True, metadata=_help("Use the dynamic truncated rollout; False samples plainly (ablation).")
+    )
+    serial_rollout: bool = field(
+        default=False, metadata=_help("A group's members are the exits of one chain, in order (S-GRPO).")
+    )
+    round_limits: list[int] | None = field(
+        default=None, metadata=_help("Completion limits of equal rounds (ThinkPrune), instead of one limit.")
     )
     exit_threshold: float | None = field(
         default=None, metadata=_help("Confidence above which the thoughts are closed.")
@@ -105,6 +112,7 @@ class StepGRPOConfig(GRPOConfig):
         super().__post_init__()
         self._check_ranges()
         self._check_engine()
+        self._check_rollout()
         self._check_saves()
         self.rollout_settings()  # a bad rollout setting shows here, not minutes later
 
@@ -144,6 +152,16 @@ class StepGRPOConfig(GRPOConfig):
         if self.use_transformers_continuous_batching:
             raise ValueError("use_transformers_continuous_batching turns the trained weights to bf16: set it to False")
 
+    def _check_rollout(self) -> None:
+        if self.serial_rollout and self.dynamic_rollout:
+            raise ValueError("serial_rollout and dynamic_rollout are two ways to sample: set dynamic_rollout=False")
+        for limit in self.round_limits or []:
+            if not 1 <= limit <= self.max_completion_length:
+                raise ValueError(
+                    f"round_limits holds {limit}: it must lie between 1 and max_completion_length "
+                    f"({self.max_completion_length})"
+                )
+
     def _check_saves(self) -> None:
         window = self.window_steps
         if str(getattr(self.save_strategy, "value", self.save_strategy)) != "steps" or self.save_steps < 1:
@@ -166,14 +184,20 @@ class StepGRPOConfig(GRPOConfig):
         """Most rollouts that begin within one optimiser step."""
         return math.ceil(self.gradient_accumulation_steps / (self.steps_per_generation * self.num_iterations))
 
+    def completion_limit(self, step: int) -> int:
+        """Longest completion of a training rollout that begins at an optimiser step, in tokens."""
+        if not self.round_limits:
+            return self.max_completion_length
+        return round_limit(min(step, self.max_steps - 1), self.max_steps, self.round_limits)
+
     @property
     def step_markers(self) -> tuple[str, ...]:
         """The words that start a step, with and without the truncated rollout."""
         return resolve_markers(PRESETS[self.preset].markers if self.markers is None else self.markers)
 
     def rollout_settings(self) -> RolloutSettings | None:
-        """The truncated rollout's settings, preset and overrides together; None without it."""
-        if not self.dynamic_rollout:
+        """Settings of the truncated or the serial rollout, preset and overrides together; None for plain sampling."""
+        if not (self.dynamic_rollout or self.serial_rollout):
             return None
         names = ("exit_threshold", "markers", "confidence_rule", "think_budget", "near_budget_margin", "max_probes")
         overrides = {name: getattr(self, name) for name in (*names, "probe_max_tokens")}

@@ -59,7 +59,7 @@ class GroupRewardFunction:
         """
         group_size = step_group_size[0]
         started = time.perf_counter()
-        rows = self.judge(step_trajectory, answer)
+        rows = judge(step_trajectory, answer, self.grader)
         self.clock("grading", time.perf_counter() - started)
         everyone: list[RolloutRow] = gather_object(rows)
         groups = grouped(everyone, group_size)
@@ -70,21 +70,22 @@ class GroupRewardFunction:
         first = PartialState().process_index * len(rows)
         return rewards[first : first + len(rows)]
 
-    def judge(self, trajectories: Sequence[Trajectory], golds: Sequence[str]) -> list[RolloutRow]:
-        """Grade the final answers and every trial answer."""
-        final = outcomes(trajectories, golds, self.grader)
-        trials = [(probe.answer, gold) for row, gold in zip(trajectories, golds, strict=True) for probe in row.probes]
-        verdicts = iter(self.grader.grade([answer for answer, _ in trials], [gold for _, gold in trials]))
-        return [
-            rollout_row(trajectory, outcome, [next(verdicts) for _ in trajectory.probes])
-            for trajectory, outcome in zip(trajectories, final, strict=True)
-        ]
-
     def rewards_of(self, groups: Sequence[Sequence[RolloutRow]]) -> Sequence[GroupReward]:
         """The reward of each group of the rollout."""
         if isinstance(self.reward, BatchReward):
             return self.reward.rewards_of_groups([[row.outcome.correct for row in group] for group in groups])
         return [self.reward] * len(groups)
+
+
+def judge(trajectories: Sequence[Trajectory], golds: Sequence[str], grader: Grader) -> list[RolloutRow]:
+    """Grade the final answers and every trial answer."""
+    final = outcomes(trajectories, golds, grader)
+    trials = [(probe.answer, gold) for row, gold in zip(trajectories, golds, strict=True) for probe in row.probes]
+    verdicts = iter(grader.grade([answer for answer, _ in trials], [gold for _, gold in trials]))
+    return [
+        rollout_row(trajectory, outcome, [next(verdicts) for _ in trajectory.probes])
+        for trajectory, outcome in zip(trajectories, final, strict=True)
+    ]
 
 
 def reward_one(reward: GroupReward, group: Sequence[RolloutRow]) -> list[float]:

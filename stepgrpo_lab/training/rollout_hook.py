@@ -10,6 +10,7 @@ import torch
 from trl.models import unwrap_model_for_generation
 
 from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.records import Cost, Trajectory
 from stepgrpo_lab.rollout import probed_members
 from stepgrpo_lab.sampling import SampleKey, Sampling
@@ -76,8 +77,10 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
     index = trainer.next_rollout(split)
     first = trainer.accelerator.process_index * len(prompts)
     samples = range(first, first + len(prompts))
+    prompt_ids = [trainer.encode(prompt) for prompt in prompts]
+    keys = [SampleKey(args.seed, split, index, sample) for sample in samples]
+    sampling = Sampling(args.temperature, args.top_p, args.top_k)
     settings = trainer.rollout_settings if training else None
-    members = probed_members(group_size, args.probe_rate)
     with (
         unwrap_model_for_generation(
             trainer.model_wrapped,
@@ -89,12 +92,34 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
         trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
         trainer.accelerator.autocast(),  # around the whole rollout, else every step casts all weights again
     ):
-        return LockstepEngine(model, trainer.token_text, max_rows=args.rollout_rows).generate(
-            [trainer.encode(prompt) for prompt in prompts],
-            limit=trainer.max_completion_length,
-            keys=[SampleKey(args.seed, split, index, sample) for sample in samples],
+        engine = LockstepEngine(model, trainer.token_text, max_rows=args.rollout_rows)
+        if args.serial_rollout and settings is not None:
+            _check_whole_groups(len(prompts), group_size)
+            return complete_serially(
+                engine,
+                prompt_ids[::group_size],
+                group_size=group_size,
+                limit=trainer.completion_limit,
+                keys=keys,
+                settings=settings,
+                sampling=sampling,
+                segmenter=trainer.segmenter,
+            )
+        members = probed_members(group_size, args.probe_rate)
+        return engine.generate(
+            prompt_ids,
+            limit=trainer.completion_limit,
+            keys=keys,
             settings=settings,
-            sampling=Sampling(args.temperature, args.top_p, args.top_k),
+            sampling=sampling,
             probed=[settings is not None and members[sample % group_size] for sample in samples],
             segmenter=trainer.segmenter,
+        )
+
+
+def _check_whole_groups(completions: int, group_size: int) -> None:
+    if completions % group_size:
+        raise ValueError(
+            f"serial_rollout: this process has {completions} completions, which are no whole groups of {group_size}; "
+            "make per_device_train_batch_size x steps_per_generation a multiple of num_generations"
         )

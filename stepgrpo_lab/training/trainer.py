@@ -133,6 +133,12 @@ class StepGRPOTrainer(GRPOTrainer):
         self._rollouts[mode, step] += 1
         return index
 
+    @property
+    def completion_limit(self) -> int:
+        """Longest completion of the rollout that begins now, in tokens."""
+        training = self.model.training
+        return self.args.completion_limit(self.state.global_step) if training else self.max_completion_length
+
     def encode(self, prompt: Any) -> list[int]:
         """Token ids of one prompt of the data set: a conversation, or plain text as it is."""
         if isinstance(prompt, str):

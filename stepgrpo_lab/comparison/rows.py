@@ -1,0 +1,290 @@
+"""What is compared: every row of the table, declared. Each row is the recipe with a few keys changed.
+
+The published figures are those of the Step-GRPO paper for Qwen3-8B, averaged over six benchmarks and, as far as one can
+tell, one sample for each problem; they are quoted as changes against its untrained model (79.9 % right, 10149 tokens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["untrained", "method", "ablation", "setting", "proof"]
+Inference = Literal["plain", "deer", "budget"]
+
+VANILLA = "vanilla"
+STEP_GRPO = "step-grpo"
+
+QWEN3_TOKENS = 10149
+"""Mean completion of the paper's untrained Qwen3-8B, in tokens."""
+
+R1_DISTILL_TOKENS = 5000
+"""Mean completion of the small R1-distilled models that L1, ThinkPrune and ShorterBetter start from: our estimate."""
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper reports of a method, against its untrained model; None where it reports nothing.
+
+    Attributes:
+        accuracy_points: Change of the accuracy, in points.
+        token_ratio: Mean tokens over those of the untrained model.
+    """
+
+    accuracy_points: float | None = None
+    token_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Attributes:
+        name: Short name, for files and the command line.
+        title: How tables and figures call it.
+        kind: untrained, method (three seeds, a learning rate of its own), ablation (three seeds) and setting (one) of
+            Step-GRPO at its learning rate, or proof (a few steps that show that it trains).
+        expectation: What the paper, or the method's own, leads one to expect.
+        overrides: Changes to the recipe, as for ``stepgrpo train --set``.
+        published: The paper's figures.
+        inference: How it is decoded when it is measured: plain, the truncated rollout, or with a think budget.
+        source_tokens: Mean completion of the source's untrained model, where the method has constants in tokens: our
+            vanilla mean over it is the recipe's ``reward.length_scale``.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    expectation: str
+    overrides: tuple[str, ...] = ()
+    published: Published = Published()
+    inference: Inference = "plain"
+    source_tokens: int | None = None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of its runs."""
+        return SEEDS if self.kind in ("method", "ablation") else SEEDS[:1]
+
+
+def _plain(function: str, *more: str) -> tuple[str, ...]:
+    """Plain sampling with another reward."""
+    return ("rollout.dynamic=false", f"reward.function={function}", *more)
+
+
+_UNTRAINED = (
+    Row(VANILLA, "vanilla", "untrained", "The model as it is: everything else is measured against it."),
+    Row(
+        "deer",
+        "DEER at inference",
+        "untrained",
+        "Shorter at about the same accuracy, at the price of probes whenever the model is used.",
+        ("rollout.probe_rate=1", "rollout.exit_threshold=0.95"),
+        inference="deer",
+    ),
+    Row(
+        "think-budget",
+        "think budget, a quarter of the limit",
+        "untrained",
+        "Cuts needed and redundant steps alike, so accuracy falls where problems need their steps.",
+        ("rollout.think_budget=0.25",),
+        inference="budget",
+    ),
+)
+
+_METHODS = (
+    Row(
+        "grpo",
+        "GRPO",
+        "method",
+        "A little more accurate and little shorter: nothing asks for fewer tokens.",
+        _plain("correctness"),
+        Published(1.0, 0.897),
+    ),
+    Row(
+        "length-penalty",
+        "GRPO + length penalty",
+        "method",
+        "The shortest of all, and less accurate: a penalty on tokens cannot tell a needed check from a redundant one.",
+        _plain("length_penalty"),
+        Published(-1.5, 0.532),
+    ),
+    Row(
+        "soft-overlong",
+        "GRPO + soft overlong punishment",
+        "method",
+        "Only the longest completions become shorter; the published figure for it could not be found.",
+        _plain("soft_overlong"),
+        source_tokens=QWEN3_TOKENS,
+    ),
+    Row(
+        "grpo-lambda",
+        "GRPO-lambda",
+        "method",
+        "Shorter at no loss: only the groups that are solved best are penalized.",
+        _plain("grpo_lambda"),
+        Published(0.0, 0.629),
+    ),
+    Row(
+        "s-grpo",
+        "S-GRPO",
+        "method",
+        "Shorter at equal or better accuracy, by its own paper: early correct exits earn most.",
+        ("rollout.dynamic=false", "rollout.serial=true", "reward.function=serial_group"),
+    ),
+    Row(
+        "deer-sft",
+        "DEER + SFT",
+        "method",
+        "The least accurate: imitating short completions does not teach when short is enough.",
+        (
+            "method=sft",
+            "rollout.probe_rate=1",
+            "rollout.exit_threshold=0.95",
+            "rollout.temperature=0.6",
+            "optimisation.group_size=4",
+            "optimisation.prompts_per_step=32",
+            "optimisation.max_steps=60",
+        ),
+        Published(-7.3, 0.789),
+    ),
+    Row(
+        STEP_GRPO,
+        "Step-GRPO",
+        "method",
+        "A third fewer tokens, and the most accurate of all.",
+        (),
+        Published(2.2, 0.68),
+    ),
+)
+
+_ABLATIONS = (
+    Row(
+        "no-step-reward",
+        "without step reward",
+        "ablation",
+        "Longer than the full method: the rollout alone shortens less.",
+        ("reward.function=correctness",),
+        Published(None, 0.782),
+    ),
+    Row(
+        "no-dynamic-rollout",
+        "without dynamic rollout",
+        "ablation",
+        "Much less accurate: the step term alone makes the model guess.",
+        ("rollout.dynamic=false",),
+        Published(-5.8, None),
+    ),
+    Row(
+        "mean-over-all",
+        "mean over all members",
+        "ablation",
+        "Wrong answers move the baseline, so the term no longer compares right answers with each other.",
+        ("reward.mean_over=all",),
+    ),
+    Row(
+        "close-masked",
+        "forced close masked",
+        "ablation",
+        "The forced close is what teaches the model to stop: without it plain decoding stays long.",
+        ("rollout.train_forced_close=false",),
+    ),
+    Row(
+        "every-member-probed",
+        "every member probed (published)",
+        "ablation",
+        "The published setting; with all members cut short a group has little left to compare with.",
+        ("rollout.probe_rate=1",),
+    ),
+)
+
+
+def _setting(name: str, title: str, expectation: str, *overrides: str) -> Row:
+    return Row(name, title, "setting", expectation, overrides)
+
+
+_SCALING = "Group scaling makes step_beta inert where every member is right; the others keep its strength."
+_BETA = "Without scaling, step_beta decides how much of the reward is about steps."
+_THRESHOLD = "A lower threshold exits earlier and less surely."
+_GROUP = "A larger group knows its mean better and leaves fewer prompts in the budget."
+
+_SETTINGS = (
+    _setting(
+        "wrong-penalized",
+        "wrong answers penalized",
+        "Failing fast pays, so accuracy falls.",
+        "reward.penalize_wrong=true",
+    ),
+    _setting("scale-group", "advantages scaled by group", _SCALING, "optimisation.scale_rewards=group"),
+    _setting("scale-batch", "advantages scaled by batch", _SCALING, "optimisation.scale_rewards=batch"),
+    *(
+        _setting(
+            f"scale-none-beta-{beta}",
+            f"advantages not scaled, step_beta {beta}",
+            _BETA,
+            "optimisation.scale_rewards=none",
+            f"reward.step_beta={beta}",
+        )
+        for beta in (0.1, 0.5, 0.9)
+    ),
+    *(
+        _setting(f"threshold-{value}", f"exit threshold {value}", _THRESHOLD, f"rollout.exit_threshold={value}")
+        for value in (0.9, 0.95, 0.98)
+    ),
+    *(
+        _setting(f"group-size-{size}", f"groups of {size}", _GROUP, f"optimisation.group_size={size}")
+        for size in (4, 16)
+    ),
+    _setting(
+        "markers-official",
+        'markers: "Wait" alone',
+        "Fewer steps are seen, so fewer probes and a coarser step term.",
+        "rollout.markers=official",
+    ),
+    _setting(
+        "preset-paper",
+        "preset paper",
+        "An accepted probe becomes the answer; the close that is trained stands in another form.",
+        "rollout.preset=paper",
+    ),
+)
+
+_PROOFS = tuple(
+    Row(
+        name,
+        title,
+        "proof",
+        f"A few steps of {source}, to show that it trains; no figure to compare.",
+        overrides,
+        source_tokens=None if name == "kimi" else R1_DISTILL_TOKENS,
+    )
+    for name, title, source, overrides in (
+        ("kimi", "GRPO + Kimi's length reward", "Kimi k1.5's reward", _plain("kimi")),
+        ("l1-exact", "L1-Exact", "L1", _plain("l1_exact")),
+        ("l1-max", "L1-Max", "L1", _plain("l1_max")),
+        ("shorter-better", "ShorterBetter", "ShorterBetter", _plain("shorter_better")),
+        ("thinkprune", "ThinkPrune", "ThinkPrune", _plain("correctness", "rollout.round_limits=[4000, 3000, 2000]")),
+    )
+)
+
+ROWS: tuple[Row, ...] = (*_UNTRAINED, *_METHODS, *_ABLATIONS, *_SETTINGS, *_PROOFS)
+"""The whole table, in its order."""
+
+
+def find_rows(names: Sequence[str], rows: Sequence[Row] = ROWS) -> list[Row]:
+    """The rows of these names, in the table's order; all of them for no name.
+
+    Raises:
+        ValueError: No row has such a name.
+
+    Example:
+        >>> [row.title for row in find_rows(["grpo", "vanilla"])]
+        ['vanilla', 'GRPO']
+    """
+    unknown = set(names) - {row.name for row in rows}
+    if unknown:
+        raise ValueError(f"no row {min(unknown)!r}: choose from {', '.join(row.name for row in rows)}")
+    return [row for row in rows if not names or row.name in names]
