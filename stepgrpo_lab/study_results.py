@@ -91,3 +91,38 @@ def _cells(comparison: Comparison) -> list[str]:
 
 def _line(cells: Sequence[str], width: int) -> str:
     return f"| {' | '.join([*cells, *[''] * (width - len(cells))])} |"
+
+
+_SIGNALS = {
+    "exits/early": "thoughts closed by a probe",
+    "groups/mixed": "groups with both kinds of close",
+    "advantage/forced": "advantage of a forced close",
+    "advantage/natural": "advantage of a natural close",
+}
+
+
+def signals_markdown(result: StudyResult, steps: int = 10) -> str:
+    """What the groups could learn an exit from: means over seeds and over the first and the last steps of training.
+
+    Args:
+        result: A study whose rows hold training curves.
+        steps: How many training steps make the start, and the end.
+
+    Raises:
+        ValueError: A method has no such curves.
+    """
+    lines = ["| trained with | steps | " + " | ".join(_SIGNALS.values()) + " |", "|" + " --- |" * (2 + len(_SIGNALS))]
+    for method in result.pooled:
+        rows = [row for name, row in result.rows.items() if name.startswith(f"{method}, seed ")]
+        for when, part in ((f"first {steps}", slice(steps)), (f"last {steps}", slice(-steps, None))):
+            cells = [_mean_of([row.curves.get(key, [])[part] for row in rows]) for key in _SIGNALS]
+            shares = [f"{100 * value:.0f} %" if place < 2 else f"{value:+.2f}" for place, value in enumerate(cells)]
+            lines.append(f"| {method} | {when} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def _mean_of(curves: Sequence[Sequence[Sequence[float]]]) -> float:
+    values = [value for curve in curves for _, value in curve]
+    if not values:
+        raise ValueError("the study holds no training curves: run it again with stepgrpo reproduce")
+    return sum(values) / len(values)

@@ -11,7 +11,7 @@ from stepgrpo_lab.cli import build_parser
 from stepgrpo_lab.overthinker.gates import LEAST_CUT_COST_TRAINED
 from stepgrpo_lab.report import summary_markdown
 from stepgrpo_lab.studies import STUDIES
-from stepgrpo_lab.study_results import load_study, study_markdown
+from stepgrpo_lab.study_results import load_study, signals_markdown, study_markdown
 from stepgrpo_lab.study_svg import draw_study
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +37,10 @@ def test_the_studies_tables_are_the_recorded_ones(name: str) -> None:
     assert table in (README if name in ("headline", "internalisation") else RESULTS_PAGE)
     assert list(study.rows) == [row.name for row in STUDIES[name].rows]
     assert {row.comparison.problems for row in study.rows.values()} == {STUDIES[name].problems}
+
+
+def test_the_signals_are_the_recorded_ones() -> None:
+    assert signals_markdown(load_study(RESULTS / "internalisation.json")) in RESULTS_PAGE
 
 
 def test_the_picture_is_drawn_from_the_records() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from stepgrpo_lab.evaluation_records import Comparison
 from stepgrpo_lab.statistics import Interval
-from stepgrpo_lab.study_results import RowResult, StudyResult, load_study, study_markdown
+from stepgrpo_lab.study_results import RowResult, StudyResult, load_study, signals_markdown, study_markdown
 from stepgrpo_lab.study_svg import draw_study
 
 
@@ -22,6 +22,8 @@ def comparison(ratio: float, points: float) -> Comparison:
 
 def row(ratio: float, points: float, last: float) -> RowResult:
     curves = {"validation/tokens": [[0, 100.0], [10, last]], "validation/rollout_tokens": [[0, 40.0], [10, 35.0]]}
+    signals = {"exits/early": 0.5, "groups/mixed": 0.25, "advantage/forced": -0.1, "advantage/natural": 0.2}
+    curves |= {key: [[step, value * (1 + (step > 10))] for step in range(1, 21)] for key, value in signals.items()}
     return RowResult(comparison(ratio, points), 1_230_000, {"chain": Interval(-50, -55, -45)}, curves)
 
 
@@ -55,6 +57,16 @@ def test_the_table_has_a_line_for_each_row_and_each_pooled_method() -> None:
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| half, all seeds | 41.0 [31.0, 51.0] % | 0.0 [-1.0, 1.0] points |")
     assert lines[4].endswith("| 1.23 million | -50.0 [-55.0, -45.0] points |")
+
+
+def test_signals_are_means_over_the_first_and_the_last_steps() -> None:
+    lines = signals_markdown(study()).splitlines()
+    assert lines[2] == "| half | first 10 | 50 % | 25 % | -0.10 | +0.20 |"
+    assert lines[3] == "| half | last 10 | 100 % | 50 % | -0.20 | +0.40 |"
+    assert len(lines) == 6
+    without = dataclasses.replace(study().rows["half, seed 0"], curves={})
+    with pytest.raises(ValueError, match="no training curves"):
+        signals_markdown(StudyResult({"half, seed 0": without}, {"half": comparison(1, 0)}))
 
 
 def test_the_picture_shows_methods_and_the_gap() -> None:
