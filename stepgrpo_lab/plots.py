@@ -25,8 +25,22 @@ EXITS = {
 """Metric key of each reason why thoughts ended, and how the figures call it."""
 
 _PANELS: tuple[tuple[str, str, float, dict[str, str]], ...] = (
-    ("Validation accuracy, plain decoding", "correct (%)", 100, {"validation/accuracy": "validation accuracy"}),
-    ("Validation length, plain decoding", "tokens per completion", 1, {"validation/tokens": "validation tokens"}),
+    (
+        "Validation accuracy",
+        "correct (%)",
+        100,
+        {
+            "validation/accuracy": "right, plain decoding",
+            "validation/rollout_accuracy": "right, truncated rollout",
+            "validation/first_cut_accuracy": "right, cut at the first marker",
+        },
+    ),
+    (
+        "Validation length",
+        "tokens per completion",
+        1,
+        {"validation/tokens": "tokens, plain decoding", "validation/rollout_tokens": "tokens, truncated rollout"},
+    ),
     ("Training reward", "mean reward", 1, {"reward": "reward"}),
     (
         "Semantic steps",
@@ -48,6 +62,7 @@ _PANELS: tuple[tuple[str, str, float, dict[str, str]], ...] = (
             "groups/informative": "informative groups",
             "forced_close/signal": "forced closes with a signal",
             "truncated": "truncated completions",
+            "validation/first_probe_ece": "calibration error of the first probe",
         },
     ),
 )

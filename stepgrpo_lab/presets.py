@@ -165,6 +165,16 @@ def rollout_settings(preset: str = "official", **overrides: Any) -> RolloutSetti
     return dataclasses.replace(PRESETS[preset], **overrides)
 
 
+def cut_at_first_marker(settings: RolloutSettings) -> RolloutSettings:
+    """The same rollout with an exit at the first probe, whatever its confidence: what are the further steps worth?
+
+    Example:
+        >>> cut_at_first_marker(rollout_settings("official")).near_budget_margin
+        1.0
+    """
+    return dataclasses.replace(settings, near_budget_margin=1.0)  # all places are near the budget: every probe exits
+
+
 def probed_members(group_size: int, probe_rate: float) -> list[bool]:
     """Which members of a group may be probed: exactly the nearest whole share of them, spread evenly.
 

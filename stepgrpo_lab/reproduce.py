@@ -1,13 +1,13 @@
-"""Published results that anyone can run again: ``stepgrpo reproduce headline``.
+"""Published results that anyone can run again: ``stepgrpo reproduce headline``, and the other :data:`STUDIES`.
 
-The headline: three seeds of Step-GRPO on the Overthinker, and plain GRPO as a control that may decode as many tokens in
-training as the first of them did. Every model is measured by plain decoding on the same held-out problems.
+Every trained model is measured by plain decoding, against the untrained one on the same held-out problems.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,115 +15,195 @@ from typing import Any
 
 from stepgrpo_lab import run
 from stepgrpo_lab.evaluation_records import Comparison, Evaluation, compare
+from stepgrpo_lab.presets import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.recipes import Recipe, load_recipe
+from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
 from stepgrpo_lab.run_files import write_text
+from stepgrpo_lab.statistics import Interval
+from stepgrpo_lab.studies import STUDIES, Row, Study
+from stepgrpo_lab.study_results import RowResult, StudyResult, study_markdown
 from stepgrpo_lab.training.callbacks import read_metrics
 
 Tell = Callable[[str], None]
 
-TEST_PROBLEMS = 2000
-MOST_CONTROL_STEPS = 1000
-"""The control ends with its token budget; this many steps are never reached."""
+MOST_STEPS = 1000
+"""A run with a token budget ends with it; this many steps are never reached."""
+
+CURVES = (
+    "accuracy",
+    "tokens",
+    "exits/early",
+    "groups/mixed",
+    "advantage/natural",
+    "advantage/forced",
+    "validation/accuracy",
+    "validation/tokens",
+    "validation/rollout_accuracy",
+    "validation/rollout_tokens",
+    "validation/first_cut_accuracy",
+    "validation/first_probe_ece",
+)
+"""The metrics of training that a study's record keeps, step by step."""
 
 
-@dataclass(frozen=True)
-class Headline:
-    """The headline's rows.
-
-    Attributes:
-        rows: Name of the row -> the trained model against the untrained one, on the same problems.
-        decoded_tokens: Name of the row -> tokens decoded in its training rollouts, probes included.
-    """
-
-    rows: dict[str, Comparison]
-    decoded_tokens: dict[str, int]
-
-    def markdown(self) -> str:
-        """The rows as a Markdown table; brackets hold 95 % intervals over problems."""
-        lines = ["| trained with | tokens | accuracy | tokens decoded in training |", "| --- | --- | --- | --- |"]
-        for name, row in self.rows.items():
-            decoded = f"{self.decoded_tokens[name] / 1e6:.2f} million" if name in self.decoded_tokens else ""
-            lines.append(f"| {name} | {row.token_ratio * 100} % | {row.accuracy_points} points | {decoded} |")
-        return "\n".join(lines)
-
-
-def reproduce_headline(
+def reproduce(
+    name: str,
     folder: str | Path,
     *,
-    seeds: Sequence[int] = (0, 1, 2),
+    study: Study | None = None,
+    only: str | None = None,
     overrides: Sequence[str] = (),
     progress: Tell = lambda line: None,
     progress_every: int = 1,
-) -> Headline:
-    """Run the headline's four runs, or what is left of them, and compare.
+) -> StudyResult:
+    """Carry out a study's runs, or what is left of them, and compare.
 
     Args:
-        folder: Receives one run folder each, ``headline.json`` and ``headline.md``; what is done there is not done
+        name: One of :data:`STUDIES`; names the files that are written.
+        folder: Receives one run folder for each row, ``NAME.json`` and ``NAME.md``; what is done there is not done
             again, and a run cut off is resumed.
-        seeds: Seeds of the Step-GRPO runs; the control takes the first.
-        overrides: Changes to the recipe, as for ``stepgrpo train --set``.
+        study: Another study than the one of that name.
+        only: Carry out this row alone, and write no comparison.
+        overrides: Changes to the recipe of every row, as for ``stepgrpo train --set``.
         progress: Receives one line at a time.
         progress_every: Steps between two lines.
 
     Raises:
+        ValueError: No such study or row.
         InterruptedError: Ctrl-C ended a run early; call again to go on.
 
     Example:
-        >>> reproduce_headline("runs/headline").rows["Step-GRPO, all seeds"]  # doctest: +SKIP
+        >>> reproduce("headline", "runs/reproduce").pooled["Step-GRPO"]  # doctest: +SKIP
     """
-    folder = Path(folder)
-    recipe = load_recipe("overthinker", [f"data.counts.test={TEST_PROBLEMS}", *overrides])
-    results: dict[str, run.RunResult] = {}
+    if study is None:
+        if name not in STUDIES:
+            raise ValueError(f"no study {name!r}: choose one of {', '.join(STUDIES)}")
+        study = STUDIES[name]
+    names = [row.name for row in study.rows]
+    if only is not None and only not in names:
+        raise ValueError(f"study {name!r} has no row {only!r}: choose one of {', '.join(names)}")
+    runs = _Runs(study, Path(folder), overrides, progress, progress_every)
+    results = [runs.carry_out(row) for row in study.rows if only in (None, row.name)]
+    done = dict(zip(names if only is None else [only], results, strict=True))
+    result = StudyResult(
+        {row: runs.measured(finished) for row, finished in done.items()},
+        _pooled_by_method(study.rows, results) if only is None else {},
+    )
+    if only is None:
+        write_text(Path(folder) / f"{name}.json", json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        write_text(Path(folder) / f"{name}.md", study_markdown(result) + "\n")
+    return result
 
-    def carry_out(name: str, planned: Recipe) -> int:
-        place = folder / name.lower().replace(" ", "-").replace(",", "")
+
+@dataclass(frozen=True)
+class _Runs:
+    study: Study
+    folder: Path
+    overrides: Sequence[str]
+    tell: Tell
+    tell_every: int
+
+    def carry_out(self, row: Row) -> run.RunResult:
+        place = self._place(row)
         done = (place / "recipe.yaml").exists()
         result = run.train(
-            None if done else planned,
+            None if done else self._recipe(row),
             place,
             resume=done,
-            progress=lambda line: progress(f"{name}: {line}"),
-            progress_every=progress_every,
+            progress=lambda line: self.tell(f"{row.name}: {line}"),
+            progress_every=self.tell_every,
         )
         if not result.finished:
-            raise InterruptedError(f"{name} was stopped and saved in {place}: run the same command to go on")
-        results[name] = result
-        return round(sum(row.get("cost/decoded_tokens", 0.0) for row in read_metrics(place / "metrics.jsonl")))
+            raise InterruptedError(f"{row.name} was stopped and saved in {place}: run the same command to go on")
+        return result
 
-    names = [f"Step-GRPO, seed {seed}" for seed in seeds]
-    decoded = {
-        name: carry_out(name, dataclasses.replace(recipe, seed=seed)) for name, seed in zip(names, seeds, strict=True)
-    }
-    control = f"GRPO, seed {seeds[0]}"
-    decoded[control] = carry_out(control, control_recipe(dataclasses.replace(recipe, seed=seeds[0]), decoded[names[0]]))
-    rows = {name: _comparison([result]) for name, result in results.items()}
-    headline = Headline({"Step-GRPO, all seeds": _comparison([results[name] for name in names]), **rows}, decoded)
-    write_text(folder / "headline.json", json.dumps(dataclasses.asdict(headline), indent=1) + "\n")
-    write_text(folder / "headline.md", headline.markdown() + "\n")
-    return headline
+    def _place(self, row: Row) -> Path:
+        """Runs measured on other problems are other runs."""
+        return self.folder / self.study.split / re.sub(r"[^a-z0-9.]+", "-", row.name.lower()).strip("-")
+
+    def _recipe(self, row: Row) -> Recipe:
+        measured = [f"data.test=overthinker:{self.study.split}", f"data.counts.test={self.study.problems}"]
+        recipe = load_recipe("overthinker", [*measured, *row.overrides, *self.overrides])
+        if row.budget_of is not None:
+            [model_row] = [other for other in self.study.rows if other.name == row.budget_of]
+            optimisation = dataclasses.replace(
+                recipe.optimisation,
+                max_steps=MOST_STEPS,
+                token_budget=_decoded_tokens(self._place(model_row)),
+                save_every=20 * recipe.optimisation.steps_per_rollout,
+            )
+            recipe = dataclasses.replace(recipe, optimisation=optimisation)
+        return dataclasses.replace(recipe, name=row.method, description=row.name, seed=row.seed)
+
+    def measured(self, result: run.RunResult) -> RowResult:
+        return RowResult(
+            compare(result.before, finished(result)),
+            _decoded_tokens(result.folder),
+            self._first_cut(result) if self.study.first_cut else {},
+            _curves(result.folder),
+        )
+
+    def _first_cut(self, result: run.RunResult) -> dict[str, Interval]:
+        """Plain decoding against a cut at the first marker, per family, in points."""
+        path = result.folder / "evaluation_first_cut.json"
+        if path.exists():
+            cut = Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        else:
+            cut = _evaluate_first_cut(result)
+            write_text(path, json.dumps(cut.to_dict()))
+        families = compare(finished(result), cut).families
+        return {family: comparison.accuracy_points for family, comparison in families.items()}
 
 
-def control_recipe(recipe: Recipe, token_budget: int) -> Recipe:
-    """Plain GRPO: no probes, no step term, and a training that ends with its budget of decoded tokens."""
-    return dataclasses.replace(
-        recipe,
-        description="GRPO with the same budget of decoded tokens",
-        rollout=dataclasses.replace(recipe.rollout, dynamic=False),
-        reward=dataclasses.replace(recipe.reward, function="correctness"),
-        optimisation=dataclasses.replace(
-            recipe.optimisation, max_steps=MOST_CONTROL_STEPS, token_budget=token_budget, save_every=20
-        ),
+def _evaluate_first_cut(result: run.RunResult) -> Evaluation:
+    from stepgrpo_lab.evaluation import evaluate
+    from stepgrpo_lab.models import load_model
+    from stepgrpo_lab.recipes.building import recipe_problems
+
+    recipe = load_recipe(result.folder / "recipe.yaml")
+    markers = recipe_markers(recipe)
+    return evaluate(
+        *load_model(result.folder / "model", dtype=recipe.model.dtype),
+        recipe_problems(recipe.data.test, recipe.data.counts.test),
+        limit=recipe.rollout.max_tokens,
+        sampling=recipe_sampling(recipe.evaluation),
+        settings=cut_at_first_marker(rollout_settings(recipe.rollout.preset, markers=markers)),
+        seed=recipe.seed,
+        max_rows=recipe.rollout.rows,
+        markers=markers,
     )
 
 
-def _comparison(results: Sequence[run.RunResult]) -> Comparison:
-    return compare(pooled([result.before for result in results]), pooled([_after(result) for result in results]))
+def _decoded_tokens(folder: Path) -> int:
+    return round(sum(row.get("cost/decoded_tokens", 0.0) for row in read_metrics(folder / "metrics.jsonl")))
 
 
-def _after(result: run.RunResult) -> Evaluation:
+def _curves(folder: Path) -> dict[str, list[list[float]]]:
+    rows = read_metrics(folder / "metrics.jsonl")
+    curves = {key: [[row["step"], round(row[key], 5)] for row in rows if key in row] for key in CURVES}
+    return {key: curve for key, curve in curves.items() if curve}
+
+
+def finished(result: run.RunResult) -> Evaluation:
+    """The evaluation after training.
+
+    Raises:
+        ValueError: The run is not finished.
+    """
     if result.after is None:
-        raise ValueError(f"the run in {result.folder} is not finished")
+        raise ValueError(f"the run in {result.folder} is not finished: resume it first")
     return result.after
+
+
+def _pooled_by_method(rows: Sequence[Row], results: Sequence[run.RunResult]) -> dict[str, Comparison]:
+    methods: dict[str, list[run.RunResult]] = {}
+    for row, result in zip(rows, results, strict=True):
+        methods.setdefault(row.method, []).append(result)
+    return {
+        method: compare(pooled([run.before for run in runs]), pooled([finished(run) for run in runs]))
+        for method, runs in methods.items()
+        if len(runs) > 1
+    }
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:

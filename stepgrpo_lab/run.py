@@ -14,7 +14,14 @@ from typing import Any
 from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import load_model
-from stepgrpo_lab.recipes.building import recipe_markers, recipe_model, recipe_problems, recipe_sampling
+from stepgrpo_lab.presets import RolloutSettings
+from stepgrpo_lab.recipes.building import (
+    recipe_markers,
+    recipe_model,
+    recipe_problems,
+    recipe_rollout_settings,
+    recipe_sampling,
+)
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.run_files import (
@@ -25,6 +32,7 @@ from stepgrpo_lab.run_files import (
     write_text,
 )
 from stepgrpo_lab.run_trainers import fine_tuner, reinforcer, select_once, selection_figures
+from stepgrpo_lab.validation import validation_figures
 
 Tell = Callable[[str], None]
 
@@ -136,9 +144,14 @@ class _Run:
         else:
             trainer = reinforcer(self.recipe, self.folder, model, tokenizer, problems, grader)
 
+        truncated = self.recipe.method == "grpo" and self.recipe.rollout.dynamic
+        rollout = recipe_rollout_settings(self.recipe) if truncated else None
+
         def validate(trainer: Any) -> dict[str, float]:
             policy = trainer.accelerator.unwrap_model(trainer.model)
-            return _means(self._evaluate(policy, tokenizer, held_out, grader))
+            return validation_figures(
+                lambda settings: self._evaluate(policy, tokenizer, held_out, grader, settings=settings), rollout
+            )
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
         budget = optimisation.token_budget if self.recipe.method == "grpo" else None
@@ -166,7 +179,13 @@ class _Run:
         return not interrupt.interrupted or trainer.state.global_step >= trainer.state.max_steps
 
     def _evaluate(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], grader: Grader, when: str = ""
+        self,
+        model: Any,
+        tokenizer: Any,
+        problems: Sequence[Problem],
+        grader: Grader,
+        when: str = "",
+        settings: RolloutSettings | None = None,
     ) -> Evaluation:
         section = self.recipe.evaluation
 
@@ -181,6 +200,7 @@ class _Run:
             samples=section.samples if when else 1,
             limit=self.recipe.rollout.max_tokens,
             sampling=recipe_sampling(section),
+            settings=settings,
             seed=self.recipe.seed,
             max_rows=self.recipe.rollout.rows,
             markers=recipe_markers(self.recipe),
@@ -228,19 +248,6 @@ def _refuse_bad_golds(problems: Sequence[Problem], source: str, grader: Grader) 
     for problem, error in zip(problems, grader.check_golds([problem.answer for problem in problems]), strict=True):
         if error:
             raise ValueError(f"{source}, problem {problem.id!r}: {error}")
-
-
-def _means(evaluation: Evaluation) -> dict[str, float]:
-    def average(name: str) -> float:
-        values = [value for samples in evaluation.column(name) for value in samples]
-        return sum(values) / len(values)
-
-    return {
-        "accuracy": average("correct"),
-        "tokens": average("tokens"),
-        "steps": average("steps"),
-        "truncated": average("truncated"),
-    }
 
 
 def _save(trainer: Any, folder: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import random
+import re
 from functools import reduce
 
 import pytest
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from stepgrpo_lab.overthinker.calibration import answer_forms, calibration_example
 from stepgrpo_lab.overthinker.fitting import FitSettings
+from stepgrpo_lab.overthinker.gates import gates
 from stepgrpo_lab.overthinker.pretraining import BuildSettings, TraceBatches, new_tokenizer
+from stepgrpo_lab.overthinker.reliability import draw_reliability
 from stepgrpo_lab.overthinker.tasks import FAMILIES, SPLITS, draw_problems, overthinker_problems, split_of
 from stepgrpo_lab.overthinker.traces import TraceStyle, format_completion, write_thoughts
 from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
@@ -23,8 +26,15 @@ from stepgrpo_lab.steps import MarkerSegmenter
 from stepgrpo_lab.token_text import TokenText
 
 CHAIN = Problem("c", "", "9", "chain", meta={"start": 7, "operations": [["+", 5], ["*", 3], ["-", 4], ["+", 7]]})
-PAIR = Problem("p", "", "48", "pair", meta={"numbers": [23, 31, 48], "target": 71})
+SEARCH = Problem(
+    "s",
+    "",
+    "B",
+    "search",
+    meta={"target": 3, "candidates": [[4, [["-", 3], ["*", 7]]], [5, [["+", 4], ["*", 7]]], [2, [["+", 2], ["+", 1]]]]},
+)
 NO_SLIPS = TraceStyle(slip_rate=0.0)
+FOUND = "B 5+4=9 9*7=3 yes"
 RIGHT = ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9"]
 
 
@@ -34,21 +44,27 @@ def tokenizer():
 
 
 def solve(problem: Problem) -> str:
-    """An independent solution: evaluate the chain with Python's own arithmetic, search the pair by brute force."""
-    if problem.family == "chain":
+    """An independent solution: evaluate chains with Python's own arithmetic, and look at every candidate."""
+
+    def value(start: int, operations: list[list]) -> int:
         act = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
-        steps = problem.meta["operations"]
-        return str(reduce(lambda value, step: act[step[0]](value, step[1]), steps, problem.meta["start"]) % 10)
-    [pair] = [p for p in itertools.combinations(problem.meta["numbers"], 2) if sum(p) == problem.meta["target"]]
-    return str(max(pair))
+        return reduce(lambda value, step: act[step[0]](value, step[1]), operations, start) % 10
+
+    if problem.family == "chain":
+        return str(value(problem.meta["start"], problem.meta["operations"]))
+    [place] = [i for i, chain in enumerate(problem.meta["candidates"]) if value(*chain) == problem.meta["target"]]
+    return "ABCDEFGH"[place]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_are_right_and_prompts_tell_everything(family):
     for problem in overthinker_problems("test", 300, family=family):
         assert solve(problem) == problem.answer
-        given_numbers = [*problem.meta.get("numbers", []), problem.meta.get("target", problem.meta.get("start"))]
-        assert all(str(number) in problem.prompt for number in given_numbers)
+        chains = problem.meta.get("candidates") or [[problem.meta["start"], problem.meta["operations"]]]
+        told = problem.prompt.replace(" ", "").replace(":", "")
+        for start, operations in chains:
+            assert f"{start}{''.join(f'{symbol}{operand}' for symbol, operand in operations)}" in told
+        assert str(problem.meta.get("target", "")) in problem.prompt
 
 
 def test_splits_cannot_overlap():
@@ -69,7 +85,9 @@ def test_levels_set_the_length_and_reach_beyond_the_trained_ones():
     assert {len(p.meta["operations"]) for p in overthinker_problems("test", 60, family="chain")} == {4, 5, 6}
     [harder] = overthinker_problems("test", 1, family="chain", level=5)
     assert len(harder.meta["operations"]) == 8
-    assert {len(p.meta["numbers"]) for p in overthinker_problems("test", 60, family="pair")} == {3, 4}
+    assert {len(p.meta["candidates"]) for p in overthinker_problems("test", 60, family="search")} == {4, 5}
+    with pytest.raises(ValueError, match="the highest level is 7"):
+        next(draw_problems("test", 0, family="search", level=8))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +138,18 @@ def think(*steps: str) -> str:
         (CHAIN, ["7+5=2 2*3=6", "Wait 2+7=9"], "needed malformed"),
         (CHAIN, ["7+5=2 2*3=6 6-4=2"], "malformed"),
         (CHAIN, ["nonsense"], "malformed"),
-        (PAIR, ["23+31=54 no", "Alternatively 23+48=71 yes"], "needed needed"),
-        (PAIR, ["23+48=71 yes", "Wait 23+48=71 yes", "Alternatively 31+48=79 no"], "needed verifying redundant"),
-        (PAIR, ["23+48=72 no", "Alternatively 31+48=79 no"], "needed needed"),
-        (PAIR, ["23+47=70 no"], "malformed"),
-        (PAIR, ["23+48=71 no"], "malformed"),
-        (PAIR, ["23+23=46 no"], "malformed"),
+        (SEARCH, ["A 4-3=1 1*7=7 no", "Alternatively B 5+4=9 9*7=3 yes"], "needed needed"),
+        (SEARCH, [FOUND, f"Wait {FOUND}", "Alternatively C 2+2=4 4+1=5 no"], "needed verifying redundant"),
+        (SEARCH, [FOUND, "Alternatively A 4-3=1 1*7=7 no", f"Wait {FOUND}"], "needed redundant verifying"),
+        # slips: the right candidate misjudged, a wrong one taken for right
+        (SEARCH, ["B 5+4=9 9*7=4 no", "Alternatively C 2+2=4 4+1=5 no"], "needed needed"),
+        (SEARCH, ["C 2+2=4 4+1=3 yes", f"Wait {FOUND}"], "needed needed"),
+        # a candidate that is not there, another one's work, unfinished work, a verdict against the work
+        (SEARCH, ["D 5+4=9 9*7=3 yes"], "malformed"),
+        (SEARCH, ["A 5+4=9 9*7=3 yes"], "malformed"),
+        (SEARCH, ["B 5+4=9 yes"], "malformed"),
+        (SEARCH, ["B 5+4=9 9*7=3 no"], "malformed"),
+        (SEARCH, ["B 5+4=9 9*7=3"], "malformed"),
     ],
 )  # fmt: skip
 def test_labels(problem, steps, expected):
@@ -241,3 +265,52 @@ def test_an_interrupted_build_ends_with_the_same_weights(tmp_path):
     assert figures == json.loads((whole / "card.json").read_text())["figures"]
     assert f"On {figures['problems']} held-out problems" in (halves / "README.md").read_text()
     assert not (halves / "build").exists()
+
+
+def interval(value: float, width: float = 1.0) -> dict[str, float]:
+    return {"estimate": value, "low": value - width, "high": value + width}
+
+
+def card_figures(**changes: float) -> dict:
+    given = {"accuracy": 0.9, "saves": 0.6, "cut": -8.0, "ece": 0.05, "deer": -1.0, **changes}
+    return {
+        "plain": {"accuracy": interval(given["accuracy"])},
+        "structure": {"all": {"oracle_saves": given["saves"]}},
+        "first_cut_change": {"chain": interval(-50.0), "search": interval(given["cut"])},
+        "calibration": {"ece": given["ece"]},
+        "deer_change": {"official": interval(given["deer"])},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, []),
+        ({"accuracy": 0.84}, ["accuracy"]),
+        ({"saves": 0.59}, ["stopping after"]),
+        ({"cut": -7.9}, ["search: a cut"]),
+        ({"ece": 0.051}, ["calibration error"]),
+        ({"deer": -1.1}, ["truncated rollout"]),
+        ({"cut": 3.0, "ece": 0.2}, ["search: a cut", "calibration error"]),
+    ],
+)
+def test_each_gate_fails_on_its_own_figure(changes, failed):
+    found = [gate.asks for gate in gates(card_figures(**changes)) if not gate.passed]
+    assert len(found) == len(failed)
+    assert all(asks.startswith(start) for asks, start in zip(found, failed, strict=True))
+
+
+def test_the_reliability_diagram_puts_each_bin_where_it_belongs():
+    picture = draw_reliability({"bins": BINS, "ece": 0.1, "count": 4}, "a < b")
+    assert picture.count("<circle") == 2  # the empty bin has no dot
+    assert "a &lt; b" in picture and "ECE 0.100, 4 answers" in picture
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', picture)]
+    (left, low), (right, high) = dots
+    assert left < right and low > high  # SVG's vertical axis points down
+
+
+BINS = [
+    {"low": 0.0, "high": 0.5, "count": 3, "confidence": 0.25, "accuracy": 0.3},
+    {"low": 0.5, "high": 0.75, "count": 0, "confidence": None, "accuracy": None},
+    {"low": 0.75, "high": 1.0, "count": 1, "confidence": 0.9, "accuracy": 1.0},
+]

@@ -12,6 +12,7 @@ from stepgrpo_lab import plots
 from stepgrpo_lab.plot_style import INK
 from stepgrpo_lab.statistics import Interval, calibration
 
+ROLLOUT = {"validation/rollout_tokens": 40.0, "validation/first_cut_accuracy": 0.2}
 METRICS = [
     {"step": 0, "validation/accuracy": 0.8, "validation/tokens": 90.0},
     {
@@ -29,7 +30,7 @@ METRICS = [
         "probe/right": 0.75,
     },
     {"step": 2, "reward": float("nan"), "steps/all": None, "exits/natural": 0.5, "exits/early": 0.5},
-    {"step": 2, "validation/accuracy": 0.9, "validation/tokens": 45.0},
+    {"step": 2, "validation/accuracy": 0.9, "validation/tokens": 45.0} | ROLLOUT,
 ]
 
 
@@ -40,8 +41,10 @@ def drawn(figure) -> dict[str, tuple[list[float], list[float]]]:
 def test_learning_curves_show_the_records_in_the_units_of_their_axes():
     figure = plots.learning_curves(METRICS)
     traces = drawn(figure)
-    assert traces["validation accuracy"] == ([0, 2], [80.0, 90.0])
-    assert traces["validation tokens"] == ([0, 2], [90.0, 45.0])
+    assert traces["right, plain decoding"] == ([0, 2], [80.0, 90.0])
+    assert traces["tokens, plain decoding"] == ([0, 2], [90.0, 45.0])
+    assert traces["tokens, truncated rollout"] == ([2], [40.0])
+    assert traces["right, cut at the first marker"] == ([2], [20.0])
     assert traces["reward"] == ([1], [0.5])
     assert traces["rollout, correct"] == ([1], [3.5])
     assert traces["stated probability"] == ([1], [90.0])

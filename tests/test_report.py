@@ -97,7 +97,7 @@ def test_figures_hold_the_records(run_folder):
     assert points["after"] == ([50.0], [75.0])
     assert points["pair, before"] == ([90.0], [50.0])
     curves = {trace["name"]: (trace["x"], trace["y"]) for trace in figures["learning"]["data"]}
-    assert curves["validation tokens"] == ([0, 10], [100.0, 40.0])
+    assert curves["tokens, plain decoding"] == ([0, 10], [100.0, 40.0])
     assert curves["reward"] == ([5, 10], [0.7, 0.9])
     exits = {trace["name"]: trace["y"] for trace in figures["exits"]["data"]}
     assert exits == {"closed by itself": [25.0, 50.0], "confident probe": [75.0]}

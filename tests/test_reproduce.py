@@ -1,7 +1,9 @@
-"""The headline's runs, on a model so small that they take seconds."""
+"""Studies, on a model so small that they take seconds."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from stepgrpo_lab import reproduce, run
 from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.records import Outcome
+from stepgrpo_lab.studies import STUDIES, Row, Study
 from stepgrpo_lab.training.callbacks import read_metrics
 
 
@@ -30,32 +33,74 @@ def test_pooling_puts_the_seeds_side_by_side() -> None:
         reproduce.pooled([evaluation([1], [True]), evaluation([1], [True], "q")])
 
 
-def test_the_control_is_plain_grpo_with_a_budget() -> None:
-    recipe = load_recipe("overthinker")
-    control = reproduce.control_recipe(recipe, 123)
-    assert (control.rollout.dynamic, control.reward.function) == (False, "correctness")
-    assert control.optimisation.token_budget == 123
-    assert control.optimisation.learning_rate == recipe.optimisation.learning_rate
-    assert control.data == recipe.data
+SMALL = Study(
+    "Does it run?",
+    (
+        Row("ours", 0),
+        Row("ours", 1),
+        Row("plain", 0, ("rollout.dynamic=false", "reward.function=correctness"), budget_of="ours, seed 0"),
+    ),
+    problems=6,
+    first_cut=True,
+)
 
 
-def test_the_headline_is_resumable_and_the_control_keeps_its_budget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reproduce, "TEST_PROBLEMS", 6)
+def overrides(tmp_path: Path) -> list[str]:
     model = save_tiny(tmp_path / "model")
-    overrides = [o for o in tiny_overrides(model, **{"optimisation.max_steps": 2}) if "counts.test" not in o]
-    first = reproduce.reproduce_headline(tmp_path / "out", seeds=(0, 1), overrides=overrides)
-    assert list(first.rows) == ["Step-GRPO, all seeds", "Step-GRPO, seed 0", "Step-GRPO, seed 1", "GRPO, seed 0"]
-    assert first.rows["Step-GRPO, all seeds"].problems == 6
-    budget, spent = (first.decoded_tokens[name] for name in ("Step-GRPO, seed 0", "GRPO, seed 0"))
-    rows = read_metrics(tmp_path / "out" / "grpo-seed-0" / "metrics.jsonl")
+    return [o for o in tiny_overrides(model, **{"optimisation.max_steps": 2}) if "counts.test" not in o]
+
+
+def test_a_study_is_resumable_and_the_control_keeps_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = overrides(tmp_path)
+    alone = reproduce.reproduce("small", tmp_path / "out", study=SMALL, only="ours, seed 1", overrides=changes)
+    assert list(alone.rows) == ["ours, seed 1"] and not (tmp_path / "out" / "small.json").exists()
+    first = reproduce.reproduce("small", tmp_path / "out", study=SMALL, overrides=changes)
+    assert list(first.rows) == ["ours, seed 0", "ours, seed 1", "plain, seed 0"]
+    assert first.rows["ours, seed 1"] == alone.rows["ours, seed 1"]
+    assert list(first.pooled) == ["ours"]
+    assert first.pooled["ours"].problems == 6
+    budget, spent = (first.rows[name].decoded_tokens for name in ("ours, seed 0", "plain, seed 0"))
+    rows = read_metrics(tmp_path / "out" / "test" / "plain-seed-0" / "metrics.jsonl")
     decoded = [row["cost/decoded_tokens"] for row in rows if "cost/decoded_tokens" in row]
     assert sum(decoded[:-1]) < budget <= sum(decoded) == spent
-    assert json.loads((tmp_path / "out" / "headline.json").read_text())["decoded_tokens"] == first.decoded_tokens
+    ours = first.rows["ours, seed 0"]
+    assert {"validation/tokens", "validation/rollout_tokens", "validation/first_cut_accuracy"} <= set(ours.curves)
+    assert set(ours.first_cut) == set(ours.comparison.families)
+    stored = json.loads((tmp_path / "out" / "small.json").read_text())
+    assert stored["rows"]["plain, seed 0"]["decoded_tokens"] == spent
+    assert (tmp_path / "out" / "small.md").read_text().count("\n") == 6
 
     def untouched(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished run was trained again")
 
     monkeypatch.setattr(run._Run, "_train", untouched)
-    assert reproduce.reproduce_headline(tmp_path / "out", seeds=(0, 1), overrides=overrides) == first
+    assert reproduce.reproduce("small", tmp_path / "out", study=SMALL, overrides=changes) == first
+
+
+def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no study 'small': choose one of headline"):
+        reproduce.reproduce("small", tmp_path)
+    with pytest.raises(ValueError, match="no row 'GRPO': choose one of Step-GRPO, seed 0"):
+        reproduce.reproduce("headline", tmp_path, only="GRPO")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_row_of_every_study_is_a_recipe_of_its_own(name: str) -> None:
+    study = STUDIES[name]
+    recipes = [dataclasses.replace(load_recipe("overthinker", row.overrides), seed=row.seed) for row in study.rows]
+    assert all(first != second for first, second in itertools.combinations(recipes, 2))
+    names = [row.name for row in study.rows]
+    assert len(set(names)) == len(names)
+    assert all(row.budget_of in (None, *names[:place]) for place, row in enumerate(study.rows))
+
+
+def test_only_validation_problems_choose() -> None:
+    assert STUDIES["sweep"].split == "validation"
+
+
+def test_a_method_s_runs_are_the_same_in_every_study() -> None:
+    """Studies share their run folders."""
+    seen: dict[tuple[str, str], Row] = {}
+    for study in STUDIES.values():
+        for row in study.rows:
+            assert seen.setdefault((study.split, row.name), row) == row

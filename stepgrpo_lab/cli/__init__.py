@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import stepgrpo_lab
+from stepgrpo_lab.studies import STUDIES
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""
@@ -198,12 +199,14 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         commands,
         "reproduce",
         "reproduce",
-        "run a result again: three seeds of Step-GRPO and a GRPO control (resumable)",
+        "run a published study again (resumable)",
         "stepgrpo reproduce headline",
     )
-    command.add_argument("result", choices=("headline",), help="which result")
+    questions = "; ".join(f"{name}: {study.question}" for name, study in STUDIES.items())
+    command.add_argument("study", choices=tuple(STUDIES), help=questions)
+    command.add_argument("--row", metavar="NAME", help='this run alone, such as "Step-GRPO, seed 1"')
     command.add_argument(
-        "--output", type=Path, default=Path("runs/headline"), help="folder of the runs (default: %(default)s)"
+        "--output", type=Path, default=Path("runs/reproduce"), help="folder of the runs (default: %(default)s)"
     )
 
 

@@ -222,15 +222,23 @@ def report(options: Namespace) -> int:
 def reproduce(options: Namespace) -> int:
     """``stepgrpo reproduce``."""
     _quiet()
-    from stepgrpo_lab.reproduce import reproduce_headline
+    from stepgrpo_lab.reproduce import reproduce as carry_out
+    from stepgrpo_lab.study_results import study_markdown
 
     status = StatusLine()
     try:
-        headline = reproduce_headline(options.output, progress=status, progress_every=1 if status.live else 10)
+        result = carry_out(
+            options.study,
+            options.output,
+            only=options.row,
+            progress=status,
+            progress_every=1 if status.live else 10,
+        )
     finally:
         status.end()
-    print(headline.markdown())
-    print(f"written: {printable(str(options.output / 'headline.json'))}")
+    print(study_markdown(result))
+    if options.row is None:
+        print(f"written: {printable(str(options.output / f'{options.study}.json'))}")
     return 0
 
 

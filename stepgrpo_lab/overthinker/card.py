@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.evaluation import evaluate
-from stepgrpo_lab.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation_records import Evaluation, compare
+from stepgrpo_lab.overthinker.gates import gates
 from stepgrpo_lab.overthinker.pretraining import BuildSettings, Progress
+from stepgrpo_lab.overthinker.reliability import draw_reliability
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
-from stepgrpo_lab.presets import rollout_settings
+from stepgrpo_lab.presets import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.steps import MarkerSegmenter
 from stepgrpo_lab.token_text import TokenText
 
 COMPLETION_LIMIT = 256
+RELIABILITY, RELIABILITY_TITLE = "reliability.svg", "Trial answers at the first marker"
 LABELS = ("needed", "verifying", "redundant", "malformed")
 
 
@@ -31,7 +34,8 @@ def measure_overthinker(
     Returns:
         JSON-able dictionary: ``plain`` decoding, ``deer_official`` and ``deer_paper`` (truncated rollout at
         evaluation), ``first_cut`` (thoughts closed by force at the first marker) as evaluation summaries;
-        ``structure`` (steps by true label, tokens an oracle saves); ``calibration`` of the first probe.
+        ``structure`` (steps by true label, tokens an oracle saves); ``calibration`` of the first probe;
+        ``first_cut_change`` per family and ``deer_change`` per preset, paired, in points of accuracy; ``examples``.
 
     Example:
         >>> figures = measure_overthinker(*load_overthinker(), count=200)  # doctest: +SKIP
@@ -42,17 +46,22 @@ def measure_overthinker(
         report = (lambda done, total: progress(name, done, total, 0.0)) if progress else None
         return evaluate(model, tokenizer, problems, limit=COMPLETION_LIMIT, seed=seed, progress=report, **options)
 
-    # A margin of the whole limit makes every probe an exit: the thoughts end at the first marker.
-    first_cut = rollout_settings("official", markers="paper", near_budget_margin=1.0)
+    first_cut = cut_at_first_marker(rollout_settings("official", markers="paper"))
     plain = run("measure plain decoding", keep_texts=count)
     cut = run("measure the first cut", settings=first_cut)
     summaries = {"plain": plain, "first_cut": cut}
+    deer_change = {}
     for preset in ("official", "paper"):
         deer = rollout_settings(preset, markers="paper", near_budget_margin=0)
         summaries[f"deer_{preset}"] = run(f"measure DEER, {preset}", settings=deer)
+        deer_change[preset] = compare(plain, summaries[f"deer_{preset}"]).accuracy_points
     figures: dict[str, Any] = {name: evaluation.summary() for name, evaluation in summaries.items()}
     figures["structure"] = structure(problems, plain.texts, TokenText.from_tokenizer(tokenizer))
     figures["calibration"] = cut.calibration()
+    families = compare(plain, cut).families
+    figures["first_cut_change"] = {name: comparison.accuracy_points for name, comparison in families.items()}
+    figures["deer_change"] = deer_change
+    figures["examples"] = labelled_examples(problems, plain.texts)
     figures["problems"] = count
     return json.loads(json.dumps(figures, default=dataclasses.asdict))
 
@@ -91,11 +100,34 @@ def structure(problems: Sequence[Problem], texts: dict[str, str], token_text: To
     }
 
 
+def labelled_examples(problems: Sequence[Problem], texts: dict[str, str]) -> list[dict[str, Any]]:
+    """The first completion of each family, step by step with its true labels."""
+    first = {problem.family: problem for problem in reversed(problems)}
+    return [
+        {
+            "family": family,
+            "prompt": problem.prompt,
+            "answer": problem.answer,
+            "steps": [
+                [label, step.text.strip()]
+                for label, step in zip(
+                    label_steps(problem, texts[problem.id]),
+                    MarkerSegmenter("paper").split(texts[problem.id]),
+                    strict=True,
+                )
+            ],
+        }
+        for family, problem in sorted(first.items())
+    ]
+
+
 def write_card(folder: Path, settings: BuildSettings, figures: dict[str, Any]) -> None:
-    """Write ``card.json`` (settings and every figure) and the readable card ``README.md``."""
+    """Write ``card.json`` (settings and every figure), the readable card ``README.md`` and its picture."""
     record = {"settings": settings.to_json(), "figures": figures}
     (folder / "card.json").write_text(json.dumps(record, indent=1) + "\n")
     (folder / "README.md").write_text(render_card(figures), encoding="utf-8")
+    if figures["calibration"]:
+        (folder / RELIABILITY).write_text(draw_reliability(figures["calibration"], RELIABILITY_TITLE), encoding="utf-8")
 
 
 def _share(interval: dict[str, float]) -> str:
@@ -132,8 +164,22 @@ def render_card(figures: dict[str, Any]) -> str:
         problems=figures["problems"],
         table="\n".join(table),
         labels="\n".join(labels),
+        gates=_gates_table(figures),
+        examples="\n".join(map(_example, figures["examples"])),
         calibration=_calibration_text(figures["calibration"]),
     )
+
+
+def _gates_table(figures: dict[str, Any]) -> str:
+    rows = [
+        f"| {gate.asks} | {gate.measured} | {'passed' if gate.passed else '**failed**'} |" for gate in gates(figures)
+    ]
+    return "\n".join(["| gate | measured | |", "| --- | --- | --- |", *rows])
+
+
+def _example(example: dict[str, Any]) -> str:
+    rows = [f"| {label} | `{step}` |" for label, step in example["steps"]]
+    return "\n".join([f"{example['prompt']} ({example['answer']})", "", "| label | step |", "| --- | --- |", *rows, ""])
 
 
 def _calibration_text(calibration: dict[str, Any] | None) -> str:
@@ -145,7 +191,8 @@ def _calibration_text(calibration: dict[str, Any] | None) -> str:
             rows.append(f"| {part['confidence']:.3f} | {part['count']} | {100 * part['accuracy']:.1f} % |")
     table = "\n".join(rows)
     ece = calibration["ece"]
-    return f"Expected calibration error (10 bins) of the joint probability of the boxed answer: {ece:.3f}.\n\n{table}"
+    told = f"Expected calibration error (10 bins) of the joint probability of the boxed answer: {ece:.3f}."
+    return f"![Share right against stated probability]({RELIABILITY})\n\n{told}\n\n{table}"
 
 
 CARD = """---
@@ -158,10 +205,19 @@ from scratch on generated problems to solve them step by step *and to overthink 
 early exit on a CPU; it knows nothing but two families of problems:
 
 - **chain**: apply four to six operations to a digit, modulo 10, two operations a step;
-- **pair**: find the two of three or four numbers that sum to a target, one pair a step.
+- **search**: find the one of four or five chains of two operations that gives a digit, one candidate a step.
 
 Built by `stepgrpo overthinker build`; `card.json` holds the settings and every figure below. Load it with
 `stepgrpo_lab.load_overthinker()` or plain `AutoModelForCausalLM.from_pretrained`.
+
+All operations are modulo 10 and from left to right. "Wait" goes on or over the same work again, "Alternatively" turns
+to another candidate.
+
+## Is it a fair laboratory?
+
+{gates}
+
+Whether the needed steps are still needed after training is measured by `stepgrpo reproduce fairness`.
 
 ## Measured
 
@@ -175,7 +231,10 @@ The truncated rollout here is used at evaluation (this is DEER): confidence abov
 
 {labels}
 
-A needed step comes no later than the first right derivation; the oracle stops after the last one.
+A needed step comes no later than the first right derivation; the oracle stops after the last one. The first completion
+of each family in this measurement:
+
+{examples}
 
 ## Calibration of the first trial answer
 

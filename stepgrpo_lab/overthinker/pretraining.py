@@ -51,7 +51,7 @@ class BuildSettings:
         default_factory=lambda: FitSettings(updates=300, learning_rate=5e-4, warmup=30, save_every=100)
     )
     calibration_rounds: int = 2
-    calibration_problems: int = 4000
+    calibration_problems: int = 3000
     cuts_per_rollout: int = 3
     style: TraceStyle = field(default_factory=TraceStyle)
 

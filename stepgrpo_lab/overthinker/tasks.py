@@ -2,8 +2,9 @@
 
 * ``chain``: start at a digit and apply operations modulo 10, one after the other. The work is done two operations at a
   time, so a chain of six needs three steps whatever happens, and a slip on the way spoils the result.
-* ``pair``: find the two of several numbers that sum to a target, pair by pair. How many steps that needs depends on
-  where the pair stands.
+* ``search``: find the one of several short chains that gives a digit, candidate by candidate. How many steps that needs
+  depends on where it stands. One pass of a small network cannot work all candidates out at once, so no step can be
+  guessed away; a search whose candidates are single sums can be done at a glance, and nothing in it is needed.
 
 A problem belongs to a split by the hash of its own content, so splits cannot overlap and need no files.
 """
@@ -11,9 +12,8 @@ A problem belongs to a split by the hash of its own content, so splits cannot ov
 from __future__ import annotations
 
 import hashlib
-import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from stepgrpo_lab.records import Problem
@@ -24,7 +24,13 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 OPERATIONS_PER_STEP = 2
 """How many chain operations one semantic step works out."""
 
-LEVELS = {"chain": (1, 2, 3), "pair": (1, 2)}
+OPERATIONS_PER_CANDIDATE = 2
+"""Length of the chains that a search chooses from; each is worked out in one semantic step."""
+
+CANDIDATES = "ABCDEFGHIJ"
+"""Names of a search's candidates, which are its answers."""
+
+LEVELS = {"chain": (1, 2, 3), "search": (1, 2)}
 """Difficulty levels of each family that problems are drawn from; a higher level is harder than all training."""
 
 # Every operation is a bijection on the digits: each one matters, none can be skipped or guessed.
@@ -48,50 +54,76 @@ def apply_operation(value: int, symbol: str, operand: int) -> int:
     raise ValueError(f"unknown operation {symbol!r}: use '+', '-' or '*'")
 
 
-def make_chain(rng: random.Random, level: int) -> Problem:
-    """Draw a chain problem; ``level`` 1, 2, 3 has 4, 5, 6 operations (each further level one more)."""
+def work_out(start: int, operations: Iterable[tuple[str, int]]) -> int:
+    """The digit that a chain ends at.
+
+    Example:
+        >>> work_out(7, [("+", 5), ("*", 3)])
+        6
+    """
+    for symbol, operand in operations:
+        start = apply_operation(start, symbol, operand)
+    return start
+
+
+def _draw_chain(rng: random.Random, length: int) -> tuple[int, list[tuple[str, int]]]:
     start = rng.randrange(10)
     operations = []
-    for _ in range(level + 3):
+    for _ in range(length):
         symbol = rng.choice("+-*")
         operations.append((symbol, rng.choice(_FACTORS if symbol == "*" else _ADDENDS)))
-    value = start
-    for symbol, operand in operations:
-        value = apply_operation(value, symbol, operand)
-    chain = " ".join(f"{symbol}{operand}" for symbol, operand in operations)
-    meta = {"start": start, "operations": [[symbol, operand] for symbol, operand in operations]}
+    return start, operations
+
+
+def _write_operations(operations: Iterable[tuple[str, int]], separator: str) -> str:
+    return separator.join(f"{symbol}{operand}" for symbol, operand in operations)
+
+
+def make_chain(rng: random.Random, level: int) -> Problem:
+    """Draw a chain problem; ``level`` 1, 2, 3 has 4, 5, 6 operations (each further level one more)."""
+    start, operations = _draw_chain(rng, level + 3)
     return Problem(
-        id=f"chain-{start}{chain.replace(' ', '')}",
-        prompt=f"Start at {start}: {chain}. Which digit, mod 10?",
-        answer=str(value),
+        id=f"chain-{start}{_write_operations(operations, '')}",
+        prompt=f"Start at {start}: {_write_operations(operations, ' ')}. Which digit, mod 10?",
+        answer=str(work_out(start, operations)),
         family="chain",
         level=level,
-        meta=meta,
+        meta={"start": start, "operations": [list(operation) for operation in operations]},
     )
 
 
-def make_pair(rng: random.Random, level: int) -> Problem:
-    """Draw a pair problem; ``level`` 1, 2 searches 3, 4 numbers. Exactly one pair sums to the target."""
+def make_search(rng: random.Random, level: int) -> Problem:
+    """Draw a search problem; ``level`` 1, 2 has 4, 5 candidates. Exactly one gives the digit that is asked for.
+
+    Raises:
+        ValueError: More candidates than names.
+    """
+    count = level + 3
+    if count > len(CANDIDATES):
+        raise ValueError(f"level {level} of search has {count} candidates: the highest level is {len(CANDIDATES) - 3}")
     while True:
-        numbers = rng.sample(range(10, 50), level + 2)
-        sums = [first + second for first, second in itertools.combinations(numbers, 2)]
-        target = rng.choice(sums)
-        if sums.count(target) == 1:
+        chains = [_draw_chain(rng, OPERATIONS_PER_CANDIDATE) for _ in range(count)]
+        results = [work_out(start, operations) for start, operations in chains]
+        target = rng.choice(results)
+        if results.count(target) == 1:
             break
-    winner = sums.index(target)
-    pair = list(itertools.combinations(numbers, 2))[winner]
-    listed = " ".join(map(str, numbers))
+    names = CANDIDATES[:count]
+    listed = [f"{start}{_write_operations(operations, '')}" for start, operations in chains]
+    shown = ", ".join(f"{name} {text}" for name, text in zip(names, listed, strict=True))
     return Problem(
-        id=f"pair-{listed.replace(' ', '-')}-{target}",
-        prompt=f"Which two of {listed} sum to {target}? Give the larger.",
-        answer=str(max(pair)),
-        family="pair",
+        id=f"search-{target}-{'-'.join(text.replace('-', 'm') for text in listed)}",
+        prompt=f"Which gives {target}, mod 10: {shown}?",
+        answer=names[results.index(target)],
+        family="search",
         level=level,
-        meta={"numbers": numbers, "target": target},
+        meta={
+            "target": target,
+            "candidates": [[start, [list(operation) for operation in operations]] for start, operations in chains],
+        },
     )
 
 
-FAMILIES: dict[str, Callable[[random.Random, int], Problem]] = {"chain": make_chain, "pair": make_pair}
+FAMILIES: dict[str, Callable[[random.Random, int], Problem]] = {"chain": make_chain, "search": make_search}
 
 
 def split_of(problem: Problem) -> Split:
@@ -132,8 +164,8 @@ def overthinker_problems(
         family, level: Restrict to one family or one level (levels above the trained ones give harder problems).
 
     Example:
-        >>> [p.prompt for p in overthinker_problems("test", 1, family="pair")]
-        ['Which two of 22 25 21 29 sum to 51? Give the larger.']
+        >>> [p.prompt for p in overthinker_problems("test", 1, family="search")]
+        ['Which gives 4, mod 10: A 6*7*7, B 0+4+7, C 4+4*7, D 0-3-8, E 8+5+3?']
     """
     found: dict[str, Problem] = {}
     for problem in draw_problems(split, seed, family=family, level=level):

@@ -7,11 +7,12 @@ itself, it would teach the model to be certain of whatever it had written (confi
 
 from __future__ import annotations
 
-import itertools
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from stepgrpo_lab.overthinker.tasks import OPERATIONS_PER_STEP, apply_operation
+from stepgrpo_lab.overthinker.tasks import CANDIDATES, OPERATIONS_PER_STEP, apply_operation
 from stepgrpo_lab.records import Problem
 
 RECHECK = " Wait "
@@ -32,11 +33,11 @@ class TraceStyle:
         slip_rate: Probability that one written operation has a wrong result.
         rechecks: Weights of 0, 1, 2, ... re-checks after the answer was reached.
         max_operations: No further re-check once a chain trace holds this many operations.
-        max_tries: No further re-check once a pair trace holds this many tries.
+        max_tries: No further re-check once a search trace holds this many tries.
     """
 
     slip_rate: float = 0.03
-    rechecks: tuple[int, ...] = (5, 10, 25, 35, 25)
+    rechecks: tuple[int, ...] = (3, 7, 20, 40, 30)
     max_operations: int = 22
     max_tries: int = 14
 
@@ -45,62 +46,65 @@ def _draw_rechecks(rng: random.Random, style: TraceStyle) -> int:
     return rng.choices(range(len(style.rechecks)), style.rechecks)[0]
 
 
-def _chain_pass(problem: Problem, rng: random.Random, style: TraceStyle) -> tuple[list[str], int]:
-    """One walk through the chain, two operations a step; returns the steps' texts and the result."""
-    value = problem.meta["start"]
-    equations = []
-    for symbol, operand in problem.meta["operations"]:
+def _equations(
+    start: int, operations: Iterable[Sequence[Any]], rng: random.Random, style: TraceStyle
+) -> tuple[list[str], int]:
+    """One walk through a chain, with slips; returns its equations and the result."""
+    value, equations = start, []
+    for symbol, operand in operations:
         result = apply_operation(value, symbol, operand)
         if rng.random() < style.slip_rate:
             result = (result + rng.randrange(1, 10)) % 10
         equations.append(f"{value}{symbol}{operand}={result}")
         value = result
-    steps = [" ".join(equations[i : i + OPERATIONS_PER_STEP]) for i in range(0, len(equations), OPERATIONS_PER_STEP)]
-    return steps, value
+    return equations, value
 
 
 def chain_thoughts(problem: Problem, rng: random.Random, style: TraceStyle) -> str:
     """Thoughts for a chain: a first pass, then whole passes again; a disagreement asks for one more."""
-    steps, first = _chain_pass(problem, rng, style)
-    length = len(problem.meta["operations"])
+    start, operations = problem.meta["start"], problem.meta["operations"]
+
+    def walk() -> tuple[list[str], int]:
+        equations, value = _equations(start, operations, rng, style)
+        places = range(0, len(equations), OPERATIONS_PER_STEP)
+        return [" ".join(equations[place : place + OPERATIONS_PER_STEP]) for place in places], value
+
+    steps, first = walk()
     results = [first]
     rechecks = _draw_rechecks(rng, style)
-    while (rechecks > 0 or len(set(results[-2:])) > 1) and (len(results) + 1) * length <= style.max_operations:
-        again, result = _chain_pass(problem, rng, style)
+    while (rechecks > 0 or len(set(results[-2:])) > 1) and (len(results) + 1) * len(operations) <= style.max_operations:
+        again, result = walk()
         steps += again
         results.append(result)
         rechecks -= 1
     return RECHECK.join(steps)
 
 
-def pair_thoughts(problem: Problem, rng: random.Random, style: TraceStyle) -> str:
-    """Thoughts for a pair: candidates in order until one fits, then the same again and the remaining ones."""
-    numbers, target = problem.meta["numbers"], problem.meta["target"]
-    candidates = list(itertools.combinations(numbers, 2))
+def search_thoughts(problem: Problem, rng: random.Random, style: TraceStyle) -> str:
+    """Thoughts for a search: candidates in order until one fits, then the same again and the remaining ones."""
+    candidates, target = problem.meta["candidates"], problem.meta["target"]
 
-    def attempt(pair: tuple[int, int]) -> tuple[str, bool]:
-        total = sum(pair)
-        if rng.random() < style.slip_rate:
-            total += rng.choice((-10, -2, -1, 1, 2, 10))
-        found = total == target
-        return f"{pair[0]}+{pair[1]}={total} {'yes' if found else 'no'}", found
+    def attempt(index: int) -> tuple[str, bool]:
+        equations, value = _equations(*candidates[index], rng, style)
+        found = value == target
+        return f"{CANDIDATES[index]} {' '.join(equations)} {'yes' if found else 'no'}", found
 
-    text, tries, position, found = "", 0, 0, False
+    text, tries, place, found = "", 0, 0, False
     while not found and tries < style.max_tries:
-        step, found = attempt(candidates[position % len(candidates)])
+        step, found = attempt(place % len(candidates))
         text += step if not text else SWITCH + step
         tries += 1
-        position += 1
-    winner = candidates[(position - 1) % len(candidates)]
-    # Overthinking: every re-check does the sum once more, then looks at one candidate that was not needed.
+        place += 1
+    winner = (place - 1) % len(candidates)
+    # Overthinking: every re-check works the winner out once more, or looks at one candidate that was not needed.
     for _ in range(2 * _draw_rechecks(rng, style)):
         if tries >= style.max_tries:
             break
         if rng.random() < 0.5:
             text += RECHECK + attempt(winner)[0]
         else:
-            text += SWITCH + attempt(candidates[position % len(candidates)])[0]
-            position += 1
+            text += SWITCH + attempt(place % len(candidates))[0]
+            place += 1
         tries += 1
     return text
 
@@ -114,7 +118,7 @@ def write_thoughts(problem: Problem, rng: random.Random, style: TraceStyle | Non
         >>> write_thoughts(Problem("p", "", "2", "chain", meta=meta), random.Random(0), once)
         '7+5=2 2*3=6 Wait 6-4=2'
     """
-    writer = {"chain": chain_thoughts, "pair": pair_thoughts}[problem.family]
+    writer = {"chain": chain_thoughts, "search": search_thoughts}[problem.family]
     return writer(problem, rng, style or TraceStyle())
 
 

@@ -2,10 +2,10 @@
 
 For real models an LLM judge has to guess these labels; here the problems are generated, so the labels are exact.
 
-A step is *malformed* when it is not a legal move on this problem: an operation that is not next in the chain, a number
-that was not given. A wrong result is no malformation: it is a legal move that slipped. Up to and including the step
-that first completes a right derivation, every legal step is *needed*. The first complete pass (or sum) that confirms it
-afterwards is *verifying*; all other steps after that are *redundant*.
+A step is *malformed* when it is not a legal move on this problem: an operation that is not next in the chain, a
+candidate that does not exist. A wrong result is no malformation: it is a legal move that slipped. Up to and including
+the step that first completes a right derivation, every legal step is *needed*. The first complete pass (or try) that
+confirms it afterwards is *verifying*; all other steps after that are *redundant*.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from stepgrpo_lab.overthinker.tasks import OPERATIONS_PER_STEP, apply_operation
+from stepgrpo_lab.overthinker.tasks import CANDIDATES, OPERATIONS_PER_STEP
 from stepgrpo_lab.records import Problem, StepLabel
 from stepgrpo_lab.steps import MarkerSegmenter
 
 _EQUATION = re.compile(r"(\d)([-+*])(\d)=(\d)")
-_TRY = re.compile(r"(\d+)\+(\d+)=(\d+) (yes|no)")
+_TRY = re.compile(r"([A-Z]) (.+) (yes|no)")
 _OPENING = re.compile(r"^\s*(?:<think>)?\s*(?:Wait|Alternatively)?\s*")
 
 
@@ -32,52 +33,56 @@ class _Move:
     right: bool = False
 
 
+def _walk(body: str, value: int, operations: Sequence[Sequence[Any]]) -> tuple[int, int] | None:
+    """Follow a step's equations from ``value``; the value reached and how many operations, None if illegal.
+
+    A wrong result is legal: the walk goes on from what was written.
+    """
+    equations = _EQUATION.findall(body)
+    if not 0 < len(equations) <= len(operations) or body != " ".join("{}{}{}={}".format(*e) for e in equations):
+        return None
+    for (left, symbol, operand, result), expected in zip(equations, operations, strict=False):
+        if [symbol, int(operand)] != list(expected) or int(left) != value:
+            return None
+        value = int(result)
+    return value, len(equations)
+
+
 def _chain_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
     start, operations = problem.meta["start"], problem.meta["operations"]
-    moves, position, value, sound = [], 0, start, True
+    moves, position, value = [], 0, start
     for body in bodies:
-        equations = _EQUATION.findall(body)
-        legal = 0 < len(equations) <= OPERATIONS_PER_STEP and body == " ".join(
-            "{}{}{}={}".format(*e) for e in equations
-        )
-        place, current, still_sound = position, value, sound
-        for left, symbol, operand, result in equations if legal else ():
-            expected = operations[place] if place < len(operations) else None
-            if [symbol, int(operand)] != list(expected or ()) or int(left) != current:
-                legal = False
-                break
-            still_sound = still_sound and apply_operation(current, symbol, int(operand)) == int(result)
-            current, place = int(result), place + 1
-        if not legal:
+        walked = _walk(body, value, operations[position : position + OPERATIONS_PER_STEP])
+        if walked is None:
             moves.append(_Move(False))
-            position, value, sound = 0, start, True  # a broken pass can only be taken up from its start
+            position, value = 0, start  # a broken pass can only be taken up from its start
             continue
-        position, value, sound = place, current, still_sound
+        value, position = walked[0], position + walked[1]
         completes = position == len(operations)
         moves.append(_Move(True, completes, completes and str(value) == problem.answer))
         if completes:
-            position, value, sound = 0, start, True
+            position, value = 0, start
     return moves
 
 
-def _pair_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
-    numbers, target = problem.meta["numbers"], problem.meta["target"]
+def _search_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
+    candidates, target = problem.meta["candidates"], problem.meta["target"]
     moves = []
     for body in bodies:
         match = _TRY.fullmatch(body)
-        first, second, total = (int(match[i]) for i in (1, 2, 3)) if match else (0, 0, 0)
-        legal = (
-            match is not None
-            and first != second
-            and {first, second} <= set(numbers)
-            and (match[4] == "yes") == (total == target)
-        )
-        found = legal and total == target
-        moves.append(_Move(legal, found, found and first + second == target))
+        index = CANDIDATES.find(match[1]) if match else -1
+        if match is None or not 0 <= index < len(candidates):
+            moves.append(_Move(False))
+            continue
+        start, operations = candidates[index]
+        walked = _walk(match[2], start, operations)
+        found = match[3] == "yes"
+        legal = walked is not None and walked[1] == len(operations) and found == (walked[0] == target)
+        moves.append(_Move(legal, legal and found, legal and found and match[1] == problem.answer))
     return moves
 
 
-_MOVES = {"chain": _chain_moves, "pair": _pair_moves}
+_MOVES = {"chain": _chain_moves, "search": _search_moves}
 
 
 def label_steps(problem: Problem, text: str) -> list[StepLabel]:
@@ -94,9 +99,10 @@ def label_steps(problem: Problem, text: str) -> list[StepLabel]:
         ValueError: The problem is of a family without a verifier.
 
     Example:
-        >>> problem = Problem("p", "", "48", "pair", meta={"numbers": [23, 48, 31], "target": 71})
-        >>> label_steps(problem, "<think>\\n23+48=71 yes Wait 23+48=71 yes Wait 23+48=71 yes\\n</think>")
-        ['needed', 'verifying', 'redundant']
+        >>> meta = {"target": 9, "candidates": [[1, [["+", 1]]], [3, [["*", 3]]]]}
+        >>> problem = Problem("p", "", "B", "search", meta=meta)
+        >>> label_steps(problem, "<think>\\nA 1+1=2 no Alternatively B 3*3=9 yes Wait B 3*3=9 yes\\n</think>")
+        ['needed', 'needed', 'verifying']
     """
     if problem.family not in _MOVES:
         raise ValueError(f"no verifier for family {problem.family!r}: steps can be labelled for {', '.join(_MOVES)}")
@@ -120,7 +126,7 @@ def label_steps(problem: Problem, text: str) -> list[StepLabel]:
 
 def _confirms(problem: Problem, moves: Sequence[_Move], index: int) -> bool:
     """Whether the legal step at ``index``, after the answer was found, belongs to a pass that reaches it again."""
-    if problem.family == "pair":
+    if problem.family == "search":
         return moves[index].right
     for move in moves[index:]:
         if not move.legal:

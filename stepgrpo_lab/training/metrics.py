@@ -92,7 +92,8 @@ def rollout_metrics(
     Returns:
         Metric name -> value. A metric that is undefined here (steps of correct answers without a correct one) is left
         out. Lengths are in tokens, ``exits/*`` are shares that sum to 1, ``cost/net_ratio`` is tokens decoded per
-        token kept.
+        token kept, ``groups/mixed`` the share of groups that hold both forced and natural closes (only these can tell
+        whether an exit pays), ``advantage/*`` the mean advantage of the completions with such a close.
     """
     outcomes = [row.outcome for row in rows]
     groups = grouped(list(rewards), group_size)
@@ -115,10 +116,23 @@ def rollout_metrics(
         "forced_close/signal": mean(
             abs(advantage) > NO_SIGNAL for row, advantage in zip(rows, advantages, strict=True) if row.forced_close
         ),
+        "groups/mixed": mean(_is_mixed(group) for group in grouped(rows, group_size)),
+        "advantage/forced": mean(
+            advantage for row, advantage in zip(rows, advantages, strict=True) if row.forced_close
+        ),
+        "advantage/natural": mean(
+            advantage for row, advantage in zip(rows, advantages, strict=True) if row.outcome.close == "natural"
+        ),
         "cost/decoded_tokens": float(decoded),
         "cost/net_ratio": decoded / kept,
     }
     return {name: float(value) for name, value in measured.items() if value is not None}
+
+
+def _is_mixed(group: Sequence[RolloutRow]) -> bool:
+    """Whether a group compares forced closes with natural ones."""
+    closes = [row.forced_close for row in group if row.outcome.close is not None]
+    return any(closes) and not all(closes)
 
 
 def _probe_metrics(probes: Sequence[ProbeResult]) -> dict[str, float | None]:
