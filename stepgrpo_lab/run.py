@@ -144,11 +144,13 @@ class _Run:
         else:
             trainer = reinforcer(self.recipe, self.folder, model, tokenizer, problems, grader)
 
+        truncated = self.recipe.method == "grpo" and self.recipe.rollout.dynamic
+        rollout = recipe_rollout_settings(self.recipe) if truncated else None
+
         def validate(trainer: Any) -> dict[str, float]:
             policy = trainer.accelerator.unwrap_model(trainer.model)
             return validation_figures(
-                lambda settings: self._evaluate(policy, tokenizer, held_out, grader, settings=settings),
-                recipe_rollout_settings(self.recipe) if self.recipe.rollout.dynamic else None,
+                lambda settings: self._evaluate(policy, tokenizer, held_out, grader, settings=settings), rollout
             )
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others

@@ -23,6 +23,7 @@ class Plan:
         token_budget: Tokens that the training rollouts of a run may decode, probes included.
         learning_rates: The grid from which each method's rate is chosen, on validation problems with the first seed.
         validation: Problems that a rate is chosen on.
+        curves: Of these, problems that are measured again and again while a run trains.
         test, harder: Problems that are measured in the end: of the trained levels, and of the level above them.
         samples: Completions of each.
         proof_steps: Optimiser steps of a row that only proves that it trains.
@@ -32,6 +33,7 @@ class Plan:
     token_budget: int = 400_000
     learning_rates: tuple[float, ...] = (1e-4, 2e-4, 4e-4)
     validation: int = 300
+    curves: int = 100
     test: int = 400
     harder: int = 200
     samples: int = 4

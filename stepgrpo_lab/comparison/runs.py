@@ -156,6 +156,7 @@ class Runs:
         keys = [
             "data.test=overthinker:validation",
             f"data.counts.test={plan.validation}",
+            f"data.counts.validation={plan.curves}",
             "evaluation.samples=1",
             "optimisation.save_every=20",
             *spent,

@@ -64,11 +64,11 @@ def complete_serially(
         probed=[False] * len(prompt_ids),
         segmenter=segmenter,
     )
+    each = group_size - 1
     exits: list[_Exit] = []
     for chain, key in zip(chains, keys[::group_size], strict=True):
-        closed = _Chain(chain, settings, segmenter, engine.token_text)
-        places = closed.exit_places(group_size - 1, limit, random.Random(f"exits:{key}"))
-        exits += [closed.exit_at(place) for place in places]
+        whole = _Chain(chain, settings, segmenter, engine.token_text)
+        exits += map(whole.exit_at, whole.exit_places(each, limit, random.Random(f"exits:{key}")))
     answers, answer_cost = engine.generate(
         [exit.prompt for exit in exits],
         limit=[limit - exit.length for exit in exits],
@@ -76,10 +76,9 @@ def complete_serially(
         sampling=sampling,
     )
     cut = [exit.answered(answer, segmenter, engine.token_text) for exit, answer in zip(exits, answers, strict=True)]
-    each = group_size - 1
-    members = [
-        member for group, chain in enumerate(chains) for member in (*cut[group * each : (group + 1) * each], chain)
-    ]
+    members: list[Trajectory] = []
+    for group, chain in enumerate(chains):
+        members += [*cut[group * each : (group + 1) * each], chain]
     total = sum((member.cost for member in members), Cost())
     total.forward_passes = cost.forward_passes + answer_cost.forward_passes
     return members, total

@@ -29,8 +29,8 @@ def recipe_problems(source: str, count: int | None) -> list[Problem]:
         ValueError: No such split or file, or a generated source without a count.
 
     Example:
-        >>> [problem.family for problem in recipe_problems("overthinker:test", 2)]
-        ['chain', 'chain']
+        >>> len(recipe_problems("overthinker:test", 2))
+        2
     """
     name, colon, split = source.partition(":")
     if name != OVERTHINKER or not colon:
