@@ -19,11 +19,11 @@ from stepgrpo_lab.presets import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
 from stepgrpo_lab.run_files import write_text
+from stepgrpo_lab.run_metrics import run_curves, run_decoded_tokens
 from stepgrpo_lab.statistics import Interval
 from stepgrpo_lab.studies import STUDIES, Row, Study
 from stepgrpo_lab.study_results import RowResult, StudyResult, load_study, study_markdown
 from stepgrpo_lab.study_svg import draw_study
-from stepgrpo_lab.training.callbacks import read_metrics
 
 Tell = Callable[[str], None]
 
@@ -139,7 +139,7 @@ class _Runs:
             optimisation = dataclasses.replace(
                 recipe.optimisation,
                 max_steps=MOST_STEPS,
-                token_budget=_decoded_tokens(self._place(model_row)),
+                token_budget=run_decoded_tokens(self._place(model_row)),
                 save_every=20 * recipe.optimisation.steps_per_rollout,
             )
             recipe = dataclasses.replace(recipe, optimisation=optimisation)
@@ -148,9 +148,9 @@ class _Runs:
     def measured(self, result: run.RunResult) -> RowResult:
         return RowResult(
             compare(result.before, finished(result)),
-            _decoded_tokens(result.folder),
+            run_decoded_tokens(result.folder),
             self._first_cut(result) if self.study.first_cut else {},
-            _curves(result.folder),
+            run_curves(result.folder, CURVES),
         )
 
     def _first_cut(self, result: run.RunResult) -> dict[str, Interval]:
@@ -182,16 +182,6 @@ def _evaluate_first_cut(result: run.RunResult) -> Evaluation:
         max_rows=recipe.rollout.rows,
         markers=markers,
     )
-
-
-def _decoded_tokens(folder: Path) -> int:
-    return round(sum(row.get("cost/decoded_tokens", 0.0) for row in read_metrics(folder / "metrics.jsonl")))
-
-
-def _curves(folder: Path) -> dict[str, list[list[float]]]:
-    rows = read_metrics(folder / "metrics.jsonl")
-    curves = {key: [[row["step"], round(row[key], 5)] for row in rows if key in row] for key in CURVES}
-    return {key: curve for key, curve in curves.items() if curve}
 
 
 def finished(result: run.RunResult) -> Evaluation:

@@ -15,8 +15,8 @@ from stepgrpo_lab import data_path, load_overthinker, overthinker_problems, run
 from stepgrpo_lab.grading import Grader, extract_boxed
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_fine_tune_config, recipe_problems
+from stepgrpo_lab.run_metrics import read_metrics
 from stepgrpo_lab.sampling import Sampling
-from stepgrpo_lab.training.callbacks import read_metrics
 from stepgrpo_lab.training.fine_tuning import Selection, select_completions
 
 REWARDS = {

@@ -36,7 +36,10 @@ FLOORS = {
     1: "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems",
     2: "rollout presets sampling trial_answer",
     3: "engines models",
-    4: "training evaluation evaluation_records statistics overthinker svg plot_style validation analysis benchmarks",
+    4: (
+        "training evaluation evaluation_records statistics overthinker svg plot_style validation run_metrics analysis"
+        " benchmarks"
+    ),
     5: (
         "recipes run run_files run_trainers plots reproduce studies study_results study_svg comparison report"
         " report_files report_html report_pages report_svg cli __main__"

@@ -15,8 +15,8 @@ from stepgrpo_lab import reproduce, run
 from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.records import Outcome
+from stepgrpo_lab.run_metrics import read_metrics
 from stepgrpo_lab.studies import STUDIES, Row, Study
-from stepgrpo_lab.training.callbacks import read_metrics
 
 
 def evaluation(tokens: list[int], correct: list[bool], name: str = "p") -> Evaluation:

@@ -17,7 +17,7 @@ from stepgrpo_lab.problems import write_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.run_files import last_checkpoint, write_text
-from stepgrpo_lab.training.callbacks import read_metrics
+from stepgrpo_lab.run_metrics import read_metrics
 
 
 @pytest.fixture(autouse=True)

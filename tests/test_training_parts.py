@@ -13,8 +13,9 @@ from transformers import TrainerControl, TrainerState
 
 from stepgrpo_lab.records import Cost, Outcome, Probe, Trajectory
 from stepgrpo_lab.rollout import PRESETS
+from stepgrpo_lab.run_metrics import read_metrics
 from stepgrpo_lab.training import StepGRPOConfig
-from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation, duration, read_metrics
+from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation, duration
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
 
 

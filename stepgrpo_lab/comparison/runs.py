@@ -11,7 +11,7 @@ from pathlib import Path
 from stepgrpo_lab import run
 from stepgrpo_lab.comparison.measuring import Measured, Measuring
 from stepgrpo_lab.comparison.plan import MOST_STEPS, Plan, chosen_rate, validation_score
-from stepgrpo_lab.comparison.results import Curves, RowResult, SeedResult, mean_structure, measure
+from stepgrpo_lab.comparison.results import RowResult, SeedResult, mean_structure, measure
 from stepgrpo_lab.comparison.rows import ROWS, STEP_GRPO, VANILLA, Row, find_rows
 from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.models import load_model
@@ -20,7 +20,7 @@ from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_model, recipe_rollout_settings
 from stepgrpo_lab.reproduce import pooled
 from stepgrpo_lab.run_files import write_text
-from stepgrpo_lab.training.callbacks import read_metrics
+from stepgrpo_lab.run_metrics import run_curves, run_decoded_tokens
 
 Tell = Callable[[str], None]
 
@@ -138,9 +138,9 @@ class Runs:
             accuracy=_mean(correct),
             tokens=_mean(tokens),
             tokens_fed=part.tokens_fed,
-            decoded_tokens=decoded_tokens(place),
+            decoded_tokens=run_decoded_tokens(place),
             seconds=round(training_seconds(place) + part.seconds, 1),
-            curves=recorded_curves(place),
+            curves=run_curves(place, CURVES),
         )
 
     # ---- training ----------------------------------------------------------------------------------------------------
@@ -227,19 +227,7 @@ def _mean(column: Sequence[Sequence[float]]) -> float:
     return sum(map(sum, column)) / sum(map(len, column))
 
 
-def decoded_tokens(place: Path) -> int:
-    """Tokens decoded in a run's training rollouts, probes included."""
-    return round(sum(row.get("cost/decoded_tokens", 0.0) for row in read_metrics(place / "metrics.jsonl")))
-
-
 def training_seconds(place: Path) -> float:
     """Seconds that a run took, over all its sittings."""
     path = place / "environment.json"
     return sum(json.loads(path.read_text(encoding="utf-8"))["seconds"].values()) if path.exists() else 0.0
-
-
-def recorded_curves(place: Path) -> Curves:
-    """What a run's record keeps of its metrics: metric -> [[step, value], ...]."""
-    rows = read_metrics(place / "metrics.jsonl")
-    curves = {key: [[row["step"], round(row[key], 5)] for row in rows if key in row] for key in CURVES}
-    return {key: curve for key, curve in curves.items() if curve}

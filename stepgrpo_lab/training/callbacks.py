@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from stepgrpo_lab.run_metrics import read_metrics
 from stepgrpo_lab.training.config import StepGRPOConfig
 
 if TYPE_CHECKING:
@@ -48,25 +49,6 @@ class MetricsFile(TrainerCallback):
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, whole lines only; empty if there is no file.
-
-    Example:
-        >>> read_metrics("no/such/file.jsonl")
-        []
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:  # the last line of a killed run
-            break
-    return rows
 
 
 class Validation(TrainerCallback):
