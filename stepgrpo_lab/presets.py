@@ -30,7 +30,8 @@ class RolloutSettings:
         markers: Name of a marker set, or the marker words themselves.
         probe_prompt: The answer-inducing prompt, forced after the kept thoughts.
         confidence_rule: How token probabilities become one score (see :mod:`stepgrpo_lab.confidence`).
-        skip_first: How many leading tokens of the trial answer the score leaves out.
+        skip_first: How many leading tokens of the trial answer the score leaves out, if they hold nothing but the brace
+            that opens the box.
         require_close: True: a trial answer ends with ``</think>``. False: it ends with its completed box.
         exit_threshold: Exit when the confidence is greater than this (strictly, so 1.0 never exits).
         probe_max_tokens: Longest trial answer, in tokens.

@@ -41,7 +41,16 @@ class TrialAnswer:
         """The exit rule's score in [0, 1]; 0 unless the trial answer ended as its preset asks for."""
         if not self.closed:
             return 0.0
-        return confidence(self.probabilities, self._settings.confidence_rule, self._settings.skip_first)
+        return confidence(self.probabilities, self._settings.confidence_rule, self._skipped())
+
+    def _skipped(self) -> int:
+        """How many leading tokens the score leaves out: none that holds a part of the answer.
+
+        The public code always leaves out the first token, for it is the opening brace. But tokenizers merge a brace
+        with what follows (Qwen3 has ``{x``, ``{-`` and ``{\\``), and the surest part of an answer is not its first.
+        """
+        skip = self._settings.skip_first
+        return skip if self._token_text.decode(self.token_ids[:skip]).strip() in ("", "{") else 0
 
     def record(self, accepted: bool) -> Probe:
         """The ended probe, as a record."""

@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_lab.confidence import RULES, boxed_answer_span, confidence
+from stepgrpo_lab.presets import PRESETS
+from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.trial_answer import TrialAnswer
 
 PUBLISHED = [0.99, 0.9, 0.8, 0.999]
 PROBABILITIES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20)
@@ -127,3 +130,21 @@ def test_joint_of_the_boxed_answer() -> None:
     span = boxed_answer_span(pieces, opened=False)
     assert span is not None
     assert confidence(probabilities[slice(*span)], "joint") == pytest.approx(0.9 * 0.8 * 0.95)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["{", "7", "}\n", "</think>"], (0.7 * 0.9 * 0.9) ** (1 / 3)),  # the brace is left out, as published
+        (
+            ["{-", "7", "}\n", "</think>"],
+            (0.5 * 0.7 * 0.9 * 0.9) ** (1 / 4),
+        ),  # a brace with a part of the answer is not
+        (["{x", "}\n", "</think>"], (0.5 * 0.7 * 0.9) ** (1 / 3)),
+    ],
+)
+def test_no_token_that_holds_a_part_of_the_answer_is_left_out(pieces: list[str], expected: float) -> None:
+    trial = TrialAnswer(PRESETS["official"], TokenText.from_pieces(pieces), position=3, step=1, marker="Wait")
+    for token, probability in zip(range(len(pieces)), [0.5, 0.7, 0.9, 0.9], strict=False):
+        ended = trial.observe(token, probability)
+    assert ended and trial.confidence == pytest.approx(expected)

@@ -50,7 +50,7 @@ class BuildSettings:
     calibration: FitSettings = field(
         default_factory=lambda: FitSettings(updates=250, learning_rate=5e-4, warmup=30, save_every=125)
     )
-    calibration_rounds: int = 2
+    calibration_rounds: int = 5
     calibration_problems: int = 2500
     cuts_per_rollout: int = 3
     style: TraceStyle = field(default_factory=TraceStyle)
