@@ -31,7 +31,7 @@ class Problem:
         id: Unique name of the problem inside its data set.
         prompt: The question as the user writes it (no chat template, no suffix).
         answer: The gold answer, LaTeX or plain text, without ``\\boxed``.
-        family: Kind of problem, for tables ("chain", "pair", "gsm8k", ...).
+        family: Kind of problem, for tables ("chain", "search", "gsm8k", ...).
         level: Difficulty, larger is harder; None where unknown.
         meta: Whatever a verifier needs to know (JSON-able).
     """

@@ -139,7 +139,7 @@ def test_joint_of_the_boxed_answer() -> None:
         (
             ["{-", "7", "}\n", "</think>"],
             (0.5 * 0.7 * 0.9 * 0.9) ** (1 / 4),
-        ),  # a brace with a part of the answer is not
+        ),  # merged with a sign, it is not
         (["{x", "}\n", "</think>"], (0.5 * 0.7 * 0.9) ** (1 / 3)),
     ],
 )
