@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.overthinker.fitting import Example, bucketed, fit
+from stepgrpo_lab.overthinker.fitting import Example, bucketed, fit, updates_done
 from stepgrpo_lab.overthinker.pretraining import BuildSettings, Progress, TraceBatches
 from stepgrpo_lab.overthinker.tasks import draw_problems
 from stepgrpo_lab.presets import PRESETS
@@ -105,7 +105,9 @@ def calibrate(
     """Stage two, in place: some rounds of rollouts and training, half calibration and half fresh traces."""
     for round_index in range(settings.calibration_rounds):
         checkpoint = folder / f"calibration-{round_index + 1}"
-        examples = sample_examples(model, tokenizer, settings, round_index, progress)
+        # A round that is already done needs no rollouts; one cut off in the middle is given the same ones again.
+        done = updates_done(checkpoint) == settings.calibration.updates
+        examples = [] if done else sample_examples(model, tokenizer, settings, round_index, progress)
         traces = TraceBatches(tokenizer, settings, batch_size=settings.batch_size // 2, salt=checkpoint.name)
         batches = _cycle(examples, settings.batch_size, settings.seed + round_index, settings.calibration.updates)
 
@@ -125,6 +127,6 @@ def _cycle(examples: list[Example], batch_size: int, seed: int, count: int) -> l
     """``count`` batches, passing over the examples as often as that takes."""
     rng = random.Random(f"batches-{seed}")
     batches: list[list[Example]] = []
-    while len(batches) < count:
+    while examples and len(batches) < count:
         batches += bucketed(examples, batch_size, rng)
     return batches[:count]

@@ -146,6 +146,12 @@ def _save(model: Any, optimizer: torch.optim.Optimizer, folder: Path, done: int)
             old.unlink()
 
 
+def updates_done(checkpoint: Path) -> int:
+    """Updates that a checkpoint folder of :func:`fit` has behind it; 0 without one."""
+    marker = checkpoint / "progress.json"
+    return int(json.loads(marker.read_text())["updates"]) if marker.exists() else 0
+
+
 def _restore(model: Any, optimizer: torch.optim.Optimizer, folder: Path) -> int:
     """Load the newest complete checkpoint, if any; returns the number of updates already done."""
     marker = folder / "progress.json"
