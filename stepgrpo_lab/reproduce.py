@@ -143,7 +143,7 @@ class _Runs:
                 save_every=20 * recipe.optimisation.steps_per_rollout,
             )
             recipe = dataclasses.replace(recipe, optimisation=optimisation)
-        return dataclasses.replace(recipe, name=row.method, description=row.name, seed=row.seed)
+        return dataclasses.replace(recipe, seed=row.seed)
 
     def measured(self, result: run.RunResult) -> RowResult:
         return RowResult(
