@@ -178,8 +178,11 @@ def _gates_table(figures: dict[str, Any]) -> str:
 
 
 def _example(example: dict[str, Any]) -> str:
-    rows = [f"| {label} | `{step}` |" for label, step in example["steps"]]
-    return "\n".join([f"{example['prompt']} ({example['answer']})", "", "| label | step |", "| --- | --- |", *rows, ""])
+    shown = [(label, " ".join(step.removeprefix("<think>").split())) for label, step in example["steps"]]
+    rows = [f"| {label} | `{step}` |" for label, step in shown]
+    return "\n".join(
+        [f"*{example['prompt']}* ({example['answer']})", "", "| label | step |", "| --- | --- |", *rows, ""]
+    )
 
 
 def _calibration_text(calibration: dict[str, Any] | None) -> str:
