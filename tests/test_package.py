@@ -33,9 +33,9 @@ PUBLIC_NAMES = " ".join(
 # A module imports only from its own floor or from those below it. A package stands for all that it holds.
 FLOORS = {
     1: "paths records token_text steps confidence rewards grading grading_worker problems",
-    2: "rollout presets sampling trial_answer",
+    2: "rollout presets sampling trial_answer replay exit_rules losses",
     3: "engines models",
-    4: "training evaluation evaluation_records statistics overthinker",
+    4: "training evaluation evaluation_records statistics overthinker recordings",
     5: "recipes run run_files plots plot_style reproduce report report_files report_html report_svg cli __main__",
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
