@@ -109,7 +109,7 @@ def control_recipe(recipe: Recipe, token_budget: int) -> Recipe:
         recipe,
         description="GRPO with the same budget of decoded tokens",
         rollout=dataclasses.replace(recipe.rollout, dynamic=False),
-        reward=dataclasses.replace(recipe.reward, step_reward=False),
+        reward=dataclasses.replace(recipe.reward, function="correctness"),
         optimisation=dataclasses.replace(
             recipe.optimisation, max_steps=MOST_CONTROL_STEPS, token_budget=token_budget, save_every=20
         ),

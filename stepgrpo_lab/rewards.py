@@ -12,7 +12,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from stepgrpo_lab.grading import extract_boxed
 
@@ -35,6 +35,14 @@ class GroupReward(Protocol):
         self, correct: Sequence[bool], steps: Sequence[int], formatted: Sequence[bool], tokens: Sequence[int]
     ) -> list[float]:
         """Return G rewards from G correctness flags, step counts (Eq. 3), format flags and lengths in tokens."""
+
+
+@runtime_checkable
+class BatchReward(Protocol):
+    """A reward that must see every group of a rollout before it can reward one."""
+
+    def rewards_of_groups(self, correct: Sequence[Sequence[bool]]) -> Sequence[GroupReward]:
+        """Return each group's reward, from the correctness of all groups, ``[groups][members]``."""
 
 
 @dataclass(frozen=True)
@@ -233,13 +241,18 @@ def format_ok(text: str) -> bool:
 def _check_settings(
     step_alpha: float, step_beta: float, mean_over: str, step_reward: bool, penalize_wrong: bool
 ) -> None:
-    if not 0 <= step_alpha <= 1:
-        raise ValueError(f"step_alpha is {step_alpha}; it must lie in [0, 1] (the paper's value is 0.9)")
+    check_step_alpha(step_alpha)
     if not 0 <= step_beta < 1:
         raise ValueError(f"step_beta is {step_beta}; it must lie in [0, 1) (the paper's value is 0.5)")
     _check_mean_over(mean_over)
     if penalize_wrong and not step_reward:
         raise ValueError("penalize_wrong has no effect without step_reward; set step_reward=True")
+
+
+def check_step_alpha(step_alpha: float) -> None:
+    """Refuse a weight of correctness outside [0, 1] with a ValueError."""
+    if not 0 <= step_alpha <= 1:
+        raise ValueError(f"step_alpha is {step_alpha}; it must lie in [0, 1] (the paper's value is 0.9)")
 
 
 def _check_mean_over(mean_over: str) -> None:

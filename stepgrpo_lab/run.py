@@ -22,6 +22,7 @@ from stepgrpo_lab.recipes.building import (
     recipe_problems,
     recipe_sampling,
 )
+from stepgrpo_lab.recipes.reward import recipe_reward
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.run_files import (
@@ -143,6 +144,7 @@ class _Run:
             recipe_config(self.recipe, self.folder),
             problems_dataset(problems, data.suffix),
             tokenizer,
+            group_reward=recipe_reward(self.recipe.reward),
             grader=grader,
             peft_config=recipe_lora(self.recipe.model.lora),
         )

@@ -21,7 +21,8 @@ PUBLIC_NAMES = " ".join(
         "__version__ data_path",
         "Cost Outcome Probe Problem Step Trajectory from_json to_json",
         "TokenText MARKER_SETS MarkerScanner MarkerSegmenter Segmenter resolve_markers",
-        "GroupReward StepAwareReward format_ok group_advantages step_aware_rewards",
+        "BatchReward GroupReward GRPOLambdaReward OutcomeReward StepAwareReward",
+        "format_ok group_advantages step_aware_rewards",
         "Grader extract_boxed load_problems write_problems",
         "PRESETS RolloutSettings TrajectoryMachine probed_members rollout_settings",
         "SampleKey Sampling LockstepEngine",
@@ -32,11 +33,12 @@ PUBLIC_NAMES = " ".join(
 
 # A module imports only from its own floor or from those below it. A package stands for all that it holds.
 FLOORS = {
-    1: "paths records token_text steps confidence rewards grading grading_worker problems",
+    1: "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems",
     2: "rollout presets sampling trial_answer replay exit_rules losses",
     3: "engines models",
     4: "training evaluation evaluation_records statistics overthinker recordings",
-    5: "recipes run run_files plots plot_style reproduce report report_files report_html report_svg cli __main__",
+    5: "recipes run run_files plots plot_style reproduce report report_files report_html report_svg cli __main__ "
+    "plots_rollout plots_group plots_loss plots_tradeoff widgets",
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 

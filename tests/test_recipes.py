@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from stepgrpo_lab.recipes.building import (
     recipe_problems,
     recipe_sampling,
 )
+from stepgrpo_lab.recipes.reward import recipe_reward
 from stepgrpo_lab.records import Problem
+from stepgrpo_lab.rewards import BatchReward
 from stepgrpo_lab.sampling import Sampling
 
 
@@ -117,7 +120,6 @@ def test_settings_say_what_the_recipe_says(tmp_path: Path) -> None:
             "optimisation.kl_beta=0.01",
             "optimisation.max_steps=10",
             "rollout.train_forced_close=false",
-            "reward.mean_over=all",
             "seed=5",
         ],
     )
@@ -127,7 +129,7 @@ def test_settings_say_what_the_recipe_says(tmp_path: Path) -> None:
         4,
         8,
     )
-    assert (config.beta, config.seed, config.mean_over, config.train_forced_close) == (0.01, 5, "all", False)
+    assert (config.beta, config.seed, config.train_forced_close) == (0.01, 5, False)
     assert config.save_steps == 4  # a quarter of ten steps, rounded up to whole rollouts
     settings = config.rollout_settings()
     assert settings is not None
@@ -153,6 +155,51 @@ def test_problem_sources(tmp_path: Path) -> None:
         recipe_problems("overthinker:train", None)
     with pytest.raises(ValueError, match="dev"):
         recipe_problems("overthinker:dev", 3)
+
+
+def rewarded(*overrides: str) -> list[float]:
+    """What a recipe pays a group: right in 40 and in 80 tokens, wrong but formatted in 60."""
+    reward = recipe_reward(load_recipe("overthinker", overrides).reward)
+    if isinstance(reward, BatchReward):
+        reward = reward.rewards_of_groups([[True, True, False]])[0]
+    return reward([True, True, False], [2, 4, 3], [True] * 3, [40, 80, 60])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["correctness"], [1.0, 1.0, 0.1]),
+        (["length_penalty"], [0.9 * (1 - 0.2 / (1 + math.e)) + 0.1, 0.9 * (1 - 0.2 / (1 + 1 / math.e)) + 0.1, 0.1]),
+        (["kimi", "strength=0.2"], [1.09, 0.91, 0.1]),
+        (["soft_overlong", "overlong_limit=10000", "overlong_cache=4000", "length_scale=0.01"], [1.0, 0.55, 0.1]),
+        (["l1_exact", "length_scale=0.02"], [1.0, 0.46, -0.17]),
+        (["l1_max", "length_scale=0.02"], [0.55, 0.1, 0.1]),
+        (["grpo_lambda", "penalized_share=0"], [1.0, 1.0, 0.1]),
+        (["grpo_lambda", "penalized_share=1", "strength=0"], [1.0, 1.0, 0.1]),
+        (["shorter_better", "length_scale=0.1"], [1.9, 1.54, -0.08]),
+        (["step_aware", "step_beta=0"], [1.0, 1.0, 0.1]),
+    ],
+)
+def test_every_reward_function_of_a_recipe(overrides: list[str], expected: list[float]) -> None:
+    function, *constants = overrides
+    named = [f"reward.function={function}", *(f"reward.{constant}" for constant in constants)]
+    assert rewarded(*named) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["function=length"], "reward.function is 'length': it must be 'step_aware' or 'correctness'"),
+        (["function=length_penalty", "strength=1"], r"strength is 1.0; it must lie in \[0, 1\)"),
+        (["function=l1_max"], "target_tokens is 2000 tokens after scaling.*max_tokens is 256.*length_scale"),
+        (["function=soft_overlong"], "punishes from 16384 tokens on after scaling.*lower reward.length_scale"),
+        (["function=soft_overlong", "length_scale=0.01", "overlong_cache=30000"], "cache is 300 and limit is 205"),
+        (["step_reward=false"], "unknown key 'reward.step_reward'"),
+    ],
+)
+def test_rewards_that_cannot_train_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe("overthinker", [f"reward.{override}" for override in overrides])
 
 
 def test_lora_settings() -> None:

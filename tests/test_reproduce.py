@@ -33,7 +33,7 @@ def test_pooling_puts_the_seeds_side_by_side() -> None:
 def test_the_control_is_plain_grpo_with_a_budget() -> None:
     recipe = load_recipe("overthinker")
     control = reproduce.control_recipe(recipe, 123)
-    assert (control.rollout.dynamic, control.reward.step_reward) == (False, False)
+    assert (control.rollout.dynamic, control.reward.function) == (False, "correctness")
     assert control.optimisation.token_budget == 123
     assert control.optimisation.learning_rate == recipe.optimisation.learning_rate
     assert control.data == recipe.data

@@ -23,12 +23,11 @@ from stepgrpo_lab.training.callbacks import read_metrics
 @pytest.fixture(autouse=True)
 def random_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model is never right: reward its groups by position, or no weight would move."""
-    from stepgrpo_lab.training import trainer
 
     def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
         return [float(position) for position in range(len(correct))]
 
-    monkeypatch.setattr(trainer, "_step_aware_reward", lambda args: by_position)
+    monkeypatch.setattr(run, "recipe_reward", lambda reward: by_position)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from transformers import TrainerCallback
 
+from stepgrpo_lab.baselines import length_penalty_rewards
 from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.group_rewards import GRPOLambdaReward, OutcomeReward
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.records import Cost, Outcome, Trajectory
 from stepgrpo_lab.rewards import StepAwareReward, step_aware_rewards
@@ -309,7 +311,7 @@ GROUPS = [
 ]
 
 
-def reward_of(rows: list[Trajectory], reward: Callable[..., list[float]] | None = None) -> list[float]:
+def reward_of(rows: list[Trajectory], reward: Any = None) -> list[float]:
     with Grader() as grader:
         function = GroupRewardFunction(
             reward or StepAwareReward(), grader, scale="group", clock=lambda phase, seconds: None
@@ -350,6 +352,15 @@ def test_split_groups_are_rewarded_like_whole_ones(processes: int, monkeypatch: 
 def test_a_group_reward_must_answer_for_each_member() -> None:
     with pytest.raises(ValueError, match="returned 1 rewards for a group of 4"):
         reward_of(GROUPS, lambda correct, steps, formatted, tokens: [1.0])
+
+
+def test_a_batch_reward_sees_every_group_first() -> None:
+    # The first group has three right answers of four, the second two: only the first is penalized for length.
+    penalized = reward_of(GROUPS, GRPOLambdaReward(share=0.5, strength=0.4))
+    shaped = OutcomeReward(partial(length_penalty_rewards, strength=0.4))
+    tokens = [row.tokens for row in GROUPS]
+    first = shaped([True, True, True, False], [1] * 4, [True] * 4, tokens[:4])
+    assert penalized == pytest.approx([*first, 1.0, 1.0, 0.1, 0.1])
 
 
 def test_dataset_without_answers_is_refused(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def recipe_markers(recipe: Recipe) -> Any:
 
 
 def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
-    """The trainer's settings.
+    """The trainer's settings, all but the reward's (:func:`stepgrpo_lab.recipes.reward.recipe_reward`).
 
     Args:
         recipe: A checked recipe.
@@ -79,7 +79,7 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
     """
     from stepgrpo_lab.training import StepGRPOConfig
 
-    optimisation, rollout, reward = recipe.optimisation, recipe.rollout, recipe.reward
+    optimisation, rollout = recipe.optimisation, recipe.rollout
     processes = _processes()
     passes, rest = divmod(
         optimisation.prompts_per_step * optimisation.group_size, optimisation.rows_per_pass * processes
@@ -128,12 +128,7 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
         probe_max_tokens=rollout.probe_max_tokens,
         train_forced_close=rollout.train_forced_close,
         rollout_rows=rollout.rows,
-        step_alpha=reward.step_alpha,
-        step_beta=reward.step_beta,
-        step_reward=reward.step_reward,
-        mean_over=reward.mean_over,
-        penalize_wrong=reward.penalize_wrong,
-        grading_timeout=reward.grading_timeout,
+        grading_timeout=recipe.reward.grading_timeout,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from stepgrpo_lab.recipes.reward import check_reward
 from stepgrpo_lab.recipes.schema import Recipe
 
 _FOLDER = Path(__file__).parent
@@ -169,6 +170,7 @@ def check_recipe(recipe: Recipe) -> None:
             f"optimisation.save_every is {optimisation.save_every}: it must be a multiple of steps_per_rollout "
             f"({optimisation.steps_per_rollout}), or a checkpoint could not be resumed exactly"
         )
+    check_reward(recipe)
 
 
 _MANY = 1e9
@@ -180,6 +182,12 @@ _RANGES = (
     ("rollout.rows", 1, _MANY),
     ("reward.step_alpha", 0, 1),
     ("reward.step_beta", 0, 1),
+    ("reward.strength", 0, 1),
+    ("reward.target_tokens", 1, _MANY),
+    ("reward.overlong_limit", 1, _MANY),
+    ("reward.overlong_cache", 1, _MANY),
+    ("reward.penalized_share", 0, 1),
+    ("reward.length_scale", 1e-6, _MANY),
     ("reward.grading_timeout", 0.01, _MANY),
     ("optimisation.learning_rate", 0, 1),
     ("optimisation.prompts_per_step", 1, _MANY),

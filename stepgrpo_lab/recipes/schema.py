@@ -103,22 +103,50 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Reward:
-    """The step-aware relative reward (Eq. 4 and 5).
+    """What a completion earns: ``step_alpha`` times the function's value, and the rest for its format.
+
+    Constants in tokens are the published ones. ``length_scale``, the mean length of the untrained model over that of
+    the source's, brings them to the lengths of this run; the prices of a token are divided by it.
 
     Attributes:
-        step_alpha: Weight of correctness; the rest is format.
-        step_beta: Strength of the step term.
-        step_reward: false is plain correctness (ablation).
-        mean_over: Mean number of steps over the correct members, or over all (ablation).
-        penalize_wrong: Wrong answers get a length signal too (ablation).
+        function: step_aware (Eq. 4 and 5), correctness (plain GRPO; the ablation without step reward), or a baseline of
+            :mod:`stepgrpo_lab.baselines`.
+        step_alpha: Weight of the function against format.
+        step_beta: Strength of the step term (step_aware).
+        mean_over: Mean number of steps over the correct members, or over all (step_aware; ablation).
+        penalize_wrong: Wrong answers get a length signal too (step_aware; ablation).
+        strength: What the length is worth; null is the published value. length_penalty, grpo_lambda: the most that a
+            right answer can lose (0.2). kimi: weight of the length reward (0.4). l1_exact, l1_max (0.0003),
+            shorter_better (0.001): price of a token.
+        target_tokens: The length that l1_exact and l1_max ask for.
+        overlong_limit, overlong_cache: Length of the full punishment, and the width of the slope before it
+            (soft_overlong).
+        penalized_share: Share of the groups that get a length penalty (grpo_lambda).
+        length_scale: Our lengths over the published ones.
         grading_timeout: Seconds after which an answer counts as wrong.
     """
 
+    function: Literal[
+        "step_aware",
+        "correctness",
+        "length_penalty",
+        "kimi",
+        "soft_overlong",
+        "l1_exact",
+        "l1_max",
+        "grpo_lambda",
+        "shorter_better",
+    ] = "step_aware"
     step_alpha: float = 0.9
     step_beta: float = 0.5
-    step_reward: bool = True
     mean_over: Literal["correct", "all"] = "correct"
     penalize_wrong: bool = False
+    strength: float | None = None
+    target_tokens: int = 2000
+    overlong_limit: int = 20480
+    overlong_cache: int = 4096
+    penalized_share: float = 0.2
+    length_scale: float = 1.0
     grading_timeout: float = 5.0
 
 

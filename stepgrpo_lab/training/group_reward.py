@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from stepgrpo_lab.evaluation import outcomes
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.rewards import GroupReward, grouped
+from stepgrpo_lab.rewards import BatchReward, GroupReward, grouped
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
 
 
@@ -23,7 +23,8 @@ class GroupRewardFunction:
     sampler's, and a group is ``group_size`` consecutive rows (the same problem may well be in two groups).
 
     Args:
-        group_reward: From one group's correctness, steps, format and tokens to its rewards.
+        reward: From one group's correctness, steps, format and tokens to its rewards, or a reward that first sees the
+            correctness of every group of the rollout.
         grader: Judges answers.
         scale: How the trainer scales advantages; used for the metrics alone.
         clock: Called with a phase's name and its seconds.
@@ -32,9 +33,9 @@ class GroupRewardFunction:
     __name__ = "group_reward"
 
     def __init__(
-        self, group_reward: GroupReward, grader: Grader, *, scale: Any, clock: Callable[[str, float], None]
+        self, reward: GroupReward | BatchReward, grader: Grader, *, scale: Any, clock: Callable[[str, float], None]
     ) -> None:
-        self.group_reward = group_reward
+        self.reward = reward
         self.grader = grader
         self.scale = scale
         self.clock = clock
@@ -61,7 +62,9 @@ class GroupRewardFunction:
         rows = self.judge(step_trajectory, answer)
         self.clock("grading", time.perf_counter() - started)
         everyone: list[RolloutRow] = gather_object(rows)
-        rewards = [reward for group in grouped(everyone, group_size) for reward in self.reward_one(group)]
+        groups = grouped(everyone, group_size)
+        chosen = zip(self.rewards_of(groups), groups, strict=True)
+        rewards = [value for reward, group in chosen for value in reward_one(reward, group)]
         for name, value in rollout_metrics(everyone, rewards, group_size, scale=self.scale).items():
             log_metric(name, value)
         first = PartialState().process_index * len(rows)
@@ -77,21 +80,28 @@ class GroupRewardFunction:
             for trajectory, outcome in zip(trajectories, final, strict=True)
         ]
 
-    def reward_one(self, group: Sequence[RolloutRow]) -> list[float]:
-        """Rewards of one whole group.
+    def rewards_of(self, groups: Sequence[Sequence[RolloutRow]]) -> Sequence[GroupReward]:
+        """The reward of each group of the rollout."""
+        if isinstance(self.reward, BatchReward):
+            return self.reward.rewards_of_groups([[row.outcome.correct for row in group] for group in groups])
+        return [self.reward] * len(groups)
 
-        Raises:
-            ValueError: The group reward did not return one number for each member.
-        """
-        members = [row.outcome for row in group]
-        rewards = self.group_reward(
-            [member.correct for member in members],
-            [member.steps for member in members],
-            [member.formatted for member in members],
-            [member.tokens for member in members],
+
+def reward_one(reward: GroupReward, group: Sequence[RolloutRow]) -> list[float]:
+    """Rewards of one whole group.
+
+    Raises:
+        ValueError: The group reward did not return one number for each member.
+    """
+    members = [row.outcome for row in group]
+    rewards = reward(
+        [member.correct for member in members],
+        [member.steps for member in members],
+        [member.formatted for member in members],
+        [member.tokens for member in members],
+    )
+    if len(rewards) != len(group):
+        raise ValueError(
+            f"group_reward returned {len(rewards)} rewards for a group of {len(group)}: return one for each member"
         )
-        if len(rewards) != len(group):
-            raise ValueError(
-                f"group_reward returned {len(rewards)} rewards for a group of {len(group)}: return one for each member"
-            )
-        return [float(reward) for reward in rewards]
+    return [float(value) for value in rewards]

@@ -22,7 +22,7 @@ from trl.trainer.utils import RepeatSampler
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import encode_messages
 from stepgrpo_lab.records import Problem
-from stepgrpo_lab.rewards import GroupReward, StepAwareReward
+from stepgrpo_lab.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.token_text import TokenText
 from stepgrpo_lab.training.config import StepGRPOConfig
@@ -63,8 +63,8 @@ class StepGRPOTrainer(GRPOTrainer):
         args: The settings.
         train_dataset: Columns "prompt" (a conversation) and "answer"; see :func:`problems_dataset`.
         processing_class: The tokenizer.
-        group_reward: From one group's correctness, steps, format and tokens to its rewards; by default the step-aware
-            relative reward.
+        group_reward: From one group's correctness, steps, format and tokens to its rewards (or a ``BatchReward``, which
+            sees all groups first); by default the step-aware relative reward.
         segmenter: What a semantic step is, and so where probes start; by default the settings' markers.
         grader: Judges answers; by default one is started, and closed by :meth:`close`.
         peft_config: Train a new LoRA adapter instead of the whole model.
@@ -86,7 +86,7 @@ class StepGRPOTrainer(GRPOTrainer):
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
         *,
-        group_reward: GroupReward | None = None,
+        group_reward: GroupReward | BatchReward | None = None,
         segmenter: Segmenter | None = None,
         grader: Grader | None = None,
         peft_config: PeftConfig | None = None,
