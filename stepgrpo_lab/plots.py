@@ -167,6 +167,7 @@ def tradeoff(points: Sequence[TradeoffPoint]) -> Figure:
                 text=[point["name"]],
                 mode="markers+text",
                 textposition="top right",
+                cliponaxis=False,
                 marker={
                     "size": 12,
                     "color": PALETTE[number % len(PALETTE)],
@@ -178,6 +179,7 @@ def tradeoff(points: Sequence[TradeoffPoint]) -> Figure:
     reach = 1.2 * max(point["tokens"].high for point in points)
     figure.update_xaxes(title_text="tokens per completion (mean)", range=[0, reach])
     figure.update_yaxes(title_text="correct (%)")
+    figure.update_layout(showlegend=False)  # every marker has its name beside it
     return styled(figure, title="Accuracy against length, with 95 % intervals", height=420)
 
 

@@ -54,6 +54,7 @@ def tradeoff_changes(points: Sequence[ChangePoint], baseline: str) -> Figure:
                 text=[visible_text(point["name"])],
                 mode="markers+text",
                 textposition="top right",
+                cliponaxis=False,
                 marker={"size": 12, "color": PALETTE[number % len(PALETTE)], "symbol": SHAPES[number % len(SHAPES)]},
             )
         )
@@ -65,10 +66,12 @@ def tradeoff_changes(points: Sequence[ChangePoint], baseline: str) -> Figure:
             text=[visible_text(baseline)],
             mode="markers+text",
             textposition="bottom left",
+            cliponaxis=False,
             marker={"size": 12, "color": INK, "symbol": "star"},
         )
     )
     reach = 1.2 * max(100.0, *(point["token_ratio"].high * 100 for point in points))
     figure.update_xaxes(title_text="tokens, % of the baseline's", range=[0, reach])
     figure.update_yaxes(title_text="change of accuracy (percentage points)", zeroline=True)
+    figure.update_layout(showlegend=False)  # every marker has its name beside it
     return styled(figure, title="Change against length, with paired 95 % intervals", height=420)

@@ -60,6 +60,7 @@ class LiveDashboard(LabWidget):
         max_steps: Steps of the whole training; 0 if unknown.
         finished: Training has ended.
         stop_requested: Someone asked training to stop; the callback obeys at the end of a step.
+        stoppable: Training runs in this process, so that it can be stopped from here.
 
     Example:
         >>> dashboard = LiveDashboard()
@@ -68,10 +69,11 @@ class LiveDashboard(LabWidget):
         'Step 1: 90.0 % right, 80.0 tokens.'
     """
 
-    rows = List().tag(state=True)
+    rows: List[dict[str, Any]] = List().tag(state=True)
     max_steps = Int(0, min=0).tag(state=True)
     finished = Bool(False).tag(state=True)
     stop_requested = Bool(False).tag(state=True)
+    stoppable = Bool(False).tag(state=True)
 
     def __init__(self, **state: Any) -> None:
         self._following: threading.Event | None = None
@@ -175,11 +177,18 @@ class LiveDashboard(LabWidget):
     def controls(self) -> list[Any]:
         import ipywidgets
 
-        hint = ipywidgets.HTML(block(f'<p class="quiet">{HINT}</p>'))
-        if not stop_is_delivered():
-            return [hint]
-        button = controls.button(self, "Stop training", self.stop, "finishes the step and saves")
-        return [button, hint]
+        row = ipywidgets.HBox([ipywidgets.HTML(block(f'<p class="quiet">{HINT}</p>'))])
+        if stop_is_delivered():
+            stop = controls.button(self, "Stop training", self.stop, "finishes the step and saves")
+            stop.layout.flex = "0 0 auto"
+            row.children = (stop, *row.children)
+
+        def show(_: Any) -> None:
+            row.layout.display = "flex" if self.stoppable and not self.finished else "none"
+
+        show(None)
+        self.observe(show, names=["stoppable", "finished"])
+        return [row]
 
 
 def stop_is_delivered() -> bool:

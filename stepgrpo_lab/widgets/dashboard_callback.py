@@ -26,10 +26,13 @@ class DashboardCallback(Interrupt):
 
     def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         super().on_train_begin(args, state, control)
+        # What a resumed run does again goes; what validation has just logged before the first step stays.
+        kept = {row["step"]: row for row in self.dashboard.rows if row["step"] <= state.global_step}
         with self.dashboard.hold_trait_notifications():
             self.dashboard.max_steps = state.max_steps
             self.dashboard.finished = self.dashboard.stop_requested = False
-            self.dashboard.rows = [row for row in self.dashboard.rows if row.get("step", 0) < state.global_step]
+            self.dashboard.stoppable = True
+            self.dashboard.rows = list(kept.values())
 
     def on_log(
         self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any

@@ -165,7 +165,7 @@ class LossExplorer(LabWidget):
                 f"{token.surrogate:+.3f}",
                 f"{token.kl:.3f}",
                 "no" if self.forced[index] and not self.train_forced else "yes",
-                f"{self.pulls[index]:+.2e}",
+                f"{self.pulls[index]:+.2e}" if self.pulls[index] else "0",
             ]
             for index, token in enumerate(self.tokens)
         ]

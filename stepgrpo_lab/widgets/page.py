@@ -37,7 +37,7 @@ _RULES = """
 .stepgrpo .control { border: 1px dashed; border-radius: 3px; font-size: .8em; padding: 0 .2em; }
 .stepgrpo .cell { border: 1px solid rgba(127, 127, 127, .45); border-radius: 3px; display: inline-block;
   line-height: 1.25; margin: 1px; min-width: 1.4em; padding: 0 .25em; text-align: center; vertical-align: top; }
-.stepgrpo .cell small { display: block; font: 9px/1.2 system-ui, sans-serif; opacity: .75; }
+.stepgrpo .cell small { display: block; font: 10px/1.2 system-ui, sans-serif; opacity: .75; }
 .stepgrpo .forced { border-style: double; border-width: 3px; }
 .stepgrpo .probe { background: rgba(213, 94, 0, .28); border-color: #D55E00; }
 .stepgrpo .now { outline: 3px solid #0072B2; outline-offset: 0; }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
+from stepgrpo_lab.widgets.keyboard import keyboard_guard
 from stepgrpo_lab.widgets.page import STYLE, block, readout
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from stepgrpo_lab.widgets.base import LabWidget
 
+WIDTH = 760
+"""Width of a figure in pixels."""
 NO_FIGURE = "The figure needs anywidget: pip install 'stepgrpo-lab[notebooks]'. Its numbers stand in the table."
 
 
@@ -35,9 +38,9 @@ class View:
         self.body = ipywidgets.HTML()
         self.panes = [FigurePane(figure) for figure in widget.figures()]
         row = ipywidgets.HBox(self.controls, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center"))
-        self.box = ipywidgets.VBox(
-            [ipywidgets.HTML(STYLE), row, self.readout, *(pane.box for pane in self.panes), self.body]
-        )
+        parts = [ipywidgets.HTML(STYLE), row, self.readout, *(pane.box for pane in self.panes), self.body]
+        guard = keyboard_guard()
+        self.box = ipywidgets.VBox(parts if guard is None else [*parts, guard])
         self.box.add_class("stepgrpo-view")
         self._show_text()
 
@@ -59,7 +62,7 @@ class FigurePane:
     """
 
     def __init__(self, figure: Figure) -> None:
-        self.box = ipywidgets.VBox([_live(figure)], layout=ipywidgets.Layout(width="100%"))
+        self.box = ipywidgets.VBox([_live(figure)], layout=ipywidgets.Layout(overflow="auto"))
 
     @property
     def live(self) -> Any:
@@ -87,7 +90,8 @@ def _live(figure: Figure) -> Any:
     from plotly.graph_objects import FigureWidget
 
     try:
-        return FigureWidget(figure)
+        # A width of its own: before it is laid out, a cell's output has none that a figure could fill.
+        return FigureWidget(figure).update_layout(width=WIDTH)
     except ImportError:
         return ipywidgets.HTML(block(f'<p class="quiet">{NO_FIGURE}</p>'))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMIUM_OPTIONS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -28,6 +29,27 @@ QUIET = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/extensionmanager-extension:plugin": {"enabled": False},
 }
+
+
+CONTRAST = """node => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = rgb => rgb.slice(0, 3).map(c => c / 255)
+    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3]));
+  const withAlpha = rgb => rgb.length > 3 ? rgb : [...rgb, 1];
+  const layers = [];
+  for (let part = node; part; part = part.parentElement)
+    layers.push(withAlpha(parse(getComputedStyle(part).backgroundColor)));
+  let behind = [255, 255, 255];
+  for (const layer of layers.reverse()) behind = over(layer, behind);
+  let opacity = 1;
+  for (let part = node; part; part = part.parentElement) opacity *= Number(getComputedStyle(part).opacity);
+  const ink = withAlpha(parse(getComputedStyle(node).color));
+  const front = over([...ink.slice(0, 3), ink[3] * opacity], behind);
+  const [low, high] = [luminance(front), luminance(behind)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+}"""
 
 
 class Jupyter:
@@ -83,13 +105,15 @@ class Jupyter:
         except OSError:
             return False
 
-    def ask(self, path: str) -> Any:
-        """GET of the server's REST interface."""
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """A request of the server's REST interface."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/api/{path}", headers={"Authorization": f"token {self.token}"}
+            f"http://127.0.0.1:{self.port}/api/{path}",
+            headers={"Authorization": f"token {self.token}"},
+            method=method,
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or "null")
 
     def write(self, name: str, cells: list[str]) -> str:
         """Write a notebook of code cells; returns its address in JupyterLab."""
@@ -113,6 +137,11 @@ class Jupyter:
                 kernel = session["kernel"]
                 return kernel["execution_state"] == "idle" and kernel["connections"] >= 1
         return False
+
+    def end_kernels(self) -> None:
+        """Stop every kernel, so that the next notebook has the machine to itself."""
+        for session in self.ask("sessions"):
+            self.ask(f"sessions/{session['id']}", "DELETE")
 
     def close(self) -> None:
         """Stop the server and its kernels."""
@@ -180,10 +209,26 @@ class Page:
         plot = view.locator(".js-plotly-plot").nth(index)
         plot.locator(".main-svg").first.wait_for(timeout=SECONDS * 1000)
         return plot.evaluate(
-            """node => [...node.querySelectorAll('.plot path, .plot image, .shapelayer path, .xtick text, .ytick text')]
+            """node => [...node.querySelectorAll('.cartesianlayer :is(path, image, text)')]
                 .map(part => [part.getAttribute('d'), part.getAttribute('transform'), part.getAttribute('style'),
                               part.getAttribute('href'), part.textContent].join()).join(';')"""
         )
+
+    def words(self, view: Any) -> str:
+        """What the read-out says."""
+        return view.locator(".readout").first.text_content() or ""
+
+    def state(self, control: Any) -> str:
+        """Where a slider, a list or a check box stands."""
+        return str(control.evaluate("node => node.getAttribute('aria-valuetext') ?? node.checked + ':' + node.value"))
+
+    def contrast(self, part: Any) -> float:
+        """Contrast ratio of a text with what lies behind it (WCAG 2.1), from 1 to 21."""
+        return float(part.evaluate(CONTRAST))
+
+    def is_dark(self) -> bool:
+        """Whether JupyterLab shows its dark theme."""
+        return self.page.evaluate("document.body.dataset.jpThemeLight") == "false"
 
     def press(self, control: Any, *keys: str) -> None:
         """Put the focus on a control as a keyboard would, and press keys."""
@@ -191,7 +236,7 @@ class Page:
         for key in keys:
             control.press(key)
 
-    def changes(self, look: Callable[[], str], before: str, seconds: float = 20) -> bool:
+    def changes(self, look: Callable[[], str], before: str, seconds: float = SECONDS) -> bool:
         """Whether what can be seen becomes another in time."""
         try:
             wait_until(lambda: look() != before, "a change", seconds)
@@ -202,10 +247,10 @@ class Page:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser from Debian's package."""
+    """The system's browser; Playwright's own is not downloaded."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_OPTIONS)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
         yield browser
         browser.close()
