@@ -181,6 +181,7 @@ class LiveDashboard(LabWidget):
         if stop_is_delivered():
             stop = controls.button(self, "Stop training", self.stop, "finishes the step and saves")
             stop.layout.flex = "0 0 auto"
+            _hear_while_busy(stop)
             row.children = (stop, *row.children)
 
         def show(_: Any) -> None:
@@ -198,6 +199,15 @@ def stop_is_delivered() -> bool:
     """
     elsewhere = "google.colab" in sys.modules or any(name.startswith("VSCODE_") for name in os.environ)
     return not elsewhere and _installed("ipykernel") >= (7, 0) and _installed("jupyterlab") >= (4, 4)
+
+
+def _hear_while_busy(button: Any) -> None:
+    """Let a click be handled in the thread that the front end asked for.
+
+    From ipykernel 7.4 on, a message goes to where the kernel last wrote to its widget: the cell that made the button,
+    and so behind the cell that trains. A comm on which the kernel never wrote has no such place.
+    """
+    vars(button.comm).pop("_reply_subshell_id", None)
 
 
 def _installed(package: str) -> tuple[int, ...]:
