@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from test_replay import DECLINED_THEN_ACCEPTED, DECLINED_TWICE, LIMIT, OFFICIAL
+from test_rollout import TEXT
 
 from stepgrpo_lab.presets import rollout_settings
-from stepgrpo_lab.recordings import RecordedGroup, RecordedMember, load_recordings
+from stepgrpo_lab.recordings import RecordedGroup, RecordedMember
 from stepgrpo_lab.records import Outcome, Probe, Problem, Trajectory
 from stepgrpo_lab.rollout import Phase
 from stepgrpo_lab.token_text import TokenText
@@ -113,13 +115,13 @@ def test_the_shipped_set_shows_an_exit_that_moves() -> None:
 
 @pytest.fixture
 def player() -> RolloutPlayer:
-    """A truncated rollout with a declined probe and an accepted one, if the shipped set has it."""
-    groups = load_recordings()
-    for index, group in enumerate(groups):
-        for member, told in enumerate(group.members):
-            if not group.watched and group.rollout == "official" and len(told.trajectory.probes) > 1:
-                return RolloutPlayer(groups, group=index, member=member)
-    raise AssertionError("no truncated rollout with two probes was recorded")
+    """One rollout with a declined and an accepted probe, and one whose probes were both declined."""
+    members = [
+        dataclasses.replace(GROUP.members[0], trajectory=trajectory, trials_right=[True, True])
+        for trajectory in (DECLINED_THEN_ACCEPTED, DECLINED_TWICE)
+    ]
+    group = RecordedGroup("toy", "official", GROUP.problem, members, OFFICIAL, LIMIT, TEXT)
+    return RolloutPlayer([group, dataclasses.replace(group, members=members[1:])])
 
 
 def test_the_player_goes_forwards_and_backwards(player: RolloutPlayer) -> None:
@@ -160,23 +162,23 @@ def test_a_probe_appears_and_vanishes(player: RolloutPlayer) -> None:
 
 
 def test_positions_count_the_prompt(player: RolloutPlayer) -> None:
-    prompt = len(player.recorded.members[player.place].trajectory.prompt_ids)
-    player.frame = 3
-    assert (
-        f"at place 2, position {prompt + 2}; it attends to the {prompt} prompt tokens and 3 places" in player.sentence
-    )
+    player.frame = 2
+    assert '"Wait" (sampled) is fed at place 1, position 3' in player.sentence
+    assert "it attends to the 2 prompt tokens and 2 places" in player.sentence
 
 
 def test_the_slider_fits_the_completion(player: RolloutPlayer) -> None:
     slider = next(control for control in player.view.controls if getattr(control, "description", "") == "forward pass")
     play = next(control for control in player.view.controls if type(control).__name__ == "Play")
-    for group in range(len(player.groups)):
-        player.group = group
+    lengths = set()
+    for group, member in ((0, 1), (0, 0), (1, 0)):
+        player.group, player.member = group, member
         assert slider.max == play.max == len(player.frames) - 1
+        lengths.add(slider.max)
+    assert len(lengths) == 2
     forward = next(c for c in player.view.controls if getattr(c, "description", "").startswith("forward ▶"))
-    before = player.frame
     forward.click()
-    assert slider.value == player.frame == before + 1 or before == slider.max
+    assert slider.value == player.frame == 1
 
 
 def test_no_groups_are_refused() -> None:

@@ -67,6 +67,11 @@ class RecordedGroup:
         probes = [probe for member in self.members for probe in member.trajectory.probes]
         return bool(probes) and not any(probe.accepted for probe in probes)
 
+    @property
+    def first_probed(self) -> int:
+        """Index of the first member with a probe; 0 if there is none."""
+        return next((index for index, told in enumerate(self.members) if told.trajectory.probes), 0)
+
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each token; a token with a part of a character shows as U+FFFD."""
         return [self.token_text.decode([token]) for token in token_ids]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stepgrpo_lab.recordings import RecordedGroup
     from stepgrpo_lab.widgets.base import LabWidget
 
 
@@ -72,6 +73,14 @@ def menu(widget: LabWidget, name: str, label: str, options: Mapping[str, Any] | 
 
     pairs = list(options.items()) if isinstance(options, Mapping) else [(str(value), value) for value in options]
     return bind(widget, name, ipywidgets.Dropdown(options=pairs, **_options(label, tip)))
+
+
+def group_menu(widget: LabWidget, label: str, groups: Sequence[RecordedGroup]) -> Any:
+    """A drop-down list of recorded groups for the trait ``group``; two groups may have the same title."""
+    import ipywidgets
+
+    options = [(group.title, index) for index, group in enumerate(groups)]
+    return bind(widget, "group", ipywidgets.Dropdown(options=options, **_options(label, "")))
 
 
 def check(widget: LabWidget, name: str, label: str, tip: str = "") -> Any:

@@ -186,9 +186,8 @@ class GroupExplorer(LabWidget):
         return f"{question}</span></p>" + table("Reward of every method, and its advantage in brackets", head, rows)
 
     def controls(self) -> list[Any]:
-        titles = {group.title: index for index, group in enumerate(self.groups)}
         return [
-            controls.menu(self, "group", "group", titles),
+            controls.group_menu(self, "group", self.groups),
             controls.menu(self, "method", "method", METHODS, "whose push is drawn"),
             controls.slider(self, "step_alpha", "step_alpha", 0.0, 1.0, 0.05, "correctness against format"),
             controls.slider(self, "step_beta", "step_beta", 0.0, 0.95, 0.05, "strength of the step term"),

@@ -63,11 +63,8 @@ class RolloutPlayer(LabWidget):
         self.groups = list(groups)
         self.frames: list[Frame] = []
         self._played: tuple[int, int] | None = None
-        if "member" not in state:  # begin with a member that was probed
-            members = self.groups[min(state.get("group", 0), len(self.groups) - 1)].members
-            probed = [index for index, told in enumerate(members) if told.trajectory.probes]
-            state["member"] = next(iter(probed), 0)
-        super().__init__(**state)
+        first = self.groups[min(state.get("group", 0), len(self.groups) - 1)]
+        super().__init__(**{"member": first.first_probed, **state})
 
     @property
     def recorded(self) -> RecordedGroup:
@@ -170,7 +167,6 @@ class RolloutPlayer(LabWidget):
     def controls(self) -> list[Any]:
         import ipywidgets
 
-        titles = {group.title: index for index, group in enumerate(self.groups)}
         largest = max(len(group.members) for group in self.groups) - 1
         frame = controls.slider(self, "frame", "forward pass", 0, len(self.frames) - 1, 1)
         play = ipywidgets.Play(min=0, max=len(self.frames) - 1, value=self.shown, interval=400)
@@ -182,7 +178,7 @@ class RolloutPlayer(LabWidget):
 
         self.observe(fit, names=["group", "member"])
         return [
-            controls.menu(self, "group", "completion of", titles),
+            controls.group_menu(self, "completion of", self.groups),
             controls.slider(self, "member", "member", 0, largest, 1),
             frame,
             play,

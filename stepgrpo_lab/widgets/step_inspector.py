@@ -60,7 +60,8 @@ class StepInspector(LabWidget):
         found = (probe.marker for group in self.groups for told in group.members for probe in told.trajectory.probes)
         self.words = tuple(dict.fromkeys(found))
         self.points: list[ExitPoint] = []
-        super().__init__(**{"markers": self.words, **state})
+        first = self.groups[min(state.get("group", 0), len(self.groups) - 1)]
+        super().__init__(**{"markers": self.words, "member": first.first_probed, **state})
 
     @property
     def recorded(self) -> RecordedGroup:
@@ -166,11 +167,10 @@ class StepInspector(LabWidget):
         return f'<span class="chip{" stop" if stops else ""}">{visible_text(words)}</span>'
 
     def controls(self) -> list[Any]:
-        titles = {group.title: index for index, group in enumerate(self.groups)}
         choices = {"every marker": self.words, **{f"only {word}": (word,) for word in self.words}}
         largest = max(len(group.members) for group in self.groups) - 1
         return [
-            controls.menu(self, "group", "completion of", titles),
+            controls.group_menu(self, "completion of", self.groups),
             controls.slider(self, "member", "member", 0, largest, 1),
             controls.slider(self, "threshold", "threshold", 0.0, 1.0, 0.01, "exit when the score is greater"),
             controls.menu(self, "confidence_rule", "confidence rule", RULES),

@@ -15,6 +15,7 @@ from stepgrpo_lab.plots import TradeoffPoint, tradeoff
 from stepgrpo_lab.plots_tradeoff import ChangePoint, tradeoff_changes
 from stepgrpo_lab.report_files import read_run
 from stepgrpo_lab.report_html import visible_text
+from stepgrpo_lab.statistics import bootstrap_mean
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
 from stepgrpo_lab.widgets.page import table
@@ -61,8 +62,6 @@ class TradeoffExplorer(LabWidget):
         self.names = list(self.evaluations)
         first = self.evaluations[self.names[0]]
         self.families = [ALL, *sorted({family for family in first.families if family})]
-        for evaluation in self.evaluations.values():
-            compare(first, evaluation)  # refuses different problems
         self._point = cache(self._measure)
         self._change = cache(self._compare)
         self.table_rows: list[list[str]] = []
@@ -80,8 +79,8 @@ class TradeoffExplorer(LabWidget):
         evaluation = self.evaluations[name]
         if family != ALL:
             evaluation = evaluation.subset([kind == family for kind in evaluation.families])
-        summary = evaluation.summary()
-        return {"name": visible_text(name), "accuracy": summary["accuracy"], "tokens": summary["tokens"]}
+        accuracy, tokens = (bootstrap_mean(evaluation.column(column)) for column in ("correct", "tokens"))
+        return {"name": visible_text(name), "accuracy": accuracy, "tokens": tokens}
 
     def _compare(self, baseline: str, name: str) -> Comparison:
         return compare(self.evaluations[baseline], self.evaluations[name])
