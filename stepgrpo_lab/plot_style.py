@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from stepgrpo_lab.statistics import Interval
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito, "Color Universal Design" (2008), without black and without yellow, which is too pale on white."""
 
@@ -39,12 +41,25 @@ def series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float],
     return [step for step, _ in rows], [value for _, value in rows]
 
 
+def error_bar(interval: Interval) -> dict[str, Any]:
+    """Plotly's error bar of an interval.
+
+    Example:
+        >>> from stepgrpo_lab.statistics import Interval
+        >>> error_bar(Interval(5.0, 4.0, 7.0))["array"]
+        [2.0]
+    """
+    above, below = interval.high - interval.estimate, interval.estimate - interval.low
+    return {"type": "data", "symmetric": False, "array": [above], "arrayminus": [below]}
+
+
 def styled(figure: Figure, *, height: int, title: str | None = None) -> Figure:
     """The house style: transparent paper, neutral ink, a quiet grid, room for the labels."""
     figure.update_layout(
         template="none",
         title={"text": title or "", "font": {"size": 16}},
         height=height,
+        autosize=True,
         margin={"l": 64, "r": 24, "t": 56, "b": 56},
         paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from stepgrpo_lab.plot_style import DASHES, HATCHES, INK, PALETTE, SHAPES, series, styled
+from stepgrpo_lab.plot_style import DASHES, HATCHES, INK, PALETTE, SHAPES, error_bar, series, styled
 from stepgrpo_lab.statistics import Calibration, Interval
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ EXITS = {
 }
 """Metric key of each reason why thoughts ended, and how the figures call it."""
 
-_PANELS: tuple[tuple[str, str, float, dict[str, str]], ...] = (
+Panel = tuple[str, str, float, dict[str, str]]
+"""Title, unit of the vertical axis, factor from metric to unit, and metric key -> name of its line."""
+
+_PANELS: tuple[Panel, ...] = (
     (
         "Validation accuracy",
         "correct (%)",
@@ -66,7 +69,6 @@ _PANELS: tuple[tuple[str, str, float, dict[str, str]], ...] = (
         },
     ),
 )
-"""Title, unit of the vertical axis, factor from metric to unit, and metric key -> name of its line."""
 
 CURVES = tuple(key for panel in _PANELS for key in panel[3])
 """The metrics that :func:`learning_curves` draws."""
@@ -80,18 +82,19 @@ class TradeoffPoint(TypedDict):
     tokens: Interval
 
 
-def learning_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
+def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel] = _PANELS) -> Figure:
     """What happened during training: one panel for each kind of metric that was recorded.
 
     Args:
         metrics: One dictionary per logged step, with "step" and numbers under the keys of ``metrics.jsonl``.
+        panels: What to draw; panels without a record are left out.
 
     Raises:
         ValueError: No row holds a metric that is plotted.
     """
     from plotly.subplots import make_subplots
 
-    panels = [panel for panel in _PANELS if any(series(metrics, key)[0] for key in panel[3])]
+    panels = [panel for panel in panels if any(series(metrics, key)[0] for key in panel[3])]
     if not panels:
         raise ValueError("metrics hold no value that is plotted; expected rows with 'step' and keys such as 'reward'")
     rows = math.ceil(len(panels) / 2)
@@ -173,12 +176,13 @@ def tradeoff(points: Sequence[TradeoffPoint]) -> Figure:
             Scatter(
                 x=[tokens.estimate],
                 y=[accuracy.estimate],
-                error_x=_error_bar(tokens),
-                error_y=_error_bar(accuracy),
+                error_x=error_bar(tokens),
+                error_y=error_bar(accuracy),
                 name=point["name"],
                 text=[point["name"]],
                 mode="markers+text",
                 textposition="top right",
+                cliponaxis=False,
                 marker={
                     "size": 12,
                     "color": PALETTE[number % len(PALETTE)],
@@ -190,12 +194,8 @@ def tradeoff(points: Sequence[TradeoffPoint]) -> Figure:
     reach = 1.2 * max(point["tokens"].high for point in points)
     figure.update_xaxes(title_text="tokens per completion (mean)", range=[0, reach])
     figure.update_yaxes(title_text="correct (%)")
+    figure.update_layout(showlegend=False)  # every marker has its name beside it
     return styled(figure, title="Accuracy against length, with 95 % intervals", height=420)
-
-
-def _error_bar(interval: Interval) -> dict[str, Any]:
-    above, below = interval.high - interval.estimate, interval.estimate - interval.low
-    return {"type": "data", "symmetric": False, "array": [above], "arrayminus": [below]}
 
 
 def exit_reasons(metrics: Sequence[Mapping[str, Any]]) -> Figure:

@@ -138,6 +138,8 @@ class Trajectory:
         probed: Whether this trajectory was allowed to probe at all.
         probes: Every probe, in order.
         cost: Tokens fed for it.
+        dropped: Tokens that had been sampled where an accepted probe then ended the thoughts: the held-back marker and
+            its lookahead. With them a trajectory can be replayed (see :mod:`stepgrpo_lab.replay`).
     """
 
     prompt_ids: list[int]
@@ -150,6 +152,7 @@ class Trajectory:
     probed: bool = False
     probes: list[Probe] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
+    dropped: list[int] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:

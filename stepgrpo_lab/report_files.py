@@ -66,12 +66,25 @@ def read_run(folder: Path | str) -> RunRecord:
         name=folder.resolve().name,
         recipe=recipe,
         model=_model_name(recipe, folder / "recipe.yaml"),
-        metrics=_read(folder / "metrics.jsonl", _rows, []),
+        metrics=read_run_metrics(folder),
         before=_read(folder / "evaluation_before.json", _evaluation, None),
         after=_read(folder / "evaluation_after.json", _evaluation, None),
         completions=_read(folder / "completions.jsonl", _completions, []),
         environment=_read(folder / "environment.json", _environment, {}),
     )
+
+
+def read_run_metrics(folder: Path | str) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``, also while it is being written; empty if there is none yet.
+
+    Raises:
+        ValueError: A row in it is broken.
+
+    Example:
+        >>> read_run_metrics("no/such/run")
+        []
+    """
+    return _read(Path(folder) / "metrics.jsonl", _rows, [])
 
 
 def _read(path: Path, parse: Callable[[str], Value], missing: Value) -> Value:

@@ -92,7 +92,7 @@ class TrajectoryMachine:
         self._kept: list[int] = []
         self._logprobs: list[float | None] = []
         self._fed = 0  # place of the next token to feed
-        self._drawn_and_dropped = 0
+        self._dropped: list[int] = []
         self._close: CloseReason | None = None
         self._probes: list[Probe] = []
         self._cost = Cost()
@@ -125,7 +125,7 @@ class TrajectoryMachine:
         It is the token's place in the kept trajectory. After an exit it skips the numbers that had drawn the dropped
         tokens: those are known to have led to a marker, so drawing the answer with them would not be fair.
         """
-        return len(self._kept) + self._drawn_and_dropped
+        return len(self._kept) + len(self._dropped)
 
     def observe(self, token: int, logprob: float | None, top_probability: float = 0.0) -> None:
         """Take the engine's choice.
@@ -190,6 +190,7 @@ class TrajectoryMachine:
             probed=self._probing,
             probes=self._probes,
             cost=cost,
+            dropped=self._dropped,
         )
 
     # ---- thoughts and answer -----------------------------------------------------------------------------------------
@@ -281,6 +282,6 @@ class TrajectoryMachine:
     def _drop_held(self) -> None:
         held = len(self._kept) - self._base
         self._cost.replayed_tokens += max(0, held - 1)  # fed in vain, but for the lookahead
-        self._drawn_and_dropped += held
+        self._dropped += self._kept[self._base :]
         self._scanner.drop(held)
         del self._kept[self._base :], self._logprobs[self._base :]

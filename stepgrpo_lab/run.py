@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
 from stepgrpo_lab.grading import Grader
@@ -33,6 +33,9 @@ from stepgrpo_lab.run_files import (
 )
 from stepgrpo_lab.run_trainers import fine_tuner, reinforcer, select_once, selection_figures
 from stepgrpo_lab.validation import validation_figures
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 Tell = Callable[[str], None]
 
@@ -66,6 +69,7 @@ def train(
     resume: bool = False,
     progress: Tell = _silent,
     progress_every: int = 1,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> RunResult:
     """Carry a recipe out.
 
@@ -79,6 +83,7 @@ def train(
         resume: Go on from the last checkpoint; what is done already is not done again.
         progress: Receives one line at a time about the state of affairs.
         progress_every: Steps between two such lines.
+        callbacks: More callbacks for the trainer; one that is an ``Interrupt`` takes the place of the run's own.
 
     Raises:
         ValueError: The folder is in use, there is nothing to resume, or the recipe cannot be carried out here.
@@ -87,7 +92,7 @@ def train(
     Example:
         >>> train(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
     """
-    run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every)
+    run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every, callbacks)
     with Grader(timeout=run.recipe.reward.grading_timeout) as grader:
         return run.carry_out(grader)
 
@@ -98,6 +103,7 @@ class _Run:
     folder: Path
     tell: Tell
     tell_every: int
+    callbacks: Sequence[TrainerCallback] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def carry_out(self, grader: Grader) -> RunResult:
@@ -167,8 +173,10 @@ class _Run:
         """Train to the end; False if Ctrl-C stopped it."""
         from stepgrpo_lab.training.callbacks import Interrupt
 
-        interrupt = Interrupt(self.tell)
-        trainer.add_callback(interrupt)
+        own = [callback for callback in self.callbacks if isinstance(callback, Interrupt)]
+        interrupt = own[0] if own else Interrupt(self.tell)
+        for callback in dict.fromkeys((*self.callbacks, interrupt)):
+            trainer.add_callback(callback)
         checkpoint = last_checkpoint(self.folder / "checkpoints")
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_reproduce(commands)
     _add_compare(commands)
+    _add_record(commands)
     _add_overthinker(commands)
     return parser
 
@@ -226,6 +227,25 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument(
         "--output", type=Path, default=Path("runs/comparison"), help="folder of the runs (default: %(default)s)"
     )
+
+
+def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "record",
+        "record",
+        "record groups of trajectories of the embedded model and of a trained one, for figures and widgets",
+        "stepgrpo record runs/overthinker-20260101-120000",
+    )
+    command.add_argument("trained", help="run folder or model folder of the trained model")
+    command.add_argument("--untrained", default="overthinker", help="the model before training (default: %(default)s)")
+    command.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/trajectories.jsonl.gz"),
+        help="file to write (default: %(default)s)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 
 def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

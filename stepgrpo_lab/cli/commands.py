@@ -270,6 +270,30 @@ def compare(options: Namespace) -> int:
     return 0
 
 
+def record(options: Namespace) -> int:
+    """``stepgrpo record``."""
+    _quiet()
+    from stepgrpo_lab.recipes import load_recipe
+    from stepgrpo_lab.recipes.building import recipe_config
+    from stepgrpo_lab.recordings.making import record_trajectories
+
+    config = recipe_config(load_recipe("overthinker"), options.output.parent)
+    status = StatusLine()
+    try:
+        path = record_trajectories(
+            {"untrained": _model_folder(options.untrained), "trained": _model_folder(options.trained)},
+            options.output,
+            settings=config.rollout_settings(),
+            limit=config.max_completion_length,
+            seed=options.seed,
+            progress=status,
+        )
+    finally:
+        status.end()
+    print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")
+    return 0
+
+
 def build_overthinker(options: Namespace) -> int:
     """``stepgrpo overthinker build``."""
     _quiet()

@@ -1,0 +1,202 @@
+"""The policy loss of GRPO and its relatives, token by token, in plain numbers.
+
+Everything that an update does to a completion's tokens, without torch: importance ratio, clipping, KL penalty, mask,
+the weight that a loss type gives to a token, and the derivative by the token's log-probability. It computes what TRL's
+``GRPOTrainer`` computes for the four loss types below (token-level importance sampling), as a test shows.
+
+Sources: PPO's clipped surrogate (Schulman et al., arXiv 1707.06347); GRPO (DeepSeekMath, arXiv 2402.03300); Dr. GRPO
+(arXiv 2503.20783); DAPO's token mean and higher upper clip (arXiv 2503.14476); the k3 estimator of the KL divergence
+(Schulman, "Approximating KL Divergence", 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
+"""grpo: mean over each completion, then over completions. bnpo: mean over the tokens at hand. dr_grpo: sum over a
+constant. dapo: mean over the tokens of the whole generation batch."""
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """How a token's loss is made.
+
+    Attributes:
+        loss_type: One of :data:`LOSS_TYPES`.
+        epsilon_low, epsilon_high: The ratio is clipped to [1 - epsilon_low, 1 + epsilon_high].
+        delta: Upper bound of the ratio on the other side of the minimum (two-sided clipping); None for none.
+        kl_weight: Weight of the KL penalty against the reference model (TRL's ``beta``); 0 needs no reference.
+        bias_corrected_kl: Multiply the KL penalty by the importance ratio (TRL's ``use_bias_correction_kl``).
+        max_completion_length: The constant of dr_grpo, in tokens.
+
+    Raises:
+        ValueError: A value is out of range.
+
+    Example:
+        >>> LossSettings("dapo", epsilon_high=0.28).epsilon_low
+        0.2
+    """
+
+    loss_type: str = "dapo"
+    epsilon_low: float = 0.2
+    epsilon_high: float = 0.2
+    delta: float | None = None
+    kl_weight: float = 0.0
+    bias_corrected_kl: bool = False
+    max_completion_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.loss_type not in LOSS_TYPES:
+            raise ValueError(f"loss_type is {self.loss_type!r}; use one of {', '.join(LOSS_TYPES)}")
+        if not 0 <= self.epsilon_low <= 1:
+            raise ValueError(f"epsilon_low is {self.epsilon_low}; it must lie in [0, 1] (TRL's value is 0.2)")
+        if self.epsilon_high < 0 or self.kl_weight < 0:
+            raise ValueError("epsilon_high and kl_weight must not be negative; 0 switches them off")
+        if self.delta is not None and self.delta <= 1 + self.epsilon_low:
+            raise ValueError(f"delta is {self.delta}; it must be greater than 1 + epsilon_low")
+        if self.loss_type == "dr_grpo" and not self.max_completion_length:
+            raise ValueError("dr_grpo divides by max_completion_length; give the completion limit in tokens")
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """One token's part of the loss, before it is weighted.
+
+    Attributes:
+        ratio: Probability now over probability when it was sampled.
+        clipped: Whether clipping decides, so that the policy term pulls no more.
+        surrogate: ``min(ratio * A, clip(ratio) * A)``; larger is better.
+        kl: Estimate of the KL divergence from the reference at this token (k3), at least 0.
+        loss: ``-surrogate + kl_weight * kl``.
+        gradient: Derivative of ``loss`` by the token's log-probability; where it is negative, a step of gradient
+            descent makes the token likelier.
+    """
+
+    ratio: float
+    clipped: bool
+    surrogate: float
+    kl: float
+    loss: float
+    gradient: float
+
+
+def token_loss(
+    logprob: float,
+    advantage: float,
+    settings: LossSettings,
+    *,
+    old_logprob: float | None = None,
+    reference_logprob: float | None = None,
+) -> TokenLoss:
+    """The loss of one token.
+
+    Args:
+        logprob: Log-probability under the policy now.
+        advantage: The completion's advantage.
+        settings: How the loss is made.
+        old_logprob: Log-probability when the token was sampled; None for one that was forced (and on the first update
+            after a rollout): the policy's own, so that the ratio is exactly 1.
+        reference_logprob: Log-probability under the reference model; needed where ``kl_weight`` is not 0.
+
+    Raises:
+        ValueError: A KL penalty without a reference.
+
+    Example:
+        >>> import math
+        >>> token = token_loss(math.log(0.6), 1.0, LossSettings(epsilon_high=0.2), old_logprob=math.log(0.4))
+        >>> round(token.ratio, 3), round(token.surrogate, 3), token.clipped, token.gradient
+        (1.5, 1.2, True, 0.0)
+    """
+    ratio = math.exp(logprob - (logprob if old_logprob is None else old_logprob))
+    bound = math.inf if settings.delta is None else settings.delta
+    free, held = (
+        min(ratio, bound) * advantage,
+        min(max(ratio, 1 - settings.epsilon_low), 1 + settings.epsilon_high) * advantage,
+    )
+    inside = 1 - settings.epsilon_low <= ratio <= 1 + settings.epsilon_high
+    flows = inside or (free < held and ratio <= bound)
+    gradient = -ratio * advantage if flows else 0.0
+    kl, kl_slope = _kl(logprob, ratio, settings, reference_logprob)
+    return TokenLoss(
+        ratio=ratio,
+        clipped=not flows and advantage != 0,
+        surrogate=min(free, held),
+        kl=kl,
+        loss=-min(free, held) + settings.kl_weight * kl,
+        gradient=gradient + settings.kl_weight * kl_slope,
+    )
+
+
+def _kl(logprob: float, ratio: float, settings: LossSettings, reference: float | None) -> tuple[float, float]:
+    """The k3 estimate and its derivative by the log-probability."""
+    if reference is None:
+        if settings.kl_weight:
+            raise ValueError("kl_weight is not 0, so reference_logprob is needed; give it, or set kl_weight=0")
+        return 0.0, 0.0
+    gap = reference - logprob
+    kl, slope = math.exp(gap) - gap - 1, 1 - math.exp(gap)
+    return (kl * ratio, (kl + slope) * ratio) if settings.bias_corrected_kl else (kl, slope)
+
+
+def token_weights(
+    masks: Sequence[Sequence[bool]], settings: LossSettings, *, batch_tokens: int | None = None
+) -> list[list[float]]:
+    """How much each token's loss counts in the loss of the batch.
+
+    Args:
+        masks: ``[completions][tokens]``: whether a token trains (forced closes do by default; padding does not).
+        settings: Whose ``loss_type`` divides.
+        batch_tokens: For dapo, the training tokens of the whole generation batch; by default those of ``masks``.
+
+    Returns:
+        ``[completions][tokens]`` weights; the batch's loss is the weighted sum of the tokens' losses.
+
+    Raises:
+        ValueError: There is no completion.
+
+    Example:
+        >>> token_weights([[True], [True, True, True]], LossSettings("grpo"))[1]
+        [0.16666666666666666, 0.16666666666666666, 0.16666666666666666]
+        >>> token_weights([[True], [True, True, True]], LossSettings("dapo"))[1]
+        [0.25, 0.25, 0.25]
+    """
+    if not masks:
+        raise ValueError("masks is empty; give one mask for each completion")
+    at_hand = sum(map(sum, masks))
+    divisors = {
+        "grpo": [len(masks) * max(1, sum(mask)) for mask in masks],
+        "bnpo": [max(1, at_hand)] * len(masks),
+        "dr_grpo": [len(masks) * (settings.max_completion_length or 1)] * len(masks),
+        "dapo": [max(1, at_hand if batch_tokens is None else batch_tokens)] * len(masks),
+    }[settings.loss_type]
+    return [[bool(trains) / divisor for trains in mask] for mask, divisor in zip(masks, divisors, strict=True)]
+
+
+def token_push(
+    advantages: Sequence[float],
+    masks: Sequence[Sequence[bool]],
+    settings: LossSettings,
+    *,
+    batch_tokens: int | None = None,
+) -> list[list[float]]:
+    """How hard the first update after a rollout pushes each token: minus the loss's derivative by its log-probability.
+
+    There the ratio is 1 and nothing is clipped, so the push is the advantage times the token's weight; positive makes
+    the token likelier. The KL penalty is left out.
+
+    Args:
+        advantages: ``[completions]``.
+        masks, settings, batch_tokens: As for :func:`token_weights`.
+
+    Example:
+        >>> token_push([1.0, -1.0], [[True, True], [True, False]], LossSettings("bnpo"))
+        [[0.3333333333333333, 0.3333333333333333], [-0.3333333333333333, 0.0]]
+    """
+    weights = token_weights(masks, settings, batch_tokens=batch_tokens)
+    return [
+        [advantage * weight if weight else 0.0 for weight in row]
+        for advantage, row in zip(advantages, weights, strict=True)
+    ]

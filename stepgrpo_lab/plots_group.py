@@ -1,0 +1,131 @@
+"""Figures of one group: what each reward makes of its members, and the push on every token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from stepgrpo_lab.plot_style import HATCHES, INK, PALETTE, styled
+from stepgrpo_lab.report_html import visible_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+DIVERGING = ((0.0, "#D55E00"), (0.5, "rgba(127, 127, 127, 0.3)"), (1.0, "#0072B2"))
+"""Vermillion through nothing to blue: less likely, unmoved, likelier."""
+
+
+def group_advantages_chart(
+    advantages: Mapping[str, Sequence[float]], members: Sequence[str], *, chosen: str | None = None
+) -> Figure:
+    """The advantages that several rewards give the members of one group.
+
+    Args:
+        advantages: Name of a reward -> ``[members]`` advantages.
+        members: ``[members]`` names for the axis; a line break may stand in them.
+        chosen: The reward to draw heavily.
+
+    Raises:
+        ValueError: There is no reward.
+
+    Example:
+        >>> chart = group_advantages_chart({"LP": [1.0, -1.0]}, ["1", "2"])
+        >>> chart.data[0].name, list(chart.data[0].y)
+        ('LP', [1.0, -1.0])
+    """
+    from plotly.graph_objects import Bar, Figure
+
+    if not advantages:
+        raise ValueError("advantages is empty; pass at least one reward")
+    figure = Figure()
+    for number, (name, values) in enumerate(advantages.items()):
+        figure.add_trace(
+            Bar(
+                x=[visible_text(member).replace("\n", "<br>") for member in members],
+                y=list(values),
+                name=visible_text(name),
+                opacity=1.0 if chosen in (None, name) else 0.75,
+                marker={
+                    "color": PALETTE[number % len(PALETTE)],
+                    "pattern": {"shape": HATCHES[number % len(HATCHES)], "fgcolor": INK, "fillmode": "overlay"},
+                    "line": {"color": INK, "width": 2 if name == chosen else 0},
+                },
+                hovertemplate="%{y:.3f}",
+            )
+        )
+    figure.update_layout(
+        barmode="group",
+        hovermode="x unified",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(title_text="advantage")
+    return styled(figure, height=340)
+
+
+def token_push_map(
+    push: Sequence[Sequence[float]],
+    pieces: Sequence[Sequence[str]],
+    members: Sequence[str],
+    *,
+    forced: Sequence[Sequence[bool]] | None = None,
+) -> Figure:
+    """How hard the update pushes every token of every member: blue likelier, vermillion less likely.
+
+    Args:
+        push: ``[members][tokens]`` from :func:`stepgrpo_lab.losses.token_push`.
+        pieces: ``[members][tokens]`` text of each token.
+        members: ``[members]`` names for the axis.
+        forced: ``[members][tokens]`` whether a token was forced: ringed.
+
+    Raises:
+        ValueError: There is no token.
+    """
+    from plotly.graph_objects import Figure, Heatmap, Scatter
+
+    longest = max(map(len, push), default=0)
+    if not longest:
+        raise ValueError("push holds no token; pass at least one member with tokens")
+    strongest = max(abs(value) for row in push for value in row) or 1.0
+    names = [visible_text(member.replace("\n", ", ")) for member in members]
+    rings = [
+        (place, name)
+        for name, row in zip(names, forced or [], strict=False)
+        for place, is_forced in enumerate(row)
+        if is_forced
+    ]
+    figure = Figure(
+        [
+            Heatmap(
+                z=[[*row, *[None] * (longest - len(row))] for row in push],
+                x=list(range(longest)),
+                y=names,
+                text=[[*map(_shown, row), *[""] * (longest - len(row))] for row in pieces],
+                zmin=-strongest,
+                zmax=strongest,
+                colorscale=[list(stop) for stop in DIVERGING],
+                hovertemplate="token %{x}: %{text}<br>push %{z:.5f}<extra></extra>",
+                colorbar={"title": {"text": "push"}, "thickness": 12, "exponentformat": "e"},
+                xgap=0.5,
+                ygap=3,
+                hoverongaps=False,
+            ),
+            Scatter(
+                x=[place for place, _ in rings],
+                y=[name for _, name in rings],
+                mode="markers",
+                name="forced",
+                marker={"symbol": "circle-open", "color": INK, "size": 7},
+                hoverinfo="skip",
+            ),
+        ]
+    )
+    figure.update_xaxes(
+        title_text="token of the completion (ringed: forced)", range=[-0.5, longest - 0.5], showgrid=False
+    )
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return styled(figure, height=120 + 26 * len(push))
+
+
+def _shown(piece: str) -> str:
+    return visible_text(piece.replace("\n", "⏎"))

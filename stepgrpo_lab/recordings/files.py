@@ -1,0 +1,144 @@
+"""Recorded groups on disk: gzipped JSON Lines, the tokens first, then one group a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_lab.paths import data_path
+from stepgrpo_lab.presets import RolloutSettings
+from stepgrpo_lab.recordings.schema import RecordedGroup, RecordedMember
+from stepgrpo_lab.records import Outcome, Problem, Trajectory, from_json, to_json
+from stepgrpo_lab.token_text import TokenText
+
+FORMAT = 1
+DIGITS = 6
+"""Decimals kept of probabilities and log-probabilities; the decisions taken on them are stored as they were."""
+
+
+def load_recordings(path: str | Path | None = None) -> list[RecordedGroup]:
+    """Read recorded groups.
+
+    Args:
+        path: A file of :func:`write_recordings`; by default the package's own, of the Overthinker before and after
+            training.
+
+    Raises:
+        ValueError: The file is missing or no recording; the message names it.
+
+    Example:
+        >>> groups = load_recordings()
+        >>> sorted({group.model for group in groups})
+        ['trained', 'untrained']
+    """
+    path = data_path("trajectories", "overthinker.jsonl.gz") if path is None else Path(path)
+    try:
+        head, *rows = gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
+        token_text = _token_text(json.loads(head))
+        return [_group(json.loads(row), token_text) for row in rows]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no recording ({error}); make one with `stepgrpo record`") from error
+
+
+def write_recordings(groups: Sequence[RecordedGroup], path: str | Path) -> Path:
+    """Write groups that share one tokenizer; the same groups give the same bytes.
+
+    Raises:
+        ValueError: There are no groups.
+    """
+    if not groups:
+        raise ValueError("no groups to write; record at least one")
+    lines = [_head(groups), *map(_row, groups)]
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as file:
+        file.write(text.encode())
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed.getvalue())
+    return path
+
+
+def _head(groups: Sequence[RecordedGroup]) -> dict[str, Any]:
+    """Of the tokenizer, what occurs: the bytes of each token, and the ids of the texts that were forced."""
+    token_text = groups[0].token_text
+    forced = {text for group in groups if group.settings for text in _forced_texts(group.settings)}
+    encodings = {text: token_text.encode(text) for text in sorted(forced)}
+    used = sorted({token for group in groups for token in _token_ids(group)}.union(*encodings.values()))
+    return {
+        "format": FORMAT,
+        "tokens": {token: token_text.pieces(token).decode("utf-8", "surrogateescape") for token in used},
+        "eos_ids": sorted(token_text.eos_ids),
+        "close_id": token_text.close_id,
+        "encodings": encodings,
+    }
+
+
+def _forced_texts(settings: RolloutSettings) -> list[str]:
+    return [settings.probe_prompt, settings.close_text, settings.close_text[1:]]
+
+
+def _token_ids(group: RecordedGroup) -> Iterable[int]:
+    for member in group.members:
+        trajectory = member.trajectory
+        yield from (*trajectory.prompt_ids, *trajectory.completion_ids, *trajectory.dropped)
+        yield from (token for probe in trajectory.probes for token in probe.token_ids)
+
+
+def _token_text(head: Mapping[str, Any]) -> TokenText:
+    if head.get("format") != FORMAT:
+        raise ValueError(f"its format is {head.get('format')!r}, expected {FORMAT}")
+    table = {int(token): piece.encode("utf-8", "surrogateescape") for token, piece in head["tokens"].items()}
+    encodings = {text: list(ids) for text, ids in head["encodings"].items()}
+    return TokenText(table, frozenset(head["eos_ids"]), head["close_id"], encodings.__getitem__)
+
+
+def _row(group: RecordedGroup) -> dict[str, Any]:
+    return {
+        "model": group.model,
+        "rollout": group.rollout,
+        "problem": to_json(group.problem),
+        "settings": group.settings and dataclasses.asdict(group.settings),
+        "limit": group.limit,
+        "prompt_ids": group.members[0].trajectory.prompt_ids,
+        "members": [_rounded(_member_row(member)) for member in group.members],
+    }
+
+
+def _member_row(member: RecordedMember) -> dict[str, Any]:
+    row = to_json(member)
+    del row["trajectory"]["prompt_ids"], row["trajectory"]["text"]
+    return row
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return value
+
+
+def _group(row: dict[str, Any], token_text: TokenText) -> RecordedGroup:
+    def member(told: dict[str, Any]) -> RecordedMember:
+        ids = told["trajectory"]["completion_ids"]
+        rest = {"prompt_ids": row["prompt_ids"], "text": token_text.decode(ids)}
+        trajectory = from_json(Trajectory, {**told["trajectory"], **rest})
+        return RecordedMember(**{**told, "trajectory": trajectory, "outcome": from_json(Outcome, told["outcome"])})
+
+    return RecordedGroup(
+        model=row["model"],
+        rollout=row["rollout"],
+        problem=from_json(Problem, row["problem"]),
+        members=[member(told) for told in row["members"]],
+        settings=RolloutSettings(**row["settings"]) if row["settings"] else None,
+        limit=row["limit"],
+        token_text=token_text,
+    )

@@ -1,0 +1,104 @@
+"""What is recorded of a group: its trajectories, their truth, and enough of the tokenizer to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from stepgrpo_lab.exit_rules import ExitPoint, ExitRule, exit_point
+from stepgrpo_lab.presets import RolloutSettings
+from stepgrpo_lab.records import Outcome, Problem, Step, StepLabel, Trajectory
+from stepgrpo_lab.replay import Frame, replay
+from stepgrpo_lab.steps import MarkerSegmenter
+from stepgrpo_lab.token_text import TokenText
+
+
+@dataclass(frozen=True)
+class RecordedMember:
+    """One completion of a group.
+
+    Attributes:
+        trajectory: All that happened.
+        outcome: What the reward needs.
+        trials_right: Of each probe, whether its trial answer is right.
+        labels: What each semantic step was good for; None where nobody knows.
+        policy_logprobs: Log-probability of every completion token under the policy, forced ones included, at the
+            sampling temperature; None where the policy was not asked.
+    """
+
+    trajectory: Trajectory
+    outcome: Outcome
+    trials_right: list[bool]
+    labels: list[StepLabel] | None = None
+    policy_logprobs: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class RecordedGroup:
+    """The completions of one prompt.
+
+    Attributes:
+        model: Name of the policy ("untrained", "trained", ...).
+        rollout: What kind of rollout it was ("plain", "official", "paper", ...), for menus.
+        problem: The problem.
+        members: The completions.
+        settings: The rollout's settings; None for plain decoding without probes.
+        limit: Completion limit in tokens.
+        token_text: Text of the tokens that occur.
+    """
+
+    model: str
+    rollout: str
+    problem: Problem
+    members: Sequence[RecordedMember]
+    settings: RolloutSettings | None
+    limit: int
+    token_text: TokenText
+
+    @property
+    def title(self) -> str:
+        """A name for menus."""
+        return f"{self.model}, {self.rollout}: {self.problem.id}"
+
+    @cached_property
+    def watched(self) -> bool:
+        """Whether it was probed and no probe ended any member's thoughts: then every exit rule can be tried on it."""
+        probes = [probe for member in self.members for probe in member.trajectory.probes]
+        return bool(probes) and not any(probe.accepted for probe in probes)
+
+    @property
+    def first_probed(self) -> int:
+        """Index of the first member with a probe; 0 if there is none."""
+        return next((index for index, told in enumerate(self.members) if told.trajectory.probes), 0)
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token; a token with a part of a character shows as U+FFFD."""
+        return [self.token_text.decode([token]) for token in token_ids]
+
+    def steps(self, member: int, markers: str | Sequence[str] = "paper") -> list[Step]:
+        """The semantic steps of one member, with their token spans."""
+        return MarkerSegmenter(markers).split_ids(self.members[member].trajectory.completion_ids, self.token_text)
+
+    def exit_point(self, member: int, rule: ExitRule) -> ExitPoint:
+        """Where a rule would have stopped one member.
+
+        Raises:
+            ValueError: The group's probes were acted upon, so what came after them is not known.
+        """
+        if not self.watched:
+            raise ValueError(f"{self.title}: probes ended some thoughts; use a group that was only watched")
+        told = self.members[member]
+        return exit_point(
+            rule,
+            told.trajectory.probes,
+            told.trials_right,
+            tokens=told.trajectory.tokens,
+            closing_tokens=told.trajectory.tokens - (self.steps(member)[-1].token_end or 0),
+            answer=told.outcome.answer,
+            right=told.outcome.correct,
+        )
+
+    def frames(self, member: int) -> list[Frame]:
+        """One member, forward pass by forward pass."""
+        return replay(self.members[member].trajectory, self.token_text, limit=self.limit, settings=self.settings)

@@ -1,0 +1,49 @@
+"""Feeds a live dashboard from the trainer, and stops training when its button was pressed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerControl, TrainerState
+
+from stepgrpo_lab.training.callbacks import Interrupt
+from stepgrpo_lab.training.config import StepGRPOConfig
+
+if TYPE_CHECKING:
+    from stepgrpo_lab.widgets.dashboard import LiveDashboard
+
+
+class DashboardCallback(Interrupt):
+    """Every logged step goes to the dashboard; its stop button works like the first Ctrl-C.
+
+    Args:
+        dashboard: The dashboard.
+    """
+
+    def __init__(self, dashboard: LiveDashboard) -> None:
+        super().__init__()
+        self.dashboard = dashboard
+
+    def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        super().on_train_begin(args, state, control)
+        # What a resumed run does again goes; what validation has just logged before the first step stays.
+        kept = {row["step"]: row for row in self.dashboard.rows if row["step"] <= state.global_step}
+        with self.dashboard.hold_trait_notifications():
+            self.dashboard.max_steps = state.max_steps
+            self.dashboard.finished = self.dashboard.stop_requested = False
+            self.dashboard.stoppable = True
+            self.dashboard.rows = list(kept.values())
+
+    def on_log(
+        self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        if state.is_world_process_zero and "train_runtime" not in logs:
+            self.dashboard.add({"step": state.global_step, **logs})
+
+    def on_step_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.interrupted = self.interrupted or self.dashboard.stop_requested
+        super().on_step_end(args, state, control)
+
+    def on_train_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        super().on_train_end(args, state, control)
+        self.dashboard.finished = True

@@ -1,0 +1,188 @@
+"""Recorded groups: exit rules tried afterwards, files that keep every decision, and the package's own set."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+from pathlib import Path
+
+import pytest
+from test_replay import DECLINED_THEN_ACCEPTED, DECLINED_TWICE, LIMIT, OFFICIAL
+from test_rollout import TEXT
+from tiny import save_tiny, tiny_model, tiny_tokenizer
+
+from stepgrpo_lab.cli import main
+from stepgrpo_lab.exit_rules import ExitRule, exit_point, rules_at
+from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.recordings import RecordedGroup, load_recordings, making, write_recordings
+from stepgrpo_lab.recordings.making import record_group, record_groups, record_trajectories, watching
+from stepgrpo_lab.records import Probe, Problem, Trajectory
+from stepgrpo_lab.rollout import rollout_settings
+
+PROBLEM = Problem("seven", "3+4?", "7")
+RECORDED = load_recordings()
+
+
+def probe(position: int, marker: str, probabilities: list[float], *, closed: bool = True) -> Probe:
+    return Probe(position, 1, marker, [0] * len(probabilities), probabilities, "", "7", closed, 0.0, 0.0, False)
+
+
+PROBES = [
+    probe(10, "Wait", [0.99, 0.6]),  # geometric 0.771, arithmetic 0.795, minimum 0.6, joint 0.594
+    probe(20, "Alternatively", [0.9, 0.9]),  # 0.9 by every mean, joint 0.81
+    probe(30, "Wait", [0.99, 0.99], closed=False),
+    probe(40, "Wait", [0.96, 0.96]),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "stops"),
+    [
+        (ExitRule(0.78, "geometric"), 1),
+        (ExitRule(0.78, "arithmetic"), 0),
+        (ExitRule(0.89, "minimum"), 1),
+        (ExitRule(0.89, "joint"), 3),
+        (ExitRule(0.9, "minimum"), 3),  # strictly greater: 0.9 does not exit at 0.9
+        (ExitRule(0.89, "minimum", "official"), 3),  # no probe at "Alternatively", and an unfinished one scores 0
+        (ExitRule(0.97), None),
+        (ExitRule(0.5, "geometric", skip_first=1), 0),
+    ],
+)
+def test_the_first_score_above_the_threshold_stops(rule: ExitRule, stops: int | None) -> None:
+    assert rule.first_exit(PROBES) == stops
+
+
+def test_an_exit_point_counts_tokens_and_truth() -> None:
+    whole = {"tokens": 60, "closing_tokens": 8, "answer": "9", "right": False}
+    stopped = exit_point(ExitRule(0.85), PROBES, [False, True, True, True], **whole)
+    assert (stopped.probe, stopped.tokens, stopped.saved, stopped.right) == (1, 28, 32, True)
+    never = exit_point(ExitRule(1.0), PROBES, [True] * 4, **whole)
+    assert (never.probe, never.tokens, never.saved, never.answer, never.right) == (None, 60, 0, "9", False)
+    assert [rule.confidence_rule for rule in rules_at(0.9)] == ["geometric", "arithmetic", "minimum", "joint"]
+
+
+def test_bad_rules_are_named() -> None:
+    with pytest.raises(ValueError, match=r"threshold is 1\.5"):
+        ExitRule(1.5)
+    with pytest.raises(ValueError, match="unknown confidence rule 'mean'"):
+        ExitRule(0.5, "mean")
+    with pytest.raises(ValueError, match="unknown marker set 'none'"):
+        ExitRule(0.5, markers="none")
+    with pytest.raises(ValueError, match="4 probes but 1 verdicts"):
+        exit_point(ExitRule(), PROBES, [True], tokens=60, closing_tokens=8, answer=None, right=False)
+
+
+@pytest.fixture
+def grader() -> Grader:
+    with Grader() as grader:
+        yield grader
+
+
+def recorded(grader: Grader, *trajectories: Trajectory) -> RecordedGroup:
+    return record_group(
+        trajectories, PROBLEM, TEXT, model="toy", rollout="official", settings=OFFICIAL, limit=LIMIT, grader=grader
+    )
+
+
+def test_a_group_of_one_s_own(grader: Grader) -> None:
+    group = recorded(grader, DECLINED_TWICE)
+    assert group.watched
+    [member] = group.members
+    assert member.outcome.correct
+    assert member.trials_right == [True, True]
+    assert member.labels is None  # nobody can label this family
+    steps = group.steps(0, "official")
+    assert [(step.token_start, step.token_end) for step in steps] == [(0, 1), (1, 4), (4, 8)]
+    point = group.exit_point(0, ExitRule(0.5, skip_first=1))
+    assert (point.probe, point.tokens) == (0, 1 + DECLINED_TWICE.tokens - 8)
+    assert [frame.event for frame in group.frames(0)].count("declined") == 2
+
+
+def test_exit_rules_are_refused_where_probes_were_acted_upon(grader: Grader) -> None:
+    group = recorded(grader, DECLINED_THEN_ACCEPTED)
+    assert not group.watched
+    with pytest.raises(ValueError, match="only watched"):
+        group.exit_point(0, ExitRule())
+
+
+def test_a_file_keeps_every_decision(grader: Grader, tmp_path: Path) -> None:
+    groups = [recorded(grader, DECLINED_THEN_ACCEPTED, DECLINED_TWICE)]
+    path = write_recordings(groups, tmp_path / "new" / "toy.jsonl.gz")
+    [again] = load_recordings(path)
+    rounded = [dataclasses.replace(member.trajectory, probes=[]) for member in again.members]
+    assert rounded == [dataclasses.replace(member.trajectory, probes=[]) for member in groups[0].members]
+    assert [member.outcome for member in again.members] == [member.outcome for member in groups[0].members]
+    assert (again.problem, again.settings, again.limit) == (PROBLEM, OFFICIAL, LIMIT)
+    told = [probe for member in again.members for probe in member.trajectory.probes]
+    assert [probe.confidence for probe in told] == pytest.approx(
+        [probe.confidence for member in groups[0].members for probe in member.trajectory.probes], abs=1e-6
+    )
+    assert again.frames(0) == groups[0].frames(0)
+    assert again.pieces([1, 2]) == ["b ", "Wait"]
+    assert write_recordings([again], tmp_path / "again.gz").read_bytes() == path.read_bytes()
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    for content in (b"no gzip", gzip.compress(b""), gzip.compress(b'{"format": 99}\n'), gzip.compress(b"[]\n")):
+        path = tmp_path / "broken.gz"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"broken\.gz is no recording .*stepgrpo record"):
+            load_recordings(path)
+    with pytest.raises(ValueError, match="no groups to write"):
+        write_recordings([], tmp_path / "none.gz")
+
+
+def test_a_watched_completion_is_the_one_without_probes(grader: Grader) -> None:
+    problems = overthinker_problems("test", 2)
+    settings = watching(rollout_settings("official", markers=list("abcdefghij0123456789")))
+    options = {"name": "tiny", "grader": grader, "group_size": 2, "limit": 32}
+    made = record_groups(tiny_model(), tiny_tokenizer(), problems, rollout="a", settings=settings, **options)
+    plain = record_groups(tiny_model(), tiny_tokenizer(), problems[::-1], rollout="b", settings=None, **options)
+    assert sum(len(member.trajectory.probes) for group in made for member in group.members) > 0
+    for group, same in zip(made, plain[::-1], strict=True):
+        for one, other in zip(group.members, same.members, strict=True):
+            assert one.trajectory.completion_ids == other.trajectory.completion_ids
+            assert one.policy_logprobs == pytest.approx(one.trajectory.logprobs, abs=1e-4)
+
+
+def test_the_command_writes_models_by_kinds_of_rollout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "CANDIDATES", 2)
+    folder = save_tiny(tmp_path / "tiny")
+    output = tmp_path / "out.jsonl.gz"
+    assert main(["record", str(folder), "--untrained", str(folder), "--output", str(output)]) == 0
+    assert "written" in capsys.readouterr().out
+    groups = load_recordings(output)
+    assert {(group.model, group.rollout) for group in groups} == {
+        (model, rollout) for model in ("untrained", "trained") for rollout in ("plain", "official", "paper")
+    }
+    assert {len(group.members) for group in groups} == {8}
+
+
+def test_recording_twice_gives_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "CANDIDATES", 4)
+    folder = save_tiny(tmp_path / "tiny")
+    options = {"per_family": 1, "group_size": 2, "limit": 24}
+    files = [record_trajectories({"tiny": folder}, tmp_path / name, **options) for name in ("one.gz", "two.gz")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("group", RECORDED, ids=lambda group: group.title)
+def test_every_shipped_trajectory_replays(group: RecordedGroup) -> None:
+    for index, member in enumerate(group.members):
+        assert len(group.frames(index)) > member.trajectory.tokens - 1
+        assert member.labels is not None
+        assert len(member.labels) == len(group.steps(index))
+        assert len(member.policy_logprobs or []) == member.trajectory.tokens
+
+
+def test_the_shipped_set_is_what_the_widgets_need() -> None:
+    assert sum(path.stat().st_size for path in Path("data/trajectories").glob("*")) < 300_000
+    for model in ("untrained", "trained"):
+        groups = [group for group in RECORDED if group.model == model]
+        assert {group.rollout for group in groups} == {"plain", "official", "paper"}
+        assert all(group.watched for group in groups if group.rollout == "plain" and group.model == "untrained")
+    closes = {member.trajectory.close for group in RECORDED for member in group.members}
+    assert {"natural", "early"} <= closes
