@@ -68,7 +68,7 @@ def _plane(points: Sequence[tuple[str, Interval, Interval]]) -> list[str]:
     bounds = [bound for _, _, accuracy in points for bound in (accuracy.low, accuracy.high, 0.0)]
     longest = max(100.0, *(tokens.high for _, tokens, _ in points))
     axes = Axes(72, 64, 500, 352, (0.0, 1.3 * longest), padded_span(bounds, margin=0.3))
-    lines = frame(axes, "Change of accuracy against length", "tokens, % of the untrained model's", "points")
+    lines = frame(axes, "Change of accuracy (points) against length", "tokens, % of the untrained model's", "points")
     named = [("untrained", *untrained, QUIET), *((*p, c) for p, c in zip(points, PALETTE, strict=False))]
     for name, tokens, accuracy, colour in named:
         x, y = axes.at(tokens.high, accuracy.estimate)
@@ -85,13 +85,13 @@ def _gap(name: str, rows: Sequence[RowResult], top: float, longest: float) -> li
         (_ROLLOUT, "truncated rollout", "6 4", PALETTE[1]),
     ):
         steps, values = _mean_curve([row.curves[key] for row in rows])
-        axes = Axes(588, top, 820, top + 116, (min(steps), max(steps)), (0.0, 1.1 * longest))
+        axes = Axes(580, top, 790, top + 116, (min(steps), max(steps)), (0.0, 1.1 * longest))
         if not lines:
             lines += frame(axes, f"{name}: validation tokens", "optimiser step" if top > 200 else "", "tokens")
         _, end = axes.at(steps[-1], values[-1])
         lines.append(curve(axes, steps, values, colour, dash=dash))
         beside = -4 if key == _PLAIN else 12
-        lines.append(text(f"{label} {values[-1]:.0f}", 826, end + beside, fill=colour, weight="600", size=12))
+        lines.append(text(f"{label} {values[-1]:.0f}", 797, end + beside, fill=colour, weight="600", size=12))
     return lines
 
 
