@@ -65,7 +65,8 @@ _length_penalty = Row("length penalty", 0, _LENGTH_PENALTY, budget_of="Step-GRPO
 
 def _setting(*overrides: str) -> Row:
     """One setting of the sweep, named after what it changes."""
-    changes = ", ".join(override.rpartition(".")[2].replace("=", " ") for override in overrides)
+    pairs = [override.split("=") for override in overrides]
+    changes = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in pairs)
     return Row(changes or "the recipe", 0, overrides)
 
 

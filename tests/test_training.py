@@ -260,7 +260,7 @@ def test_forced_tokens_have_importance_ratio_one_off_policy(make_trainer: Any) -
 
 
 def test_one_step_changes_the_weights_and_metrics_are_logged(make_trainer: Any) -> None:
-    trainer = make_trainer()
+    trainer = make_trainer(probe_rate=1.0, max_completion_length=48, think_budget=40)
     before = weights(trainer)
     trainer.train()
     assert not same_weights(before, weights(trainer))

@@ -31,7 +31,7 @@ class Plan:
     """
 
     token_budget: int = 400_000
-    learning_rates: tuple[float, ...] = (1e-4, 2e-4, 4e-4)
+    learning_rates: tuple[float, ...] = (5e-5, 1e-4, 2e-4)
     validation: int = 300
     curves: int = 100
     test: int = 400

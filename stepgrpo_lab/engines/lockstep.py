@@ -62,11 +62,11 @@ class LockstepEngine:
     Example:
         >>> from stepgrpo_lab.models import encode_prompt, load_model
         >>> model, tokenizer = load_model("overthinker")
-        >>> prompt = encode_prompt(tokenizer, "Which two of 22 25 21 29 sum to 51? Give the larger.")
+        >>> prompt = encode_prompt(tokenizer, "Start at 7: +5 *3 -4 +9. Which digit, mod 10?")
         >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]
         >>> [trajectory], cost = LockstepEngine(model, tokenizer).generate([prompt], limit=256, keys=keys)
-        >>> trajectory.close, trajectory.text[-22:]
-        ('natural', '\\n\\n\\\\boxed{29}<|im_end|>')
+        >>> trajectory.close, trajectory.text[-21:]
+        ('natural', '\\n\\n\\\\boxed{1}<|im_end|>')
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, max_rows: int = 64) -> None:
