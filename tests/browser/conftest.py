@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from jupyter_page import CHROMIUM, Jupyter, Page, chromium
+
+from browser.jupyter_page import CHROMIUM, Jupyter, Page, chromium
 
 REQUIRE = "STEPGRPO_REQUIRE_BROWSER"
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from jupyter_page import Page
+
+from browser.jupyter_page import Page
 
 CONNECTED = "from stepgrpo_lab.widgets import {name}\nwidget = {name}({state})\nwidget"
 DISCONNECTED = "alone = {name}({state})\nalone.view\nalone.unobserve_all()\nalone"
