@@ -157,6 +157,28 @@ def _line(steps: Sequence[float], values: Sequence[float], name: str, number: in
     )
 
 
+def interval_marker(name: str, x: Interval, y: Interval, number: int) -> Any:
+    """A named marker with its interval in both directions; ``number`` chooses colour and shape."""
+    from plotly.graph_objects import Scatter
+
+    return Scatter(
+        x=[x.estimate],
+        y=[y.estimate],
+        error_x=error_bar(x),
+        error_y=error_bar(y),
+        name=name,
+        text=[name],
+        mode="markers+text",
+        textposition="top right",
+        cliponaxis=False,
+        marker={
+            "size": 12,
+            "color": PALETTE[number % len(PALETTE)],
+            "symbol": SHAPES[(number + number // len(PALETTE)) % len(SHAPES)],
+        },
+    )
+
+
 def tradeoff(points: Sequence[TradeoffPoint]) -> Figure:
     """Accuracy against tokens, one marker for each model, with its interval in both directions.
 
@@ -165,31 +187,14 @@ def tradeoff(points: Sequence[TradeoffPoint]) -> Figure:
     Raises:
         ValueError: There are no points.
     """
-    from plotly.graph_objects import Figure, Scatter
+    from plotly.graph_objects import Figure
 
     if not points:
         raise ValueError("there are no points to draw; pass at least one model")
     figure = Figure()
     for number, point in enumerate(points):
         accuracy, tokens = point["accuracy"] * 100, point["tokens"]
-        figure.add_trace(
-            Scatter(
-                x=[tokens.estimate],
-                y=[accuracy.estimate],
-                error_x=error_bar(tokens),
-                error_y=error_bar(accuracy),
-                name=point["name"],
-                text=[point["name"]],
-                mode="markers+text",
-                textposition="top right",
-                cliponaxis=False,
-                marker={
-                    "size": 12,
-                    "color": PALETTE[number % len(PALETTE)],
-                    "symbol": SHAPES[(number + number // len(PALETTE)) % len(SHAPES)],
-                },
-            )
-        )
+        figure.add_trace(interval_marker(point["name"], tokens, accuracy, number))
     # Room on the right for the last point's name.
     reach = 1.2 * max(point["tokens"].high for point in points)
     figure.update_xaxes(title_text="tokens per completion (mean)", range=[0, reach])

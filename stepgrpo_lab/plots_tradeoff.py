@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-from stepgrpo_lab.plot_style import INK, PALETTE, SHAPES, error_bar, styled
+from stepgrpo_lab.plot_style import INK, styled
+from stepgrpo_lab.plots import interval_marker
 from stepgrpo_lab.report_html import visible_text
 from stepgrpo_lab.statistics import Interval
 
@@ -44,20 +45,7 @@ def tradeoff_changes(points: Sequence[ChangePoint], baseline: str) -> Figure:
     figure = Figure()
     for number, point in enumerate(points):
         tokens, accuracy = point["token_ratio"] * 100, point["accuracy_points"]
-        figure.add_trace(
-            Scatter(
-                x=[tokens.estimate],
-                y=[accuracy.estimate],
-                error_x=error_bar(tokens),
-                error_y=error_bar(accuracy),
-                name=visible_text(point["name"]),
-                text=[visible_text(point["name"])],
-                mode="markers+text",
-                textposition="top right",
-                cliponaxis=False,
-                marker={"size": 12, "color": PALETTE[number % len(PALETTE)], "symbol": SHAPES[number % len(SHAPES)]},
-            )
-        )
+        figure.add_trace(interval_marker(visible_text(point["name"]), tokens, accuracy, number))
     figure.add_trace(
         Scatter(
             x=[100],
