@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tiny import save_tiny, tiny_overrides
 
-from stepgrpo_lab.cli import build_parser, main
+from stepgrpo_lab.cli import build_parser, find_command, main
 from stepgrpo_lab.cli.output import StatusLine, printable, rollout_lines
 from stepgrpo_lab.records import Cost, Probe, Problem, Trajectory
 from stepgrpo_lab.token_text import TokenText
@@ -255,8 +255,8 @@ def test_status_line_rewrites_itself_on_a_terminal_only(
 
 
 def test_every_command_has_a_function() -> None:
-    from stepgrpo_lab.cli import commands
-
     parser = build_parser()
-    for line in ("train", "evaluate m", "rollout", "export a b", "report a", "overthinker build --output o"):
-        assert callable(getattr(commands, parser.parse_args(line.split()).function))
+    lines = ["train", "evaluate m", "rollout", "export a b", "report a", "reproduce headline", "compare", "benchmark m"]
+    lines += ["record a", "overthinker build --output o", "notebooks build 02", "notebooks check"]
+    for line in lines:
+        assert callable(find_command(parser.parse_args(line.split()).function))

@@ -15,8 +15,9 @@ from stepgrpo_lab.cli import main
 from stepgrpo_lab.exit_rules import ExitRule, exit_point, rules_at
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.recordings import RecordedGroup, load_recordings, making, write_recordings
+from stepgrpo_lab.recordings import RecordedGroup, load_recordings, load_survey, making, write_recordings
 from stepgrpo_lab.recordings.making import record_group, record_groups, record_trajectories, watching
+from stepgrpo_lab.recordings.survey import record_survey
 from stepgrpo_lab.records import Probe, Problem, Trajectory
 from stepgrpo_lab.rollout import rollout_settings
 
@@ -179,10 +180,32 @@ def test_every_shipped_trajectory_replays(group: RecordedGroup) -> None:
 
 
 def test_the_shipped_set_is_what_the_widgets_need() -> None:
-    assert sum(path.stat().st_size for path in Path("data/trajectories").glob("*")) < 300_000
+    assert sum(path.stat().st_size for path in Path("data/trajectories").glob("*")) < 500_000
     for model in ("untrained", "trained"):
         groups = [group for group in RECORDED if group.model == model]
         assert {group.rollout for group in groups} == {"plain", "official", "paper"}
         assert all(group.watched for group in groups if group.rollout == "plain" and group.model == "untrained")
     closes = {member.trajectory.close for group in RECORDED for member in group.members}
     assert {"natural", "early"} <= closes
+
+
+def test_the_shipped_survey_is_counted_on_the_same_problems_before_and_after_training() -> None:
+    survey = {model: [group for group in load_survey() if group.model == model] for model in ("untrained", "trained")}
+    untrained, trained = survey["untrained"], survey["trained"]
+    assert [group.problem for group in untrained] == [group.problem for group in trained]
+    assert len(untrained) == 400
+    for group in untrained + trained:
+        [member] = group.members
+        assert not any(probe.accepted for probe in member.trajectory.probes) and member.labels is not None
+        assert len(member.trials_right) == len(member.trajectory.probes)
+    tokens = {model: sum(group.members[0].trajectory.tokens for group in groups) for model, groups in survey.items()}
+    assert tokens["trained"] < 0.5 * tokens["untrained"]
+
+
+def test_a_survey_of_one_model_can_be_recorded(tmp_path: Path) -> None:
+    told: list[str] = []
+    path = record_survey({"own": "overthinker"}, tmp_path / "survey.jsonl.gz", problems=2, progress=told.append)
+    recorded = load_recordings(path)
+    shipped = [group for group in load_survey() if group.model == "untrained"][:2]
+    assert [group.members[0].trajectory.text for group in recorded] == [g.members[0].trajectory.text for g in shipped]
+    assert told == ["own: 2 completions"]

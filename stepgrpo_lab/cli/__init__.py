@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -28,8 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
-        command = getattr(import_module("stepgrpo_lab.cli.commands"), options.function)
-        return int(command(options))
+        return int(find_command(options.function)(options))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return INTERRUPTED
@@ -38,6 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"stepgrpo: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
+
+
+def find_command(name: str) -> Callable[[argparse.Namespace], int]:
+    """The function of a command: "train" of :mod:`.commands`, "authoring.record" of another module here."""
+    module, _, function = name.rpartition(".")
+    found: Callable[[argparse.Namespace], int] = getattr(
+        import_module(f"stepgrpo_lab.cli.{module or 'commands'}"), function
+    )
+    return found
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_record(commands)
     _add_overthinker(commands)
+    _add_notebooks(commands)
     return parser
 
 
@@ -233,7 +242,7 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = _command(
         commands,
         "record",
-        "record",
+        "authoring.record",
         "record groups of trajectories of the embedded model and of a trained one, for figures and widgets",
         "stepgrpo record runs/overthinker-20260101-120000",
     )
@@ -245,6 +254,9 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         default=Path("runs/trajectories.jsonl.gz"),
         help="file to write (default: %(default)s)",
     )
+    command.add_argument(
+        "--survey", type=int, metavar="N", help="instead, one watched completion of each of N problems, to be counted"
+    )
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 
@@ -254,7 +266,7 @@ def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParse
     command = _command(
         inner,
         "build",
-        "build_overthinker",
+        "authoring.build_overthinker",
         "train the embedded model from scratch",
         "stepgrpo overthinker build --output my-overthinker --seed 1",
     )
@@ -262,3 +274,26 @@ def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "--output", type=Path, default=Path("runs/overthinker-build"), help="folder to write (default: %(default)s)"
     )
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _add_notebooks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("notebooks", help="the course's notebooks")
+    inner = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    build = _command(
+        inner,
+        "build",
+        "authoring.build_notebooks",
+        "build and run the notebooks from their scripts, each with its solution twin",
+        "stepgrpo notebooks build 02 --fast",
+    )
+    build.add_argument("names", nargs="*", metavar="NAME", help="number or name of a notebook (default: all)")
+    build.add_argument("--fast", action="store_true", help="run them in their tested size")
+    check = _command(
+        inner,
+        "check",
+        "authoring.check_notebooks",
+        "tell where a notebook differs from its script or breaks the rules of the course",
+        "stepgrpo notebooks check",
+    )
+    for command in (build, check):
+        command.add_argument("--root", type=Path, default=Path(), help="folder of the checkout (default: here)")

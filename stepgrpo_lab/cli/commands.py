@@ -12,13 +12,13 @@ from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from stepgrpo_lab.cli.output import StatusLine, bar, printable, result_lines, rollout_lines
+from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
 from stepgrpo_lab.records import Problem
 
 GENERATED_PROBLEMS = 1000
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep other libraries from writing over the status line."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -44,7 +44,7 @@ def train(options: Namespace) -> int:
         if options.seed is not None:
             recipe = replace(recipe, seed=options.seed)
         folder = options.output or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    _quiet()
+    quiet()
     from stepgrpo_lab import run
     from stepgrpo_lab.evaluation import compare
 
@@ -80,7 +80,7 @@ def _point(evaluation: object, name: str) -> float:
 
 def evaluate(options: Namespace) -> int:
     """``stepgrpo evaluate``."""
-    _quiet()
+    quiet()
     from stepgrpo_lab import evaluation
     from stepgrpo_lab.models import load_model
     from stepgrpo_lab.recipes.building import recipe_problems
@@ -88,7 +88,7 @@ def evaluate(options: Namespace) -> int:
 
     generated = options.data.startswith("overthinker:")
     problems = recipe_problems(options.data, options.count or (GENERATED_PROBLEMS if generated else None))
-    model, tokenizer = load_model(_model_folder(options.model))
+    model, tokenizer = load_model(model_folder(options.model))
     status = StatusLine()
 
     def told(done: int, total: int) -> None:
@@ -119,13 +119,13 @@ def evaluate(options: Namespace) -> int:
 
 def benchmark(options: Namespace) -> int:
     """``stepgrpo benchmark``."""
-    _quiet()
+    quiet()
     from stepgrpo_lab.benchmarks import PAPER_SUITE, evaluate_suite, suite_problems, suite_table
     from stepgrpo_lab.models import load_model
 
     names = options.sets or list(PAPER_SUITE)
     problems = {name: suite_problems(name, options.folder, count=options.count) for name in names}
-    model, tokenizer = load_model(_model_folder(options.model), dtype=options.dtype)
+    model, tokenizer = load_model(model_folder(options.model), dtype=options.dtype)
     status = StatusLine()
 
     def told(name: str, done: int, total: int) -> None:
@@ -147,14 +147,14 @@ def benchmark(options: Namespace) -> int:
     return 0
 
 
-def _model_folder(model: str) -> str:
+def model_folder(model: str) -> str:
     """A run folder stands for the model in it."""
     return str(Path(model) / "model") if (Path(model) / "recipe.yaml").exists() else model
 
 
 def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
-    _quiet()
+    quiet()
     from stepgrpo_lab.engines.lockstep import LockstepEngine
     from stepgrpo_lab.grading import Grader, extract_boxed
     from stepgrpo_lab.models import encode_prompt, load_model
@@ -170,7 +170,7 @@ def rollout(options: Namespace) -> int:
         problem = recipe_problems("overthinker:test", options.index + 1)[options.index]
     changes = {} if options.threshold is None else {"exit_threshold": options.threshold}
     settings = rollout_settings(options.preset, markers=options.markers, **changes)
-    model, tokenizer = load_model(_model_folder(options.model))
+    model, tokenizer = load_model(model_folder(options.model))
     engine = LockstepEngine(model, tokenizer)
     [trajectory], _ = engine.generate(
         [encode_prompt(tokenizer, problem.prompt)],
@@ -189,8 +189,8 @@ def rollout(options: Namespace) -> int:
 
 def export(options: Namespace) -> int:
     """``stepgrpo export``."""
-    _quiet()
-    folder = Path(_model_folder(str(options.run)))
+    quiet()
+    folder = Path(model_folder(str(options.run)))
     if options.output.exists() and any(options.output.iterdir()):
         raise ValueError(f"{options.output} is not empty: give another folder")
     if (folder / "adapter_config.json").exists():
@@ -221,7 +221,7 @@ def report(options: Namespace) -> int:
 
 def reproduce(options: Namespace) -> int:
     """``stepgrpo reproduce``."""
-    _quiet()
+    quiet()
     from stepgrpo_lab.reproduce import reproduce as carry_out
     from stepgrpo_lab.study_results import study_markdown
 
@@ -250,7 +250,7 @@ def compare(options: Namespace) -> int:
         print("\n".join(f"{row.name:<22} {row.kind:<10} {row.title}" for row in ROWS))
         return 0
     find_rows(options.rows)
-    _quiet()
+    quiet()
     from stepgrpo_lab.comparison import Plan, compare_methods
     from stepgrpo_lab.comparison.tables import headline_markdown
 
@@ -267,48 +267,4 @@ def compare(options: Namespace) -> int:
         status.end()
     print(printable(headline_markdown(record)))
     print(f"written: {printable(str(options.output / 'comparison.html'))}")
-    return 0
-
-
-def record(options: Namespace) -> int:
-    """``stepgrpo record``."""
-    _quiet()
-    from stepgrpo_lab.recipes import load_recipe
-    from stepgrpo_lab.recipes.building import recipe_config
-    from stepgrpo_lab.recordings.making import record_trajectories
-
-    config = recipe_config(load_recipe("overthinker"), options.output.parent)
-    status = StatusLine()
-    try:
-        path = record_trajectories(
-            {"untrained": _model_folder(options.untrained), "trained": _model_folder(options.trained)},
-            options.output,
-            settings=config.rollout_settings(),
-            limit=config.max_completion_length,
-            seed=options.seed,
-            progress=status,
-        )
-    finally:
-        status.end()
-    print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")
-    return 0
-
-
-def build_overthinker(options: Namespace) -> int:
-    """``stepgrpo overthinker build``."""
-    _quiet()
-    from stepgrpo_lab.overthinker.build import build_overthinker
-    from stepgrpo_lab.overthinker.pretraining import BuildSettings
-
-    status = StatusLine()
-
-    def told(stage: str, done: int, total: int, loss: float) -> None:
-        if status.live or done % max(1, total // 10) == 0:
-            status(f"{bar(done, total)} {stage} {done}/{total}" + f", loss {loss:.3f}" * (loss > 0))
-
-    try:
-        build_overthinker(options.output, BuildSettings(seed=options.seed), progress=told)
-    finally:
-        status.end()
-    print(f"written: {printable(str(options.output))}")
     return 0

@@ -45,6 +45,16 @@ def load_recordings(path: str | Path | None = None) -> list[RecordedGroup]:
         raise ValueError(f"{path} is no recording ({error}); make one with `stepgrpo record`") from error
 
 
+def load_survey() -> list[RecordedGroup]:
+    """Read the package's survey: one watched completion of each of 400 test problems, untrained and trained.
+
+    Example:
+        >>> {(group.model, len(group.members)) for group in load_survey()} == {("untrained", 1), ("trained", 1)}
+        True
+    """
+    return load_recordings(data_path("trajectories", "survey.jsonl.gz"))
+
+
 def write_recordings(groups: Sequence[RecordedGroup], path: str | Path) -> Path:
     """Write groups that share one tokenizer; the same groups give the same bytes.
 

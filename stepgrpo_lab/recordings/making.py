@@ -49,8 +49,10 @@ def record_groups(
     group_size: int = 8,
     limit: int = 256,
     seed: int = 0,
+    sampling: Sampling | None = None,
+    keep_logprobs: bool = True,
 ) -> list[RecordedGroup]:
-    """Sample and grade one group for each problem, at temperature 1, as training does.
+    """Sample and grade one group for each problem.
 
     Args:
         model, tokenizer: The policy.
@@ -61,6 +63,8 @@ def record_groups(
         group_size: Completions of each problem; ``settings.probe_rate`` of them are probed.
         limit: Completion limit in tokens.
         seed: Seed of the completions; the same for every rollout, so that groups can be compared token by token.
+        sampling: How tokens are drawn; by default as in training, at temperature 1.
+        keep_logprobs: Also record every token's log-probability under the policy.
     """
     from stepgrpo_lab.engines.lockstep import LockstepEngine
 
@@ -75,10 +79,10 @@ def record_groups(
             for member in range(group_size)
         ],
         settings=settings,
-        sampling=Sampling(),
+        sampling=sampling or Sampling(),
         probed=members * len(problems),
     )
-    logprobs = [_policy_logprobs(model, trajectory) for trajectory in trajectories]
+    logprobs = [_policy_logprobs(model, trajectory) for trajectory in trajectories] if keep_logprobs else None
     groups = []
     for index, problem in enumerate(problems):
         rows = slice(index * group_size, (index + 1) * group_size)
@@ -92,7 +96,7 @@ def record_groups(
                 settings=settings,
                 limit=limit,
                 grader=grader,
-                policy_logprobs=logprobs[rows],
+                policy_logprobs=logprobs[rows] if logprobs else None,
             )
         )
     return groups

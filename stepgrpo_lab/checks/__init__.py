@@ -1,0 +1,10 @@
+"""Checks of the course's exercises, importable for coursework: ``from stepgrpo_lab import checks``.
+
+A check takes what a learner wrote and *returns* a result, green or red, with a message that says where to look; so a
+notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a red one raises :class:`Unsolved`, for
+graders and CI.
+"""
+
+from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+
+__all__ = ["STRICT_VARIABLE", "CheckResult", "Unsolved", "exercise", "expect"]

@@ -1,0 +1,73 @@
+"""Commands that make what the package carries: recordings, the embedded model, the notebooks."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from functools import partial
+
+from stepgrpo_lab.cli.commands import model_folder, quiet
+from stepgrpo_lab.cli.output import StatusLine, bar, printable
+
+
+def record(options: Namespace) -> int:
+    """``stepgrpo record``."""
+    quiet()
+    from stepgrpo_lab.recipes import load_recipe
+    from stepgrpo_lab.recipes.building import recipe_config
+    from stepgrpo_lab.recordings.making import record_trajectories
+    from stepgrpo_lab.recordings.survey import record_survey
+
+    config = recipe_config(load_recipe("overthinker"), options.output.parent)
+    record_all = partial(record_survey, problems=options.survey) if options.survey else record_trajectories
+    status = StatusLine()
+    try:
+        path = record_all(
+            {"untrained": model_folder(options.untrained), "trained": model_folder(options.trained)},
+            options.output,
+            settings=config.rollout_settings(),
+            limit=config.max_completion_length,
+            seed=options.seed,
+            progress=status,
+        )
+    finally:
+        status.end()
+    print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")
+    return 0
+
+
+def build_overthinker(options: Namespace) -> int:
+    """``stepgrpo overthinker build``."""
+    quiet()
+    from stepgrpo_lab.overthinker.build import build_overthinker
+    from stepgrpo_lab.overthinker.pretraining import BuildSettings
+
+    status = StatusLine()
+
+    def told(stage: str, done: int, total: int, loss: float) -> None:
+        if status.live or done % max(1, total // 10) == 0:
+            status(f"{bar(done, total)} {stage} {done}/{total}" + f", loss {loss:.3f}" * (loss > 0))
+
+    try:
+        build_overthinker(options.output, BuildSettings(seed=options.seed), progress=told)
+    finally:
+        status.end()
+    print(f"written: {printable(str(options.output))}")
+    return 0
+
+
+def build_notebooks(options: Namespace) -> int:
+    """``stepgrpo notebooks build``."""
+    from stepgrpo_lab.course.executing import build_notebooks as build
+
+    for path in build(options.root, options.names, fast=options.fast, progress=lambda name: print(f"running {name}")):
+        print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")
+    return 0
+
+
+def check_notebooks(options: Namespace) -> int:
+    """``stepgrpo notebooks check``."""
+    from stepgrpo_lab.course.linting import lint_course
+
+    findings = lint_course(options.root)
+    print("\n".join(findings or ["every notebook is as its script builds it"]))
+    return 1 if findings else 0

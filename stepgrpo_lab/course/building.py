@@ -1,0 +1,197 @@
+"""Build the notebooks: from one percent script each, the exercise notebook and its twin with the solutions.
+
+A script is read by jupytext. What this module adds to its cells:
+
+- The header holds ``stepgrpo: {title: ..., minutes: ..., hardware: ...}`` (and ``extras:`` of the package, if it needs
+  any); from these the first two cells are made, title and setup, the same in every notebook.
+- A code cell tagged ``exercise`` holds the solution between ``# BEGIN SOLUTION`` and ``# END SOLUTION``. The exercise
+  notebook gets, instead of these lines, those that stand there as ``# STUB: ...`` (or ``...`` when there are none); the
+  twin gets the others.
+- The cell after it, tagged ``check``, shows the check's result. nbval compares its output with the stored one, as it
+  does for every cell tagged ``nbval-check-output``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+BEGIN, END, STUB = "# BEGIN SOLUTION", "# END SOLUTION", "# STUB:"
+COMPARED = "nbval-check-output"
+DEFAULT_STUB = "...  # your code here"
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+SETUP = """\
+from importlib.util import find_spec
+
+if find_spec("stepgrpo_lab") is None:  # on Colab, for one
+    address = "{repository}"
+    %pip install -q "stepgrpo-lab[{extras}] @ git+{{address}}"
+from stepgrpo_lab import course
+
+lab = course.setup()
+lab"""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One notebook's source.
+
+    Attributes:
+        path: Its percent script, ``notebooks/sources/NN_name.py``.
+        repository: Address of the repository, from which badges and the setup line are made.
+    """
+
+    path: Path
+    repository: str
+
+    @property
+    def name(self) -> str:
+        """Name without suffix: "02_semantic_steps"."""
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        """Its place in the course: "02"."""
+        return self.name.partition("_")[0]
+
+    @cached_property
+    def source(self) -> NotebookNode:
+        """The script as jupytext reads it."""
+        import jupytext
+
+        return jupytext.reads(self.path.read_text(encoding="utf-8"), fmt="py:percent")
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Title, minutes and hardware.
+
+        Raises:
+            ValueError: The header lacks one of them.
+        """
+        about = dict(self.source.metadata.get("stepgrpo", {}))
+        missing = [key for key in ("title", "minutes", "hardware") if key not in about]
+        if missing:
+            raise ValueError(f"{self.path}: its header has no stepgrpo: {missing[0]}")
+        return about
+
+    def build(self, *, solved: bool) -> NotebookNode:
+        """The exercise notebook, or with ``solved`` its twin; without outputs.
+
+        Raises:
+            ValueError: The header or a solution's marks are wrong.
+        """
+        from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+        cells = [new_markdown_cell(self._title(solved)), new_code_cell(self._setup(), metadata={"tags": ["setup"]})]
+        for cell in self.source.cells:
+            tags = list(cell.metadata.get("tags", []))
+            if cell.cell_type == "markdown":
+                cells.append(new_markdown_cell(cell.source))
+                continue
+            if "check" in tags:
+                tags.append(COMPARED)
+            cells.append(new_code_cell(self._code(cell, solved), metadata={"tags": tags} if tags else {}))
+        for place, cell in enumerate(cells):
+            cell["id"] = f"{self.number}-{place:03d}"
+        about = {key: self.about[key] for key in ("title", "minutes", "hardware")}
+        metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "stepgrpo": {**about, "solved": solved}}
+        return new_notebook(cells=cells, metadata=metadata)
+
+    def _title(self, solved: bool) -> str:
+        folder = "notebooks/solutions" if solved else "notebooks"
+        owner_and_name = self.repository.removeprefix("https://github.com/")
+        colab = f"https://colab.research.google.com/github/{owner_and_name}/blob/main/{folder}/{self.name}.ipynb"
+        badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
+        twin = f"[the exercises](../{self.name}.ipynb)" if solved else f"[solutions](solutions/{self.name}.ipynb)"
+        heading = f"# {self.number} · {self.about['title']}" + " · solutions" * solved
+        return f"{heading}\n\n{badge} {self.about['minutes']} minutes · {self.about['hardware']} · {twin}"
+
+    def _setup(self) -> str:
+        extras = ",".join(["colab", *self.about.get("extras", [])])
+        return SETUP.format(repository=self.repository, extras=extras)
+
+    def _code(self, cell: NotebookNode, solved: bool) -> str:
+        tags = cell.metadata.get("tags", [])
+        text = str(cell.source)
+        if ("exercise" in tags) != (BEGIN in text):
+            raise ValueError(f"{self.path}: a cell tagged exercise, and no other, holds {BEGIN}:\n{text}")
+        return split_solution(text, solved=solved) if "exercise" in tags else text
+
+
+def split_solution(text: str, *, solved: bool) -> str:
+    """An exercise's cell with its solution, or with the stub in its place.
+
+    Raises:
+        ValueError: A mark has no counterpart.
+
+    Example:
+        >>> body = ["# BEGIN SOLUTION", "# STUB: return None", "return 2 * x", "# END SOLUTION"]
+        >>> cell = "\\n    ".join(["def double(x):", *body])
+        >>> print(split_solution(cell, solved=False))
+        def double(x):
+            return None
+        >>> print(split_solution(cell, solved=True))
+        def double(x):
+            return 2 * x
+    """
+    kept: list[str] = []
+    solution: list[str] | None = None
+    for line in text.splitlines():
+        if line.strip() in (BEGIN, END):
+            if (line.strip() == BEGIN) != (solution is None):
+                raise ValueError(f"{line.strip()} has no counterpart in:\n{text}")
+            if solution is None:
+                solution = []
+                continue
+            kept += _solution(solution, solved, indent=line[: len(line) - len(line.lstrip())])
+            solution = None
+        elif solution is None:
+            kept.append(line)
+        else:
+            solution.append(line)
+    if solution is not None:
+        raise ValueError(f"{BEGIN} has no counterpart in:\n{text}")
+    return "\n".join(kept)
+
+
+def _solution(lines: list[str], solved: bool, indent: str) -> list[str]:
+    stubs = [re.sub(rf"{STUB} ?", "", line) for line in lines if line.lstrip().startswith(STUB)]
+    if not solved:
+        return stubs or [indent + DEFAULT_STUB]
+    return [line for line in lines if not line.lstrip().startswith(STUB)]
+
+
+def find_lessons(root: Path) -> list[Lesson]:
+    """The course in a checkout, in order.
+
+    Raises:
+        ValueError: The folder is no checkout of the project.
+    """
+    import tomllib
+
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        repository = str(project["urls"]["Repository"]).rstrip("/")
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"{root} is no checkout of the project ({error}): give the folder of pyproject.toml"
+        ) from error
+    return [Lesson(path, repository) for path in sorted((root / "notebooks" / "sources").glob("[0-9]*.py"))]
+
+
+def notebook_path(root: Path, lesson: Lesson, *, solved: bool) -> Path:
+    """Where a built notebook lies."""
+    return root / "notebooks" / ("solutions" if solved else "") / f"{lesson.name}.ipynb"
+
+
+def fingerprint(notebook: NotebookNode) -> str:
+    """Of all code, in order: outputs that were stored with another one are stale."""
+    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
