@@ -11,7 +11,8 @@ import torch
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepgrpo_lab.models import check_tokenizer, encode_prompt, load_model, merge_lora, separate_padding
+from stepgrpo_lab.models import encode_prompt, load_model, merge_lora
+from stepgrpo_lab.tokenizer_checks import check_tokenizer, separate_padding
 
 
 @pytest.fixture
