@@ -1,8 +1,7 @@
 """Which problems to train on: measure how often the untrained model solves each, and keep those it solves sometimes.
 
-A group in which every member is right, or none is, has the same outcome throughout, so correctness gives it no advantage
-(Step-GRPO's data are *selected* from DAPO-Math-17k; how is not published). Repeated problems go first:
-:func:`stepgrpo_lab.problems.drop_repeats`.
+A group in which every member is right, or none is, earns no advantage by correctness. Step-GRPO's data are *selected*
+from DAPO-Math-17k; how is not published. Repeated problems go first: :func:`stepgrpo_lab.problems.drop_repeats`.
 """
 
 from __future__ import annotations

@@ -161,6 +161,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(
             "model.quantization is nf4 without model.lora: 4-bit weights cannot be trained, add a lora section"
         )
+    if recipe.model.quantization and recipe.hardware.sharding != "none":
+        raise ValueError("model.quantization is nf4: 4-bit weights are not sharded, set hardware.sharding=none")
     if recipe.model.dtype == "auto" and recipe.model.lora is None:
         raise ValueError(
             "model.dtype is auto without model.lora: on a GPU every weight would train in 16 bits, where small updates "

@@ -27,8 +27,8 @@ class Model:
 
     Attributes:
         path: "overthinker", a local folder or a Hugging Face id.
-        dtype: Precision the weights are loaded in; auto is the 16-bit type that the GPU computes natively (fp16 on a T4,
-            bf16 from compute capability 8 on), and fp32 on a CPU. Train every weight in float32 only.
+        dtype: Precision the weights are loaded in; auto is the 16-bit type that the GPU computes natively (bf16 from
+            compute capability 8 on, fp16 on a T4), and fp32 on a CPU. Weights that train themselves need float32.
         quantization: nf4 for 4-bit linear layers (then with lora), or null.
         lora: The adapter to train; null trains every weight.
     """

@@ -78,6 +78,8 @@ def _sacrifices(recipe: Recipe) -> Iterator[Sequence[Step]]:
             yield kept
         kept = [("model.lora", {}, "an adapter instead of every weight"), ("model.dtype", "auto", "16-bit weights")]
         yield kept
+    if recipe.hardware.sharding != "none":
+        kept = [*kept, ("hardware.sharding", "none", "a whole copy of the weights on each GPU")]
     if model.quantization is None:
         kept = [*kept, ("model.quantization", "nf4", "4-bit weights: slower, and a little rounded")]
         yield kept

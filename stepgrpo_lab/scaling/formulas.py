@@ -129,11 +129,12 @@ def layer_activations(dimensions: ModelDimensions, compute: int, residual: int) 
         compute: Bytes of a number in matrix products.
         residual: Bytes of a number in the residual stream: 4 where autocast computes for fp32 weights.
     """
-    norm = 4 + max(compute, residual) + compute  # its input in fp32, normalised, and as the next product's input
+    norms = 2 * (4 + max(compute, residual))  # the input of each in fp32, and normalised
+    inputs = 2 if residual == compute else 5  # autocast casts a norm's output once for each product that takes it
     heads = 4 + 3 * compute  # before the norm of each head in fp32, after it, turned, and what attention returns
     per_head = dimensions.heads + dimensions.kv_heads if dimensions.qk_norm else 0
     return (
-        2 * norm * dimensions.hidden
+        (norms + inputs * compute) * dimensions.hidden
         + heads * (dimensions.query_width + dimensions.kv_width)
         + 4 * compute * dimensions.intermediate  # gate, its activation, up, and their product
         + 4 * (2 + per_head + dimensions.heads)  # a root mean square for each norm, a logarithm for each query head
@@ -150,10 +151,8 @@ def head_bytes(dimensions: ModelDimensions, tokens: int, compute: int, *, trains
         trains: The head's weights get a gradient (never with LoRA).
     """
     columns = min(HEAD_VOCABULARY, dimensions.vocabulary)
-    tile = min(tokens, HEAD_TOKENS) * columns
-    # Forward the tile; backward also its gradient and an fp32 intermediate.
     return (
-        tile * (2 * compute + 4)
+        min(tokens, HEAD_TOKENS) * HEAD_VOCABULARY * compute
         + columns * dimensions.hidden * compute
         + tokens * dimensions.hidden * (4 + 2 * compute)
         + (4 * dimensions.embedding if trains else 0)

@@ -48,7 +48,7 @@ GPUS: dict[str, Gpu] = {
 """T4 (16 GB), L4 (24 GB), A100 (SXM, 80 GB), H100 (SXM, 80 GB) and H200 (SXM, 141 GB).
 
 Capacity: the totals in PyTorch's own out-of-memory messages, the smallest where drivers differ. Bandwidth, dense 16-bit
-rate and link: NVIDIA's data sheets; the T4 and the L4 are linked by PCIe 3.0 and 4.0 with 16 lanes, the others by NVLink.
+rate and link: NVIDIA's data sheets. The T4 and the L4 are linked by PCIe 3.0 and 4.0, 16 lanes; the others by NVLink.
 """
 
 NETWORK = 50 * GB

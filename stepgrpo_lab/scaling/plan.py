@@ -96,7 +96,7 @@ def plan_memory(
         >>> from stepgrpo_lab import load_recipe
         >>> plan = plan_memory(load_recipe("qwen3-8b-lora-a100"), gpu="L4")
         >>> plan.fits, [f"{change.key}={change.value}" for change in plan.changes]
-        (False, ['rollout.rows=8', 'optimisation.rows_per_pass=1', 'model.quantization=nf4'])
+        (False, ['model.quantization=nf4', 'rollout.rows=8'])
     """
     dimensions = dimensions or model_dimensions(recipe.model.path)
 
