@@ -107,6 +107,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     for option in options:
         if dataclasses.is_dataclass(option) and value is not None:
             return build_section(typing.cast("type[Any]", option), value, where)
+        if value is False and "no" in typing.get_args(option):
+            return "no"  # YAML 1.1 reads the bare word as false
         if _fits(option, value):
             return value
         if option is float and (number := _as_float(value)) is not None:
