@@ -63,7 +63,7 @@ def shrunken_overrides(name: str, model: Path, folder: Path) -> list[str]:
     write_problems(folder / "problems.jsonl", problems)
     values: dict[str, Any] = {
         "model.path": model,
-        "rollout.max_tokens": 16,
+        "rollout.max_tokens": 12,
         "rollout.rows": 8,
         "optimisation.prompts_per_step": 2,
         "optimisation.max_steps": 2,
