@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from counting import small_dimensions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepgrpo_lab import recipes
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.recipes import load_recipe, recipe_names
+from stepgrpo_lab.recipes.launching import accelerate_config, launch_line
 from stepgrpo_lab.scaling import GPUS, MemoryPlan, plan_memory
 from stepgrpo_lab.scaling.components import CONTEXT
 from stepgrpo_lab.scaling.dimensions import QWEN3
 from stepgrpo_lab.scaling.formulas import kv_bytes, lora_parameters, nf4_bytes
+from stepgrpo_lab.scaling.growth import growth_table, step_times
 from stepgrpo_lab.scaling.hardware import GIB
-from stepgrpo_lab.scaling.tables import components_table, gib, plan_lines
+from stepgrpo_lab.scaling.tables import components_table, gib, plan_lines, recipes_table
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]
 
@@ -218,3 +222,54 @@ def test_tables_hold_every_component() -> None:
     table = components_table(plan)
     assert all(part.name in table for part in plan.components)
     assert f"| {gib(plan.phases['rollout'])} |" in table.splitlines()[-1]
+
+
+PAGE = (Path(recipes.__file__).parent / "README.md").read_text(encoding="utf-8")
+ORDER = [
+    "qwen3-0.6b-lora-t4",
+    "qwen3-1.7b-qlora-t4",
+    "qwen3-4b-qlora-l4",
+    "qwen3-8b-lora-a100",
+    "qwen3-8b-full-1xh200",
+    "qwen3-8b-full-8xh100",
+]
+
+
+def test_the_pages_say_what_the_command_computes() -> None:
+    plans = [plan_memory(load_recipe(name)) for name in ORDER]
+    table = recipes_table(plans)
+    assert table in PAGE
+    assert table in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for plan in plans:
+        section = PAGE.split(f"\n## {plan.recipe}\n")[1].split("\n## ")[0]
+        assert components_table(plan) in section
+        config = accelerate_config(load_recipe(plan.recipe))
+        line = launch_line(load_recipe(plan.recipe))
+        assert line.replace(str(config), f"stepgrpo_lab/recipes/accelerate/{config and config.name}") in section
+
+
+def test_the_page_s_arithmetic_of_growth() -> None:
+    recipe = load_recipe("qwen3-8b-full-8xh100")
+    assert growth_table(recipe) in PAGE
+    node, eight_nodes = (step_times(recipe, gpus, mean_tokens=7000) for gpus in (8, 64))
+    assert (node.rows, eight_nodes.rows) == (320, 40)
+    assert node.at_once < node.rows and eight_nodes.at_once == eight_nodes.rows  # memory limits one node alone
+    assert node.computing == pytest.approx(8 * eight_nodes.computing)
+    assert node.longest == eight_nodes.longest > eight_nodes.decoding  # what limits eight nodes
+    assert eight_nodes.sharding == pytest.approx(eight_nodes.computing, rel=0.3)
+    assert node.sharding < 0.1 * node.computing and eight_nodes.replicas < 1
+    # By hand: one row of 16,384 tokens reads 16.4 GB and half of its 2.4 GB cache for each token at 3.35 TB/s.
+    assert node.longest == pytest.approx(16384 * (16.38e9 + 1.208e9) / 3.35e12, rel=0.01)
+
+
+@pytest.mark.parametrize(("sharding", "kind"), [("fsdp2", "FSDP"), ("zero3", "DEEPSPEED"), ("none", "MULTI_GPU")])
+def test_accelerate_reads_the_shipped_configurations(sharding: str, kind: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    path = accelerate_config(load_recipe("qwen3-8b-full-8xh100", [f"hardware.sharding={sharding}"]))
+    config = load_config_from_file(str(path))
+    assert (config.distributed_type.value, config.num_processes, config.num_machines) == (kind, 8, 1)
+    if sharding == "fsdp2":
+        assert config.fsdp_config["fsdp_version"] == 2 and config.mixed_precision == "bf16"
+    if sharding == "zero3":
+        assert config.deepspeed_config["zero_stage"] == 3 and config.mixed_precision == "bf16"
