@@ -261,13 +261,15 @@ def test_fp32_masters_compute_in_16_bits_on_a_gpu_only(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
 
+    asked: list[Any] = []
+    monkeypatch.setattr(torch, "autocast", lambda device, dtype: asked.append((device, dtype)))
+
     class OnGpu:
         device, dtype = torch.device("cuda"), torch.float32
 
-    for choice, expected in (("auto", torch.bfloat16), ("fp16", torch.float16)):
-        context = mixed_precision(OnGpu(), choice)
-        assert isinstance(context, torch.autocast) and context.fast_dtype == expected
-    assert not isinstance(mixed_precision(OnGpu(), "no"), torch.autocast)
+    for choice in ("auto", "fp16", "no"):
+        mixed_precision(OnGpu(), choice)
+    assert asked == [("cuda", torch.bfloat16), ("cuda", torch.float16)]
 
 
 def test_padding_is_set_apart_where_the_tokenizer_knows_how(tokenizer: Any) -> None:

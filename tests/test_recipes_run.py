@@ -22,10 +22,10 @@ from tiny import tiny_tokenizer
 
 from stepgrpo_lab import run, run_trainers
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.problems import write_problems
 from stepgrpo_lab.recipes import load_recipe, recipe_names
 from stepgrpo_lab.recipes.building import recipe_config, training_problems
+from stepgrpo_lab.records import Problem
 from stepgrpo_lab.scaling import plan_memory
 from stepgrpo_lab.selection import PassRate, append_pass_rates
 
@@ -59,13 +59,13 @@ def rewards_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
 def shrunken_overrides(name: str, model: Path, folder: Path) -> list[str]:
     """Changes of size alone; what the recipe chose otherwise stays."""
     plain = load_recipe(name)
-    problems = overthinker_problems("train", 12)
+    problems = [Problem(str(number), f"1+{number}?", str(1 + number)) for number in range(12)]
     write_problems(folder / "problems.jsonl", problems)
     values: dict[str, Any] = {
         "model.path": model,
         "rollout.max_tokens": 12,
         "rollout.rows": 8,
-        "optimisation.prompts_per_step": 2,
+        "optimisation.prompts_per_step": 1,
         "optimisation.max_steps": 2,
         "optimisation.rows_per_pass": plain.optimisation.group_size,
         "optimisation.learning_rate": 1e-3,

@@ -24,7 +24,7 @@ from stepgrpo_lab.selection import (
 def test_rates_are_of_right_answers() -> None:
     model, tokenizer = load_overthinker()
     problems = overthinker_problems("train", 3)
-    wrong = [Problem(f"wrong-{p.id}", p.prompt, str((int(p.answer) + 1) % 10)) for p in problems if p.answer.isdigit()]
+    wrong = [Problem(f"wrong-{problem.id}", problem.prompt, "123456789") for problem in problems]
     with Grader() as grader:
         rates = measure_pass_rates(model, tokenizer, [*problems, *wrong], grader, samples=2, limit=256)
     assert [(rate.correct, rate.samples) for rate in rates[:3]] == [(2, 2)] * 3
