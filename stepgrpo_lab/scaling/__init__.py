@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from stepgrpo_lab.scaling.advice import Change
 from stepgrpo_lab.scaling.hardware import GPUS, Gpu
-from stepgrpo_lab.scaling.plan import Change, MemoryPlan, plan_memory
+from stepgrpo_lab.scaling.plan import MemoryPlan, plan_memory
 
 __all__ = ["GPUS", "Change", "Gpu", "MemoryPlan", "plan_memory"]
