@@ -41,8 +41,8 @@ FLOORS = {
         " benchmarks recordings"
     ),
     5: (
-        "recipes run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff reproduce studies"
-        " study_results study_svg comparison checks course report report_files report_html report_pages report_svg"
+        "recipes run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff plots_steps"
+        " reproduce studies study_results study_svg comparison checks course report report_files report_html report_pages report_svg"
         " widgets cli __main__"
     ),
 }
