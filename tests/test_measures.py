@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_completions_are_drawn_step_after_step() -> None:
         if name == "completion 1"
     )
     assert pieces[0][0] == 0
-    assert all(end == start for (_, end), (start, _) in zip(pieces, pieces[1:], strict=False))
+    assert all(end == start for (_, end), (start, _) in pairwise(pieces))
     assert figure.layout.yaxis.categoryarray[-1] == "completion 0"  # on top
     with pytest.raises(ValueError, match="pass at least one"):
         labelled_completions({})
