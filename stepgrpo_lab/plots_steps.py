@@ -103,3 +103,33 @@ def stopping_curves(curves: Mapping[str, Sequence[RuleTrial]], marks: Mapping[st
     figure.update_xaxes(title_text="tokens per completion (mean)", rangemode="tozero")
     figure.update_yaxes(title_text="right (%)", range=[0, 104])
     return styled(figure, height=400)
+
+
+def steps_against_tokens(counts: Mapping[str, Sequence[int]], tokens: Sequence[int]) -> Figure:
+    """Number of steps of completions against their length, for several ways to count; a good unit makes a line.
+
+    Args:
+        counts: Name of a way to count -> ``[completions]`` steps.
+        tokens: ``[completions]`` lengths.
+
+    Raises:
+        ValueError: A way to count has not one number for each completion.
+
+    Example:
+        >>> figure = steps_against_tokens({"markers": [1, 3]}, [20, 50])
+        >>> list(figure.data[0].x), list(figure.data[0].y)
+        ([20, 50], [1, 3])
+    """
+    from plotly.graph_objects import Figure, Scatter
+
+    figure = Figure()
+    for number, (name, steps) in enumerate(counts.items()):
+        if len(steps) != len(tokens):
+            raise ValueError(f"{name!r} counts {len(steps)} completions, but there are {len(tokens)} lengths")
+        marker = {"color": PALETTE[number % len(PALETTE)], "symbol": SHAPES[number % len(SHAPES)], "size": 7}
+        figure.add_trace(
+            Scatter(x=list(tokens), y=list(steps), name=visible_text(name), mode="markers", marker=marker, opacity=0.5)
+        )
+    figure.update_xaxes(title_text="tokens of the completion", rangemode="tozero")
+    figure.update_yaxes(title_text="steps", rangemode="tozero")
+    return styled(figure, height=340)

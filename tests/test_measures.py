@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from stepgrpo_lab.exit_rules import ExitRule
-from stepgrpo_lab.plots_steps import labelled_completions, stopping_curves
+from stepgrpo_lab.plots_steps import labelled_completions, steps_against_tokens, stopping_curves
 from stepgrpo_lab.recordings import load_recordings, load_survey
 from stepgrpo_lab.recordings.measures import LabelledSize, labelled_size, measure_overthinking, try_rule
 from stepgrpo_lab.records import Probe
@@ -121,3 +121,11 @@ def test_curves_of_rules_are_drawn_with_their_marks() -> None:
     assert (list(mark.x), list(mark.y)) == ([130.0], [50.0])
     with pytest.raises(ValueError, match="nothing to draw"):
         stopping_curves({}, {})
+
+
+def test_ways_to_count_share_their_lengths() -> None:
+    figure = steps_against_tokens({"<a>": [1, 2], "b": [3, 1]}, [10, 20])
+    assert [trace.name for trace in figure.data] == ["&lt;a&gt;", "b"]
+    assert [list(trace.y) for trace in figure.data] == [[1, 2], [3, 1]]
+    with pytest.raises(ValueError, match="'b' counts 1 completions, but there are 2 lengths"):
+        steps_against_tokens({"b": [1]}, [10, 20])

@@ -6,5 +6,15 @@ graders and CI.
 """
 
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 
-__all__ = ["STRICT_VARIABLE", "CheckResult", "Unsolved", "exercise", "expect"]
+__all__ = [
+    "STRICT_VARIABLE",
+    "CheckResult",
+    "Unsolved",
+    "avoid_markers",
+    "count_steps",
+    "covering_tokens",
+    "exercise",
+    "expect",
+]
