@@ -10,7 +10,13 @@ import pytest
 from stepgrpo_lab.exit_rules import ExitRule
 from stepgrpo_lab.plots_steps import labelled_completions, steps_against_tokens, stopping_curves
 from stepgrpo_lab.recordings import load_recordings, load_survey
-from stepgrpo_lab.recordings.measures import LabelledSize, labelled_size, measure_overthinking, try_rule
+from stepgrpo_lab.recordings.measures import (
+    LabelledSize,
+    labelled_size,
+    measure_overthinking,
+    right_after_needed,
+    try_rule,
+)
 from stepgrpo_lab.records import Probe
 
 UNTRAINED = [group for group in load_survey() if group.model == "untrained"]
@@ -66,6 +72,29 @@ def test_overthinking_by_hand() -> None:
     )
     assert measured.saved.low <= measured.saved.estimate <= measured.saved.high
     assert sum(measured.steps.values()) == (len(first.labels) + len(second.labels)) / 2
+
+
+def test_the_answer_after_the_last_needed_step() -> None:
+    group = UNTRAINED[0]
+    member = group.members[0]
+    assert member.labels is not None
+    assert member.labels[:2] == ["needed", "verifying"]
+
+    def relabelled(labels: list[str], trials_right: list[bool]) -> bool:
+        changed = dataclasses.replace(member, labels=labels, trials_right=trials_right)
+        return right_after_needed(dataclasses.replace(group, members=[changed]))
+
+    rest = [False] * (len(member.trials_right) - 1)
+    redundant = ["redundant"] * (len(member.labels) - 1)
+    assert relabelled(["needed", *redundant], [True, *rest])
+    assert not relabelled(["needed", *redundant], [False, *rest])
+    assert relabelled([*redundant, "needed"], [False, *rest])  # nothing to stop: the completion's own answer
+    assert relabelled(["malformed", *redundant], [False, *rest])  # no place to stop at
+    unprobed = dataclasses.replace(
+        member, trajectory=dataclasses.replace(member.trajectory, probes=[]), trials_right=[]
+    )
+    with pytest.raises(ValueError, match="no probe after step 1"):
+        right_after_needed(dataclasses.replace(group, members=[unprobed]))
 
 
 def test_steps_without_labels_are_refused() -> None:

@@ -5,6 +5,7 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 
@@ -15,6 +16,9 @@ __all__ = [
     "avoid_markers",
     "count_steps",
     "covering_tokens",
+    "cut_accuracy",
     "exercise",
     "expect",
+    "pooled_saving",
+    "stop_after_needed",
 ]
