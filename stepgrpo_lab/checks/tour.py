@@ -21,8 +21,9 @@ def first_confident(solution: Callable[[Sequence[float], float], int | None]) ->
     """``solution(confidences, threshold)`` returns the place of the first confidence above the threshold, or None.
 
     Example:
-        >>> first_confident(lambda confidences, threshold: confidences.index(max(confidences)))
-        ✘ Exercise 00.1 not solved yet: your code raised ValueError: max() iterable argument is empty
+        >>> first_confident(lambda confidences, threshold: 1)
+        ✘ Exercise 00.1 not solved yet: first_confident([0.96], 0.95) gives 1; expected 0. the first place whose \
+confidence is greater than the threshold
     """
     for confidences, threshold, right in CONFIDENCES:
         what = f"first_confident({confidences}, {threshold})"
