@@ -1,6 +1,6 @@
 """How the notebooks are tested: in their tested size, each in a kernel of its own, the scripts left alone.
 
-    python -m pytest --nbval-lax --nbval-current-env notebooks
+python -m pytest --nbval-lax --nbval-current-env notebooks
 """
 
 import os
