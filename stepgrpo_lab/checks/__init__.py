@@ -5,6 +5,23 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
+from stepgrpo_lab.checks.tour import first_confident, kept_share
 
-__all__ = ["STRICT_VARIABLE", "CheckResult", "Unsolved", "exercise", "expect"]
+__all__ = [
+    "STRICT_VARIABLE",
+    "CheckResult",
+    "Unsolved",
+    "avoid_markers",
+    "count_steps",
+    "covering_tokens",
+    "cut_accuracy",
+    "exercise",
+    "expect",
+    "first_confident",
+    "kept_share",
+    "pooled_saving",
+    "stop_after_needed",
+]
