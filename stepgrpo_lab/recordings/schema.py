@@ -63,9 +63,13 @@ class RecordedGroup:
 
     @cached_property
     def watched(self) -> bool:
-        """Whether it was probed and no probe ended any member's thoughts: then every exit rule can be tried on it."""
+        """Whether every member was probed and no probe ended its thoughts: then every exit rule can be tried on it.
+
+        A completion without a marker has no probe and is watched all the same.
+        """
         probes = [probe for member in self.members for probe in member.trajectory.probes]
-        return bool(probes) and not any(probe.accepted for probe in probes)
+        all_probed = self.settings is not None and self.settings.probe_rate == 1.0
+        return all_probed and not any(probe.accepted for probe in probes)
 
     @property
     def first_probed(self) -> int:

@@ -52,14 +52,13 @@ class StepInspector(LabWidget):
     skip_first = Int(0, min=0, max=3).tag(state=True)
 
     def __init__(self, groups: Sequence[RecordedGroup] | None = None, **state: Any) -> None:
-        self.groups = [group for group in load_recordings() if group.watched] if groups is None else list(groups)
-        self.groups = [group for group in self.groups if group.watched]
+        given = load_recordings() if groups is None else groups
+        self.groups = [group for group in given if group.watched and _probes(group)]
         if not self.groups:
             raise ValueError(
                 "no group was probed without exiting; record one with recordings.making.watching(settings)"
             )
-        found = (probe.marker for group in self.groups for told in group.members for probe in told.trajectory.probes)
-        self.words = tuple(dict.fromkeys(found))
+        self.words = tuple(dict.fromkeys(probe.marker for group in self.groups for probe in _probes(group)))
         self.points: list[ExitPoint] = []
         first = self.groups[min(state.get("group", 0), len(self.groups) - 1)]
         super().__init__(**{"markers": self.words, "member": first.most_probed, **state})
@@ -178,6 +177,10 @@ class StepInspector(LabWidget):
             controls.menu(self, "markers", "probes at", choices),
             controls.slider(self, "skip_first", "tokens skipped", 0, 3, 1, "leading tokens that the score leaves out"),
         ]
+
+
+def _probes(group: RecordedGroup) -> list[Probe]:
+    return [probe for member in group.members for probe in member.trajectory.probes]
 
 
 def _step(step: Step, label: str, badge: str, after: str) -> str:
