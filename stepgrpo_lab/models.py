@@ -11,6 +11,8 @@ from stepgrpo_lab.paths import data_path
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from stepgrpo_lab.token_text import TokenText
+
 OVERTHINKER = "overthinker"
 """Name of the embedded model wherever a model path is asked for."""
 
@@ -161,6 +163,25 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     )
     if "question" not in rendered or THINK_TAGS[1] in rendered:
         raise ValueError("the chat template closes the thoughts before the model starts: switch its thinking mode on")
+
+
+def check_markers(token_text: TokenText, markers: Sequence[str]) -> None:
+    """Check that the tokenizer can write every marker; one that it cannot write would never be seen.
+
+    Raises:
+        ValueError: It cannot.
+
+    Example:
+        >>> from stepgrpo_lab.token_text import TokenText
+        >>> check_markers(TokenText.from_pieces(["Wait"]), ["Wait"])
+    """
+    for marker in markers:
+        try:
+            written = token_text.decode(token_text.encode(marker))
+        except ValueError:
+            written = ""
+        if written != marker:
+            raise ValueError(f"markers: the tokenizer cannot write {marker!r}, so it would never be seen: leave it out")
 
 
 def encode_prompt(

@@ -45,9 +45,9 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
             f"no recipe {str(source)!r}: give the path of a YAML file, or one of {', '.join(recipe_names())}"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no sections: see the recipe 'overthinker' for the form")
     for override in overrides:
@@ -55,6 +55,24 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
     recipe = build_section(Recipe, {"name": path.stem, **content})
     check_recipe(recipe)
     return recipe
+
+
+def read_yaml(text: str, path: str | Path) -> Any:
+    """Plain values from YAML: no objects, and no aliases, of which a few lines can stand for more than fits in memory.
+
+    Raises:
+        ValueError: It is not such YAML; the message names ``path``.
+
+    Example:
+        >>> read_yaml("seed: 3", "mine.yaml")
+        {'seed': 3}
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError(f"{path} holds aliases (*name): write their values out")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def write_recipe(recipe: Recipe, path: str | Path) -> None:
