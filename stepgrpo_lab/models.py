@@ -64,6 +64,7 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
     import torch
     from transformers import AutoModelForCausalLM
 
+    _refuse_pickled_adapter(Path(path))
     options: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
@@ -86,6 +87,14 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
             # without gradient: after a rollout, the layers below would silently get none.
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def _refuse_pickled_adapter(folder: Path) -> None:
+    """peft would fall back to adapter_model.bin."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(
+            f"{folder} holds no adapter_model.safetensors, and pickled weights are not read: save it as safetensors"
+        )
 
 
 def nf4_config(dtype: str) -> Any:
@@ -232,6 +241,7 @@ def merge_lora(adapter: str | Path, output: str | Path, *, dtype: str = "float32
     adapter, output = Path(adapter), Path(output)
     if not (adapter / "adapter_config.json").exists():
         raise ValueError(f"{adapter} holds no LoRA adapter (adapter_config.json is missing): nothing to merge")
+    _refuse_pickled_adapter(adapter)
     from peft import PeftConfig, PeftModel
 
     base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path

@@ -19,6 +19,7 @@ from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.problems import check_problems
 from stepgrpo_lab.prompts import long_prompts, prompt_room
 from stepgrpo_lab.recipes.building import (
+    check_settings,
     recipe_markers,
     recipe_model,
     recipe_problems,
@@ -98,6 +99,8 @@ def train(
     Example:
         >>> train(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
     """
+    if recipe is not None:
+        check_settings(recipe)
     with says_what_cannot_be_written(Path(folder)):
         run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every, callbacks)
         with Grader(timeout=run.recipe.reward.grading_timeout) as grader:

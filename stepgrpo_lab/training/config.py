@@ -18,6 +18,10 @@ BF16_CAPABILITY = 8
 """First CUDA compute capability with bfloat16 units. A T4 (7.5) claims bf16 too, but only emulates it."""
 
 
+TRL_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
+"""Those that TRL 1.16 knows; it refuses others only in the middle of the first step."""
+
+
 def native_precision() -> Literal["bf16", "fp16", "no"]:
     """Mixed precision that this machine's accelerator computes natively; "no" on a CPU."""
     if not torch.cuda.is_available():
@@ -140,6 +144,7 @@ class StepGRPOConfig(GRPOConfig):
             ("preset", tuple(PRESETS)),
             ("mean_over", ("correct", "all")),
             ("confidence_rule", (None, *RULES)),
+            ("loss_type", TRL_LOSSES),
         ):
             if getattr(self, name) not in options:
                 allowed = ", ".join(str(option) for option in options if option is not None)

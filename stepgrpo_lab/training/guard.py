@@ -70,9 +70,9 @@ class GuardedTrainer(Trainer):
         """
         if self.accelerator.scaler is not None:  # with fp16 the scaler skips such updates by itself
             return
-        for name, parameter in self.model.named_parameters():
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                raise self.not_finite(f"the gradient of {name} is not finite", self._inputs)
+        gradients = (parameter.grad for parameter in self.model.parameters() if parameter.grad is not None)
+        if not all(torch.isfinite(gradient).all() for gradient in gradients):
+            raise self.not_finite("the gradient is not finite", self._inputs)
 
     def not_finite(self, what: str, evidence: Any) -> FloatingPointError:
         """The error that ends training, its evidence written."""

@@ -15,6 +15,7 @@ from tiny import tiny_model, tiny_tokenizer
 
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.records import Trajectory
 from stepgrpo_lab.rewards import StepAwareReward, group_advantages, step_aware_rewards
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
@@ -65,7 +66,7 @@ def test_a_loss_that_is_no_number_stops_the_update(
 
     def spoilt(self: Any, model: Any, inputs: Any, **rest: Any) -> torch.Tensor:
         batches.append(inputs)
-        return compute(self, model, inputs, **rest) * (value if len(batches) == 4 else 1)
+        return compute(self, model, inputs, **rest) + (value if len(batches) == 4 else 0)
 
     monkeypatch.setattr(StepGRPOTrainer.__mro__[2], "compute_loss", spoilt)
     evidence = stopped(trainer, tmp_path, f"the loss is {value}", step=2)
@@ -99,7 +100,7 @@ def test_a_reward_that_is_no_number_is_not_taken_for_none_at_all(tmp_path: Path,
 def test_a_gradient_that_is_no_number_stops_the_update(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     trainer.model.model.layers[0].mlp.up_proj.weight.register_hook(lambda grad: grad * math.inf)
-    evidence = stopped(trainer, tmp_path, "the gradient of model.layers.0.mlp.up_proj.weight is not finite")
+    evidence = stopped(trainer, tmp_path, "the gradient is not finite")
     assert "completion_ids" in evidence["evidence"]
 
 
@@ -141,8 +142,6 @@ def test_a_constant_group_moves_no_weight(tmp_path: Path, scale: str) -> None:
 
 GROUPS: dict[str, tuple[list[bool], list[int], list[bool], list[int]]] = {
     "constant": ([True] * 4, [2] * 4, [True] * 4, [50] * 4),
-    "one member": ([True], [3], [True], [50]),
-    "one wrong member": ([False], [3], [False], [50]),
     "nobody is right": ([False] * 4, [1, 2, 3, 4], [True, False, True, False], [9, 8, 7, 6]),
     "all cut off at the limit": ([False] * 4, [5] * 4, [False] * 4, [256] * 4),
     "one token each": ([False] * 4, [1] * 4, [False] * 4, [1] * 4),
@@ -162,6 +161,17 @@ def test_every_degenerate_group_has_finite_rewards_and_advantages(name: str, sca
     if not any(correct):  # nobody is right: no length signal, only the format tells members apart
         assert rewards == pytest.approx([0.1 * flag for flag in formatted])
     assert all(map(math.isfinite, StepAwareReward()(correct, steps, formatted, tokens)))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_group_of_one_has_a_reward_but_nothing_to_be_compared_with(tmp_path: Path, right: bool) -> None:
+    assert step_aware_rewards([right], [3], [right]) == [1.0 if right else 0.0]
+    with pytest.raises(ValueError, match="a group needs at least 2 rewards to be compared, got 1"):
+        group_advantages([1.0])
+    with pytest.raises(ValueError, match=r"optimisation\.group_size is 1: it must be at least 2"):
+        load_recipe("overthinker", ["optimisation.group_size=1"])
+    with pytest.raises(ValueError, match="generations"):
+        make_config(tmp_path, num_generations=1)
 
 
 @pytest.mark.parametrize("name", GROUPS)
