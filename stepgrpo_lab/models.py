@@ -73,8 +73,10 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
     }
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except ImportError:
+        raise
+    except Exception as error:  # a broken file of each format has an error of its own
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"model {path!r} cannot be loaded: {first_line} (give a folder with config.json and *.safetensors, or a "
             "Hugging Face id that can be reached)"
@@ -123,7 +125,9 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except ImportError:
+        raise
+    except Exception as error:  # a broken file of each format has an error of its own
         raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder") from error
     if not tokenizer.encode(
         "a", add_special_tokens=False
@@ -167,9 +171,13 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
             raise ValueError(f"the tokenizer encodes {tag!r} as unknown: add it with tokenizer.add_tokens([{tag!r}])")
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat_template: set tokenizer.chat_template or use an instruct model")
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "question"}], tokenize=False, add_generation_prompt=True
-    )
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "question"}], tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # a template is a program of its own, in a sandbox
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the chat template cannot be rendered ({reason}): set tokenizer.chat_template") from error
     if "question" not in rendered or THINK_TAGS[1] in rendered:
         raise ValueError("the chat template closes the thoughts before the model starts: switch its thinking mode on")
 

@@ -28,10 +28,11 @@ def iterate_problems(path: str | Path) -> Iterator[Problem]:
     row_of_id: dict[str, int] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):  # in bytes, a line ends at \n alone: strings may hold U+2028
-            if not line.strip():
-                continue
             try:
-                problem = _parse_line(_decoded(line, number), f"{path.stem}-{number}")
+                text = _decoded(line, number)
+                if not text.strip():
+                    continue
+                problem = _parse_line(text, f"{path.stem}-{number}")
                 first = row_of_id.setdefault(problem.id, number)
                 if first != number:
                     raise ValueError(f"field 'id' is {problem.id!r}, as in row {first}; make it unique")

@@ -23,12 +23,12 @@ def no_network() -> Iterator[None]:
 
     def guarded_connect(self: socket.socket, address: Any) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOOPBACK:
-            raise RuntimeError(f"no test may leave this machine, but one wants to reach {address[0]}")
+            raise ConnectionRefusedError(f"no test may leave this machine, but one wants to reach {address[0]}")
         connect(self, address)
 
     def guarded_look_up(host: Any, *arguments: Any, **options: Any) -> Any:
         if host not in LOOPBACK:
-            raise RuntimeError(f"no test may leave this machine, but one asks where {host} is")
+            raise ConnectionRefusedError(f"no test may leave this machine, but one asks where {host} is")
         return look_up(host, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:

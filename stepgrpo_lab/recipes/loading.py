@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -169,11 +170,11 @@ def check_recipe(recipe: Recipe) -> None:
         ValueError: A value is out of range, or two settings contradict each other.
     """
     for path, low, high in _RANGES:
-        section, name = path.split(".")
-        value = getattr(getattr(recipe, section), name)
+        value = functools.reduce(getattr, path.split("."), typing.cast(Any, recipe))
         if value is not None and not low <= value <= high:
             raise ValueError(
-                f"{path} is {value:g}: it must be at least {low:g}" + f" and at most {high:g}" * (high < _MANY)
+                f"{path} is {value:g}: it must be at least {low:g}"
+                + f" and at most {high:g}" * (high not in (_MANY, math.inf))
             )
     if recipe.model.quantization and recipe.model.lora is None:
         raise ValueError(
@@ -196,6 +197,10 @@ def check_recipe(recipe: Recipe) -> None:
 
 _MANY = 1e9
 _RANGES = (
+    ("seed", 0, 2**32 - 1),
+    ("data.counts.train", 1, _MANY),
+    ("data.counts.validation", 1, _MANY),
+    ("data.counts.test", 1, _MANY),
     ("rollout.max_tokens", 8, _MANY),
     ("rollout.temperature", 0.01, 10),
     ("rollout.probe_rate", 0, 1),

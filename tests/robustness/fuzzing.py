@@ -71,7 +71,7 @@ PIECES = [
     *(b"\xff", b"\xc3", b"\xf0\x9f", b"Wait\xc3", b"x Wait</think>", b"Wait. Wait", b"12 Wait", b""),
     *(bytes([byte]) for byte in range(256)),
 ]
-VOCABULARY = TokenText.from_pieces(PIECES, eos_ids=[BAIT.index("<|im_end|>")])
+VOCABULARY = TokenText.from_pieces(PIECES, eos_ids=[PIECES.index(b"<|im_end|>")])
 TOKENS = st.lists(st.integers(0, len(PIECES) + 3), max_size=40)
 PAPER = MarkerSegmenter("paper")
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")

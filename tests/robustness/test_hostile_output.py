@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -156,7 +155,7 @@ def test_the_report_of_hostile_completions_is_text(tmp_path: Path) -> None:
     found = Elements(page)
     assert not found.tags & {"img", "iframe", "object", "embed", "link", "base", "form", "i"}
     assert not found.handlers
-    body = page[page.index("<main") :] if "<main" in page else page
+    body = page[page.index("<article") : page.rindex("</article>")]
     assert not {sign for sign in body if sign not in "\n\t" and unicodedata.category(sign) in HIDDEN}
     assert "<img" not in summary_markdown(tmp_path)
 
@@ -171,8 +170,7 @@ def test_endless_completions_do_not_fill_the_report(tmp_path: Path) -> None:
 
 
 def hostile_trajectory() -> Trajectory:
-    ids = [BAIT.index(piece) for piece in BAIT if len(piece) <= 30 and piece != "<|im_end|>"]
-    ids = [token for token in ids if token < len(VOCABULARY.table)]
+    ids = [token for token in VOCABULARY.table if token not in VOCABULARY.eos_ids]
     text = VOCABULARY.decode(ids)
     trial = Probe(5, 1, "\x1b[2J", [1], [0.9], "\x1b]0;t\x07\u202e", "\x1b[31m<b>", True, 0.9, 0.9, True)
     return Trajectory([1], ids, [-0.1] * len(ids), text, 2, "natural", "length", True, [trial])
@@ -202,11 +200,8 @@ def test_widgets_show_hostile_completions_as_text(make: Any) -> None:
 
 
 def test_a_worker_that_was_killed_leaves_no_process_behind(grader: Grader) -> None:
+    process = grader._idle.queue[0]._process
+    assert process is not None
     assert grader.grade(["\\sqrt{2}+9^{9^{9^{9}}}"], ["3"]) == [False]
+    assert process.returncode is not None  # killed, and waited for
     assert grader.grade(["\\sqrt{4}"], ["2"]) == [True]
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    if not children.exists():
-        pytest.skip("no list of child processes here")
-    stats = [Path(f"/proc/{pid}/stat").read_text() for pid in children.read_text().split()]
-    states = [stat.rpartition(")")[2].split()[0] for stat in stats]
-    assert "Z" not in states

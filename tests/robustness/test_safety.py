@@ -202,7 +202,7 @@ def test_a_chat_template_is_no_program(model: Path, tmp_path: Path, trace: Path)
     shutil.copytree(model, folder)
     shell = "{{ cycler.__init__.__globals__.os.system('touch " + str(trace) + "') }}{{ messages[0].content }}"
     (folder / "chat_template.jinja").write_text(shell)
-    with pytest.raises(Exception, match=r"unsafe|access"):
+    with pytest.raises(ValueError, match=r"chat template cannot be rendered \(.*unsafe"):
         load_model(folder, device="cpu")
     assert not trace.exists()
 
@@ -267,10 +267,9 @@ def test_the_reader_of_the_source_sees_what_is_forbidden(source: str) -> None:
 
 
 def test_tests_cannot_reach_the_network() -> None:
-    for family, address in ((socket.AF_INET, ("192.0.2.1", 80)), (socket.AF_INET6, ("2001:db8::1", 80))):
-        with socket.socket(family) as outside, pytest.raises(RuntimeError, match="no test may leave this machine"):
-            outside.connect(address)
-    with pytest.raises(RuntimeError, match="no test may leave this machine"):
+    with socket.socket() as outside, pytest.raises(ConnectionRefusedError, match="no test may leave this machine"):
+        outside.connect(("192.0.2.1", 80))
+    with pytest.raises(ConnectionRefusedError, match="no test may leave this machine"):
         socket.getaddrinfo("huggingface.co", 443)
     with socket.socket() as server, socket.socket() as client:
         server.bind(("127.0.0.1", 0))
@@ -294,12 +293,9 @@ from robustness.test_safety import make_trainer
 trainer = make_trainer({folder!r})
 trainer.train()
 trainer.close()
-import threading
-for thread in threading.enumerate():
-    if "telemetry" in thread.name.lower():
-        thread.join(10)
 import huggingface_hub.utils._telemetry as telemetry
-telemetry._TELEMETRY_QUEUE.join()
+if hasattr(telemetry, "_TELEMETRY_QUEUE"):
+    telemetry._TELEMETRY_QUEUE.join()  # whatever was to be told has been told
 assert trainer.args.report_to == [], trainer.args.report_to
 print("tried", tried)
 """
