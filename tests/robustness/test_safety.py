@@ -219,10 +219,18 @@ def test_an_adapter_s_pickle_is_not_read(model: Path, tmp_path: Path, trace: Pat
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x04.", gzip.compress(b"[]"), gzip.compress(b"[" * 50_000)])
-def test_recordings_from_a_stranger_are_refused(tmp_path: Path, content: bytes) -> None:
+RECORDINGS = {
+    "empty": b"",
+    "a pickle": b"\x80\x04.",
+    "another form": gzip.compress(b"[]"),
+    "nested": gzip.compress(b"[" * 50_000),
+}
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_recordings_from_a_stranger_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "evil.jsonl.gz"
-    path.write_bytes(content)
+    path.write_bytes(RECORDINGS[name])
     with pytest.raises(ValueError, match=r"evil\.jsonl\.gz is no recording"):
         load_recordings(path)
 
