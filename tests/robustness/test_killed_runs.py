@@ -46,14 +46,16 @@ def test_three_kills_leave_no_trace(tmp_path: Path) -> None:
 # ---- one short run with a random model, for everything that needs its files ------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def rewards_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def rewards_by_position() -> Iterator[None]:
     """A random model is never right: reward its groups by position, or no weight would move."""
 
     def by_position(correct: Any, *_: Any) -> list[float]:
         return [float(position) for position in range(len(correct))]
 
-    monkeypatch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -61,23 +63,37 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(model: Path) -> Recipe:
     return load_recipe("overthinker", tiny_overrides(model, **{"optimisation.save_every": 1}))
 
 
-@pytest.fixture
-def stopped(recipe: Recipe, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def straight(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The undisturbed run."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    run.train(recipe, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped_once(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run stopped after step 3 of 4, with the checkpoints of the last two steps."""
 
     def interrupt(line: str) -> None:
         if line.startswith("step 2/"):
             signal.raise_signal(signal.SIGINT)
 
-    folder = tmp_path / "stopped"
+    folder = tmp_path_factory.mktemp("runs") / "stopped"
     assert not run.train(recipe, folder, progress=interrupt).finished
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["checkpoint-2", "checkpoint-3"]
     return folder
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(stopped_once, tmp_path / "stopped"))
 
 
 def cut(path: Path, share: float) -> None:
@@ -103,17 +119,14 @@ def test_no_checkpoint_with_a_cut_off_file_is_loaded(stopped: Path, tmp_path: Pa
             assert lines == ([] if missing_last else [f"checkpoint-3 is passed over: {name} is {what}"])
 
 
-def test_a_run_with_a_cut_off_checkpoint_ends_like_an_undisturbed_one(
-    stopped: Path, recipe: Recipe, tmp_path: Path
-) -> None:
-    run.train(recipe, tmp_path / "straight")
+def test_a_run_with_a_cut_off_checkpoint_ends_like_an_undisturbed_one(stopped: Path, straight: Path) -> None:
     cut(stopped / "checkpoints" / "checkpoint-3" / "optimizer.pt", 0.5)
     with (stopped / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     lines: list[str] = []
     assert run.train(None, stopped, resume=True, progress=lines.append).finished
     assert "checkpoint-3 is passed over: optimizer.pt is cut off" in lines
-    assert same_weights(stopped, tmp_path / "straight")
+    assert same_weights(stopped, straight)
     assert [row["step"] for row in read_metrics(stopped / "metrics.jsonl")] == [0, 1, 2, 3, 4]
 
 
@@ -148,10 +161,7 @@ def no_file_above(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("largest", ["model.safetensors", "optimizer.pt"])
-def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
-    stopped: Path, recipe: Recipe, tmp_path: Path, largest: str
-) -> None:
-    run.train(recipe, tmp_path / "straight")
+def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(stopped: Path, straight: Path, largest: str) -> None:
     folder = stopped / "checkpoints"
     # Room for the weights, not for the optimiser's two moments beside them; or not even for the weights.
     size = (folder / "checkpoint-3" / "model.safetensors").stat().st_size
@@ -163,7 +173,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-2", "checkpoint-3"]
     assert last_checkpoint(folder) == folder / "checkpoint-3"
     run.train(None, stopped, resume=True)
-    assert same_weights(stopped, tmp_path / "straight")
+    assert same_weights(stopped, straight)
     assert [row["step"] for row in read_metrics(stopped / "metrics.jsonl")] == [0, 1, 2, 3, 4]
 
 
