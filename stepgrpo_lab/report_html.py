@@ -42,6 +42,16 @@ def visible_text(text: str) -> str:
     return "".join(_labelled(sign) if _is_hidden(sign) else escape(sign) for sign in text)
 
 
+def plain_text(text: str) -> str:
+    """Untrusted text for places that show it as it is, such as menus: what would hide or reorder it becomes visible.
+
+    Example:
+        >>> plain_text("<b>" + chr(0x202E))
+        '<b>[U+202E]'
+    """
+    return "".join(f"[U+{ord(sign):04X}]" if _is_hidden(sign) else sign for sign in text)
+
+
 def _is_hidden(sign: str) -> bool:
     return sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 

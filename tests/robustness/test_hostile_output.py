@@ -194,9 +194,12 @@ def test_widgets_show_hostile_completions_as_text(make: Any) -> None:
     member = group.members[0]
     trajectory = dataclasses.replace(member.trajectory, text=f"{EVERYTHING} Wait, {EVERYTHING}</think>")
     evil = dataclasses.replace(member, trajectory=trajectory)
-    widget = make([dataclasses.replace(group, members=[evil, evil])])
+    problem = dataclasses.replace(group.problem, id=EVERYTHING, prompt=EVERYTHING)
+    widget = make([dataclasses.replace(group, members=[evil, evil], model=EVERYTHING, problem=problem)])
     found = Elements(widget.static_html() + widget.view.body.value + widget.view.readout.value)
-    assert not found.tags & {"img", "script", "b><b"} and not found.handlers
+    assert not found.tags & {"img", "script"} and not found.handlers
+    labels = "".join(label for control in widget.view.controls for label in getattr(control, "_options_labels", ()))
+    assert "<img" in labels and not {sign for sign in labels if sign != "\n" and unicodedata.category(sign) in HIDDEN}
 
 
 def test_a_worker_that_was_killed_leaves_no_process_behind(grader: Grader) -> None:
