@@ -67,8 +67,8 @@ def test_hostile_completions_are_text_in_the_report(open_page: Callable[..., Pag
     from stepgrpo_lab.report import write_report
 
     page = open_page()
-    dialogs: list[Any] = []
-    page.page.on("dialog", dialogs.append)
+    dialogs: list[str] = []
+    page.page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     report = write_report(run_folder(tmp_path, EVIL + " Wait, " + EVIL + "</think>"))
     page.page.goto(report.as_uri())
     page.page.locator("article").first.wait_for()
