@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from browser.jupyter_page import Page
+from browser.jupyter_page import SECONDS, Page
 
 EVIL = (
     "<script>window.hit=1</script><img src=x onerror=window.hit=1><svg onload=window.hit=1></pre></textarea>"
@@ -70,8 +70,8 @@ def test_hostile_completions_are_text_in_the_report(open_page: Callable[..., Pag
     dialogs: list[str] = []
     page.page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     report = write_report(run_folder(tmp_path, EVIL + " Wait, " + EVIL + "</think>"))
-    page.page.goto(report.as_uri())
-    page.page.locator("article").first.wait_for()
+    page.page.goto(report.as_uri(), wait_until="domcontentloaded", timeout=SECONDS * 1000)
+    page.page.locator("article").first.wait_for(timeout=SECONDS * 1000)
     assert "<script>window.hit=1</script>" in (page.page.locator("article").first.text_content() or "")
     nothing_was_executed(page, page.page.locator("article"))
     assert dialogs == []
