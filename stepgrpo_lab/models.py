@@ -109,6 +109,7 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
     import torch
     from transformers import AutoModelForCausalLM
 
+    _refuse_pickled_adapter(Path(path))
     options: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
@@ -117,8 +118,10 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
     }
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except ImportError:
+        raise
+    except Exception as error:  # a broken file of each format has an error of its own
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"model {path!r} cannot be loaded: {first_line} (give a folder with config.json and *.safetensors, or a "
             "Hugging Face id that can be reached)"
@@ -131,6 +134,14 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
             # without gradient: after a rollout, the layers below would silently get none.
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def _refuse_pickled_adapter(folder: Path) -> None:
+    """peft would fall back to adapter_model.bin."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(
+            f"{folder} holds no adapter_model.safetensors, and pickled weights are not read: save it as safetensors"
+        )
 
 
 def nf4_config(dtype: str) -> Any:
@@ -159,7 +170,9 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except ImportError:
+        raise
+    except Exception as error:  # a broken file of each format has an error of its own
         raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder") from error
     if not tokenizer.encode(
         "a", add_special_tokens=False
@@ -216,6 +229,7 @@ def merge_lora(adapter: str | Path, output: str | Path, *, dtype: str = "float32
     adapter, output = Path(adapter), Path(output)
     if not (adapter / "adapter_config.json").exists():
         raise ValueError(f"{adapter} holds no LoRA adapter (adapter_config.json is missing): nothing to merge")
+    _refuse_pickled_adapter(adapter)
     from peft import PeftConfig, PeftModel
 
     base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path

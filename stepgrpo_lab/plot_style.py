@@ -23,6 +23,8 @@ INK = "#757575"
 GRID = "rgba(127, 127, 127, 0.25)"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+MOST_POINTS = 1000
+"""Points of a line at most: more than a screen can tell apart."""
 HATCHES = ("", "/", ".", "x", "-", "+")
 
 
@@ -39,6 +41,31 @@ def series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float],
         if "step" in row and isinstance(row.get(key), (int, float)) and math.isfinite(row[key])
     ]
     return [step for step, _ in rows], [value for _, value in rows]
+
+
+def thinned(metrics: Sequence[Mapping[str, Any]], most: int = MOST_POINTS) -> list[dict[str, Any]]:
+    """Rows of metrics, so few that a figure stays light: of long runs, each row is the mean of neighbouring ones.
+
+    A metric that only some rows hold, such as validation, is averaged over those. ``step`` is the last one's.
+
+    Example:
+        >>> thinned([{"step": 1, "reward": 0.0}, {"step": 2, "reward": 1.0}, {"step": 3, "tokens": 9}], most=2)
+        [{'step': 2, 'reward': 0.5}, {'step': 3, 'tokens': 9}]
+    """
+    share = math.ceil(len(metrics) / most)
+    if share <= 1:
+        return [dict(row) for row in metrics]
+    return [_mean_row(metrics[start : start + share]) for start in range(0, len(metrics), share)]
+
+
+def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        values = [row[key] for row in rows if key in row]
+        numbers = [value for value in values if isinstance(value, (int, float)) and math.isfinite(value)]
+        averaged = key != "step" and len(values) > 1 and bool(numbers)
+        merged[key] = math.fsum(numbers) / len(numbers) if averaged else values[-1]
+    return merged
 
 
 def error_bar(interval: Interval) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from stepgrpo_lab.plot_style import DASHES, HATCHES, INK, PALETTE, SHAPES, error_bar, series, styled
+from stepgrpo_lab.plot_style import DASHES, HATCHES, INK, PALETTE, SHAPES, error_bar, series, styled, thinned
 from stepgrpo_lab.statistics import Calibration, Interval
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel
     """What happened during training: one panel for each kind of metric that was recorded.
 
     Args:
-        metrics: One dictionary per logged step, with "step" and numbers under the keys of ``metrics.jsonl``.
+        metrics: One dictionary per logged step, with "step" and numbers under the keys of ``metrics.jsonl``; of long
+            runs, means of neighbouring steps are drawn.
         panels: What to draw; panels without a record are left out.
 
     Raises:
@@ -94,6 +95,7 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel
     """
     from plotly.subplots import make_subplots
 
+    metrics = thinned(metrics)
     panels = [panel for panel in panels if any(series(metrics, key)[0] for key in panel[3])]
     if not panels:
         raise ValueError("metrics hold no value that is plotted; expected rows with 'step' and keys such as 'reward'")
@@ -211,7 +213,7 @@ def exit_reasons(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """
     from plotly.graph_objects import Figure, Scatter
 
-    figure = Figure()
+    figure, metrics = Figure(), thinned(metrics)
     for number, (key, name) in enumerate(EXITS.items()):
         steps, values = series(metrics, key)
         if steps:

@@ -6,21 +6,27 @@ hand-made rows without any download.
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.records import Problem, to_json
+from stepgrpo_lab.problem_files import Row, iterate_problems, optional_field, text_field, write_problems
+from stepgrpo_lab.records import Problem
 
-Row = Mapping[str, Any]
-
-QUESTION_FIELDS = ("prompt", "problem", "question")
-"""The names under which a JSON Lines file may give the question; a row has exactly one of them."""
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "check_problems",
+    "convert_rows",
+    "drop_repeats",
+    "find_benchmark",
+    "load_problems",
+    "write_problems",
+]
 
 GPQA_SEED = 0
 """Seed of the order of GPQA's options: the same for every run, different for every row."""
@@ -58,7 +64,7 @@ def load_problems(source: str | Path, *, split: str | None = None, limit: int | 
     Args:
         source: Path of a ``.jsonl`` file, or a name or hub id of :data:`BENCHMARKS`.
         split: Split of a hub data set, if not its usual one.
-        limit: Keep only the first so many.
+        limit: Keep only the first so many; of a file, no more than these rows are read.
 
     Returns:
         Problems with unique ids, in the source's order.
@@ -81,44 +87,11 @@ def load_problems(source: str | Path, *, split: str | None = None, limit: int | 
     elif str(source).endswith(".jsonl"):
         if split is not None:
             raise ValueError(f"split={split!r} does not apply to the file {source}; leave it out")
-        problems = read_problems(source)
+        return list(islice(iterate_problems(source), limit))
     else:
         known = ", ".join(BENCHMARKS)
         raise ValueError(f"unknown source {str(source)!r}; give a path that ends in .jsonl, or one of: {known}")
     return problems[:limit]
-
-
-def read_problems(path: str | Path) -> list[Problem]:
-    """Read a JSON Lines file of problems; see :func:`load_problems` for its fields and errors."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the path of a .jsonl file")
-    row_of_id: dict[str, int] = {}
-    problems = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON strings may hold U+2028
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            problem = _parse_line(line, f"{path.stem}-{number}")
-            first = row_of_id.setdefault(problem.id, number)
-            if first != number:
-                raise ValueError(f"field 'id' is {problem.id!r}, as in row {first}; make it unique")
-        except ValueError as error:
-            raise ValueError(f"{path}, row {number}: {error}") from error
-        problems.append(problem)
-    if not problems:
-        raise ValueError(f"{path}: holds no problems; write one JSON object a line")
-    return problems
-
-
-def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
-    """Write problems as JSON Lines that :func:`load_problems` reads back unchanged."""
-    text = "".join(json.dumps(to_json(problem), ensure_ascii=False) + "\n" for problem in problems)
-    Path(path).write_text(text, encoding="utf-8")
 
 
 def check_problems(problems: Sequence[Problem], grader: Grader) -> list[str]:
@@ -200,67 +173,23 @@ def _hub_rows(benchmark: Benchmark, split: str | None) -> Iterable[Row]:
     return rows
 
 
-def _parse_line(line: str, default_id: str) -> Problem:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg}, column {error.colno}); write one object a line") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"a {type(row).__name__}, not an object; write {{...}} with the problem's fields")
-    questions = [name for name in QUESTION_FIELDS if name in row]
-    if len(questions) != 1:
-        found = " and ".join(questions) or "none"
-        raise ValueError(f"needs exactly one of the fields {', '.join(QUESTION_FIELDS)}, but has {found}")
-    return Problem(
-        id=_text(row, "id") if "id" in row else default_id,
-        prompt=_text(row, questions[0]),
-        answer=_text(row, "answer"),
-        family=_optional(row, "family", str, ""),
-        level=_optional(row, "level", int, None),
-        meta=_optional(row, "meta", dict, {}),
-    )
-
-
-def _text(row: Row, field: str) -> str:
-    """A field that must hold text; an integer is written out, a float is not (0.1 and 0.10 would be the same)."""
-    if field not in row:
-        raise ValueError(f"field {field!r} is missing; add it")
-    value = row[field]
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise ValueError(f"field {field!r} is a {type(value).__name__}, not text; put it in quotes")
-    if not value.strip():
-        raise ValueError(f"field {field!r} is empty; fill it in or delete the row")
-    return value
-
-
-def _optional(row: Row, field: str, kind: type, default: Any) -> Any:
-    value = row.get(field)
-    if value is None:
-        return default
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"field {field!r} is a {type(value).__name__}; make it a {kind.__name__} or leave it out")
-    return value
-
-
 def _convert_gsm8k(row: Row, id: str) -> Problem:
-    _, mark, gold = _text(row, "answer").rpartition("####")
+    _, mark, gold = text_field(row, "answer").rpartition("####")
     if not mark:
         raise ValueError("field 'answer' has no '####' before its final answer")
-    return Problem(id, _text(row, "question"), gold.strip().replace(",", ""), family="gsm8k")
+    return Problem(id, text_field(row, "question"), gold.strip().replace(",", ""), family="gsm8k")
 
 
 def _convert_math500(row: Row, id: str) -> Problem:
-    level, meta = _optional(row, "level", int, None), {"subject": _text(row, "subject")}
-    return Problem(id, _text(row, "problem"), _text(row, "answer"), family="math500", level=level, meta=meta)
+    level, meta = optional_field(row, "level", int, None), {"subject": text_field(row, "subject")}
+    return Problem(id, text_field(row, "problem"), text_field(row, "answer"), family="math500", level=level, meta=meta)
 
 
 def _convert_contest(row: Row, id: str) -> Problem:
     """AMC and AIME: the answers are integers, which some editions store as 27.0."""
     gold = row.get("answer")
-    answer = str(int(gold)) if isinstance(gold, float) and gold.is_integer() else _text(row, "answer")
-    return Problem(id, _text(row, "problem"), answer, family=id.rpartition("-")[0])
+    answer = str(int(gold)) if isinstance(gold, float) and gold.is_integer() else text_field(row, "answer")
+    return Problem(id, text_field(row, "problem"), answer, family=id.rpartition("-")[0])
 
 
 def _convert_gpqa(row: Row, id: str) -> Problem:
@@ -268,14 +197,14 @@ def _convert_gpqa(row: Row, id: str) -> Problem:
     columns = ["Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
     random.Random(f"{GPQA_SEED}:{id}").shuffle(columns)
     options = "\n".join(
-        f"{letter}. {_text(row, column).strip()}" for letter, column in zip("ABCD", columns, strict=True)
+        f"{letter}. {text_field(row, column).strip()}" for letter, column in zip("ABCD", columns, strict=True)
     )
-    prompt = f"{_text(row, 'Question').strip()}\n\n{options}\n\nAnswer with the letter of the right option."
+    prompt = f"{text_field(row, 'Question').strip()}\n\n{options}\n\nAnswer with the letter of the right option."
     return Problem(id, prompt, "ABCD"[columns.index("Correct Answer")], family="gpqa")
 
 
 def _convert_dapo(row: Row, id: str) -> Problem:
-    return Problem(id, _text(row, "prompt").strip(), _text(row, "solution").strip(), family="dapo")
+    return Problem(id, text_field(row, "prompt").strip(), text_field(row, "solution").strip(), family="dapo")
 
 
 def _convert_dapo_raw(row: Row, id: str) -> Problem:
@@ -284,11 +213,11 @@ def _convert_dapo_raw(row: Row, id: str) -> Problem:
         message, reward_model = row["prompt"][0], row["reward_model"]
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError("fields 'prompt' (a list of messages) and 'reward_model' are needed") from error
-    question = _text(message, "content").strip()
+    question = text_field(message, "content").strip()
     if question.startswith(_DAPO_PREFIX):
         question = question.partition("\n\n")[2]
     question = question.removesuffix(_DAPO_SUFFIX).strip()
-    return Problem(id, question, _text(reward_model, "ground_truth").strip(), family="dapo")
+    return Problem(id, question, text_field(reward_model, "ground_truth").strip(), family="dapo")
 
 
 BENCHMARKS: dict[str, Benchmark] = {

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any, TypeVar, cast
 
 from stepgrpo_lab.evaluation_records import Comparison, Evaluation, compare
+from stepgrpo_lab.recipes.loading import read_yaml
 
 Value = TypeVar("Value")
 
@@ -70,7 +69,7 @@ def read_run(folder: Path | str) -> RunRecord:
         before=_read(folder / "evaluation_before.json", _evaluation, None),
         after=_read(folder / "evaluation_after.json", _evaluation, None),
         completions=_read(folder / "completions.jsonl", _completions, []),
-        environment=_read(folder / "environment.json", _environment, {}),
+        environment=read_environment(folder / "environment.json"),
     )
 
 
@@ -87,12 +86,30 @@ def read_run_metrics(folder: Path | str) -> list[dict[str, Any]]:
     return _read(Path(folder) / "metrics.jsonl", _rows, [])
 
 
+def read_evaluation(path: Path) -> Evaluation:
+    """A stored evaluation.
+
+    Raises:
+        ValueError: The file is broken; the message names it.
+    """
+    return cast(Evaluation, _read(path, _evaluation, None))
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """What was noted of the machine; empty without a file.
+
+    Raises:
+        ValueError: The file is broken; the message names it.
+    """
+    return _read(path, _environment, {})
+
+
 def _read(path: Path, parse: Callable[[str], Value], missing: Value) -> Value:
     if not path.exists():
         return missing
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}; repair the file, or remove it to leave its section out") from error
 
 
@@ -149,10 +166,7 @@ def _evaluation(text: str) -> Evaluation | None:
 
 
 def _model_name(recipe: str, path: Path) -> str:
-    try:
-        settings = yaml.safe_load(recipe)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML ({str(error).splitlines()[0]}); repair it") from error
+    settings = read_yaml(recipe, path)
     model = settings.get("model") if isinstance(settings, dict) else None
     if isinstance(model, dict):
         model = model.get("name") or model.get("path")

@@ -15,6 +15,8 @@ from stepgrpo_lab.statistics import Interval
 from stepgrpo_lab.steps import MarkerSegmenter
 
 SHOWN_COMPLETIONS = 8
+SHOWN_CHARACTERS = 50_000
+"""Of a completion; whoever runs on and on must not fill the page."""
 STEP_TINTS = 6
 """Number of step colours in the style sheet; step 7 takes the first again."""
 
@@ -38,6 +40,16 @@ def visible_text(text: str) -> str:
         '&lt;b&gt;'
     """
     return "".join(_labelled(sign) if _is_hidden(sign) else escape(sign) for sign in text)
+
+
+def plain_text(text: str) -> str:
+    """Untrusted text for places that show it as it is, such as menus: what would hide or reorder it becomes visible.
+
+    Example:
+        >>> plain_text("<b>" + chr(0x202E))
+        '<b>[U+202E]'
+    """
+    return "".join(f"[U+{ord(sign):04X}]" if _is_hidden(sign) else sign for sign in text)
 
 
 def _is_hidden(sign: str) -> bool:
@@ -193,12 +205,14 @@ def _completion(side: str, told: Mapping[str, Any], segmenter: MarkerSegmenter) 
 
 
 def _tinted(text: str, segmenter: MarkerSegmenter) -> str:
+    text, rest = text[:SHOWN_CHARACTERS], len(text) - SHOWN_CHARACTERS
+    more = f'<span class="control">{rest} more characters stand in completions.jsonl</span>' if rest > 0 else ""
     steps = segmenter.split(text)
     tinted = [
         f'<span class="step s{step.index % STEP_TINTS}"><b>{step.index + 1}</b>{visible_text(step.text)}</span>'
         for step in steps
     ]
-    return "".join(tinted) + visible_text(text[steps[-1].end :] if steps else text)
+    return "".join(tinted) + visible_text(text[steps[-1].end :] if steps else text) + more
 
 
 def _time(run: RunRecord) -> str:

@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.checkpoints import last_checkpoint
 from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import load_model, mixed_precision
 from stepgrpo_lab.presets import RolloutSettings
+from stepgrpo_lab.problems import check_problems
+from stepgrpo_lab.prompts import long_prompts, prompt_room
 from stepgrpo_lab.recipes.building import (
+    check_settings,
     recipe_markers,
     recipe_model,
     recipe_problems,
@@ -25,10 +29,11 @@ from stepgrpo_lab.recipes.building import (
 )
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.records import Problem
+from stepgrpo_lab.report_files import read_environment, read_evaluation
 from stepgrpo_lab.run_files import (
     is_main_process,
-    last_checkpoint,
     open_folder,
+    says_what_cannot_be_written,
     system,
     write_text,
 )
@@ -88,14 +93,19 @@ def train(
 
     Raises:
         ValueError: The folder is in use, there is nothing to resume, or the recipe cannot be carried out here.
+        OSError: The run folder cannot be written to, or its disk is full; the last checkpoint is kept.
+        FloatingPointError: Loss, logits, rewards or gradients are not finite; the message names step and batch.
         KeyboardInterrupt: Ctrl-C outside training, or twice.
 
     Example:
         >>> train(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
     """
-    run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every, callbacks)
-    with Grader(timeout=run.recipe.reward.grading_timeout) as grader:
-        return run.carry_out(grader)
+    if recipe is not None:
+        check_settings(recipe)
+    with says_what_cannot_be_written(Path(folder)):
+        run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every, callbacks)
+        with Grader(timeout=run.recipe.reward.grading_timeout) as grader:
+            return run.carry_out(grader)
 
 
 @dataclass
@@ -112,7 +122,7 @@ class _Run:
         self.tell("loading model and problems")
         model, tokenizer = recipe_model(self.recipe)
         test = recipe_problems(data.test, data.counts.test)
-        _refuse_bad_golds(test, data.test, grader)
+        self._check(test, data.test, tokenizer, model, grader)
         trained = self.folder / "model"
         before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
         if trained.is_dir():
@@ -142,9 +152,9 @@ class _Run:
 
         data, optimisation = self.recipe.data, self.recipe.optimisation
         problems = training_problems(self.recipe)
-        _refuse_bad_golds(problems, data.train, grader)
+        self._check(problems, data.train, tokenizer, model, grader)
         held_out = recipe_problems(data.validation, data.counts.validation)
-        _refuse_bad_golds(held_out, data.validation, grader)
+        self._check(held_out, data.validation, tokenizer, model, grader)
         if self.recipe.method == "sft":
             with self._timed("rollout"):
                 selection = select_once(self.recipe, self.folder, model, tokenizer, problems, grader, self.tell)
@@ -179,7 +189,7 @@ class _Run:
         interrupt = own[0] if own else Interrupt(self.tell)
         for callback in dict.fromkeys((*self.callbacks, interrupt)):
             trainer.add_callback(callback)
-        checkpoint = last_checkpoint(self.folder / "checkpoints")
+        checkpoint = last_checkpoint(self.folder / "checkpoints", self.tell)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
@@ -221,11 +231,20 @@ class _Run:
                 progress=told,
             )
 
+    def _check(self, problems: Sequence[Problem], source: str, tokenizer: Any, model: Any, grader: Grader) -> None:
+        """Refuse what would stop a run in its middle, or make a problem look unsolvable for ever."""
+        for line in check_problems(problems, grader):
+            raise ValueError(f"{source}, {line}")
+        rollout = recipe_rollout_settings(self.recipe) if self.recipe.rollout.dynamic else None
+        room = prompt_room(model, tokenizer, self.recipe.rollout.max_tokens, rollout)
+        for line in long_prompts(problems, tokenizer, room, self.recipe.data.suffix):
+            raise ValueError(f"{source}, {line}")
+
     def _measured(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
         """An evaluation from its file, or made now and written there."""
         path = self.folder / name
         if path.exists():
-            return Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return read_evaluation(path)
         with self._timed(path.stem):
             evaluation = measure()
         if is_main_process():
@@ -245,7 +264,7 @@ class _Run:
         if not is_main_process():
             return
         path = self.folder / "environment.json"
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        earlier = read_environment(path)
         seconds = dict(earlier.get("seconds", {}))
         for phase, spent in self.seconds.items():
             seconds[phase] = seconds.get(phase, 0.0) + spent
@@ -254,17 +273,9 @@ class _Run:
         write_text(path, json.dumps({**system(), "device": device, "seconds": seconds}, indent=2))
 
 
-def _refuse_bad_golds(problems: Sequence[Problem], source: str, grader: Grader) -> None:
-    """A gold answer that cannot be graded would make its problem look unsolvable for ever."""
-    for problem, error in zip(problems, grader.check_golds([problem.answer for problem in problems]), strict=True):
-        if error:
-            raise ValueError(f"{source}, problem {problem.id!r}: {error}")
-
-
 def _save(trainer: Any, folder: Path) -> None:
     """Write the policy under another name first: a model folder that exists is whole."""
     beside = folder.with_name(folder.name + ".part")
     trainer.save_model(str(beside))
     if is_main_process():
-        (beside / "training_args.bin").unlink(missing_ok=True)  # a pickle, of use to nobody who loads the model
         beside.replace(folder)

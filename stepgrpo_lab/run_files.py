@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.recipes import Recipe, load_recipe, write_recipe
+
+UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+)
+"""Error numbers of a disk that is full or broken, and of a place where nothing may be written."""
 
 PACKAGES = (
     "stepgrpo-lab",
@@ -30,7 +38,7 @@ def open_folder(recipe: Recipe | None, folder: Path, resume: bool) -> Recipe:
     Raises:
         ValueError: The folder is in use, or holds no run to resume.
     """
-    stored = folder / "recipe.yaml"
+    stored, beside = folder / "recipe.yaml", folder / "recipe.yaml.part"
     if resume:
         if not stored.exists():
             raise ValueError(f"{folder} holds no run to resume (recipe.yaml is missing): give the folder of a run")
@@ -38,23 +46,28 @@ def open_folder(recipe: Recipe | None, folder: Path, resume: bool) -> Recipe:
     if recipe is None:
         raise ValueError("no recipe given: pass one, or resume a run")
     if is_main_process():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path != beside for path in folder.iterdir()):
             raise ValueError(
                 f"{folder} is not empty: give another --output, or continue that run with --resume {folder}"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_recipe(recipe, stored)
+        write_recipe(recipe, beside)
+        os.replace(beside, stored)  # half a recipe could be taken for one with other values
     return recipe
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; one that a kill cut off has no trainer state yet and is removed."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        if (path / "trainer_state.json").exists():
-            return path
-        shutil.rmtree(path)
-    return None
+@contextmanager
+def says_what_cannot_be_written(folder: Path) -> Iterator[None]:
+    """A full disk or a folder that cannot be written to becomes an error that names the run folder and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise OSError(
+            f"the run folder {folder} cannot be written to ({error.strerror}): make room or give another --output; a "
+            f"run that has begun goes on with --resume {folder}"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -152,6 +152,12 @@ class MarkerSegmenter(Segmenter):
         bounds = zip(names, starts, [*starts[1:], end], strict=True)
         return [Step(index, name, text[start:stop], start, stop) for index, (name, start, stop) in enumerate(bounds)]
 
+    def count(self, text: str) -> int:
+        """Number of steps, without the steps: a completion may be long."""
+        close = text.find(self.close)
+        words = _WORD.finditer(text, 0, len(text) if close < 0 else close)
+        return 1 + sum(word[0] in self.markers for word in words)
+
     def scanner(self, token_text: TokenText) -> MarkerScanner:
         """A fresh :class:`MarkerScanner` for one completion."""
         return MarkerScanner(token_text, self.markers, self.close)

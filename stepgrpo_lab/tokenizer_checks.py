@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.presets import PRESETS
@@ -105,3 +106,22 @@ def _check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ValueError("the chat template loses the user's question: set another tokenizer.chat_template")
     if THINK_CLOSE in rendered:
         raise ValueError("the chat template closes the thoughts before the model starts: switch its thinking mode on")
+
+
+def check_markers(token_text: TokenText, markers: Sequence[str]) -> None:
+    """Check that the tokenizer can write every marker; one that it cannot write would never be seen.
+
+    Raises:
+        ValueError: It cannot.
+
+    Example:
+        >>> from stepgrpo_lab.token_text import TokenText
+        >>> check_markers(TokenText.from_pieces(["Wait"]), ["Wait"])
+    """
+    for marker in markers:
+        try:
+            written = token_text.decode(token_text.encode(marker))
+        except ValueError:
+            written = ""
+        if written != marker:
+            raise ValueError(f"markers: the tokenizer cannot write {marker!r}, so it would never be seen: leave it out")

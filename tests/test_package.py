@@ -33,12 +33,15 @@ PUBLIC_NAMES = " ".join(
 
 # A module imports only from its own floor or from those below it. A package stands for all that it holds.
 FLOORS = {
-    1: "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems",
-    2: "rollout presets sampling trial_answer replay exit_rules losses",
-    3: "engines models tokenizer_checks",
+    1: (
+        "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems"
+        " problem_files"
+    ),
+    2: ("rollout presets sampling trial_answer replay exit_rules losses"),
+    3: ("engines models tokenizer_checks prompts"),
     4: (
-        "training evaluation evaluation_records statistics overthinker svg plot_style validation run_metrics analysis"
-        " benchmarks recordings selection"
+        "training evaluation evaluation_records statistics overthinker svg plot_style validation run_metrics"
+        " analysis benchmarks recordings selection checkpoints"
     ),
     5: (
         "recipes scaling run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff"

@@ -116,7 +116,7 @@ def test_bad_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no problems"):
         load_problems(write_lines(tmp_path / "empty.jsonl", ""))
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "caf\xe9"}')
-    with pytest.raises(ValueError, match=r"latin\.jsonl: not UTF-8 text"):
+    with pytest.raises(ValueError, match=r"latin\.jsonl, row 1: not UTF-8 text"):
         load_problems(tmp_path / "latin.jsonl")
     with pytest.raises(ValueError, match="limit is 0"):
         load_problems("gsm8k", limit=0)

@@ -16,7 +16,7 @@ from stepgrpo_lab import run, run_trainers
 from stepgrpo_lab.problems import write_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.records import Problem
-from stepgrpo_lab.run_files import last_checkpoint, write_text
+from stepgrpo_lab.run_files import write_text
 from stepgrpo_lab.run_metrics import read_metrics
 
 
@@ -135,16 +135,6 @@ def test_golds_that_cannot_be_graded_stop_the_run_first(model: Path, tmp_path: P
     recipe = tiny_recipe(model, **{"data.test": tmp_path / "bad.jsonl"})
     with pytest.raises(ValueError, match=r"bad\.jsonl.*'odd'"):
         run.train(recipe, tmp_path / "run")
-
-
-def test_a_checkpoint_cut_off_by_a_kill_is_passed_over(tmp_path: Path) -> None:
-    assert last_checkpoint(tmp_path / "none") is None
-    for step in (2, 10, 9):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    for step in (2, 9):
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
-    assert not (tmp_path / "checkpoint-10").exists()
 
 
 def test_files_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         from stepgrpo_lab.cli.output import printable
 
         print(f"stepgrpo: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)

@@ -73,11 +73,9 @@ class Lab:
 
         A T4 says that it can compute in bfloat16, and only emulates it; the compute capability (8.0 and later) decides.
         """
-        if self.device == "cpu":
-            return "float32"
-        import torch
+        from stepgrpo_lab.models import native_dtype
 
-        return "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+        return native_dtype()
 
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {value}" for name, value in self._facts())

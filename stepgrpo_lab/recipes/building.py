@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stepgrpo_lab.baselines import scaled_tokens
 from stepgrpo_lab.models import OVERTHINKER, load_model
 from stepgrpo_lab.problems import find_benchmark, load_problems
-from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Recipe
+from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Optimisation, Recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
 from stepgrpo_lab.sampling import Sampling
@@ -183,6 +184,7 @@ def recipe_fine_tune_config(recipe: Recipe, output: str | Path) -> FineTuneConfi
 def _common_settings(recipe: Recipe, output: str | Path) -> dict[str, Any]:
     """What reinforcement learning and supervised fine-tuning are told alike."""
     optimisation = recipe.optimisation
+    _check_names(optimisation)
     return {
         "output_dir": str(Path(output) / "checkpoints"),
         "seed": recipe.seed,
@@ -199,6 +201,29 @@ def _common_settings(recipe: Recipe, output: str | Path) -> dict[str, Any]:
         "save_total_limit": 2,
         "report_to": recipe.report_to,
     }
+
+
+def _check_names(optimisation: Optimisation) -> None:
+    """Names of other libraries, which are imported only here; their own errors do not say which key is meant."""
+    from transformers import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    for key, kinds in (("optimizer", OptimizerNames), ("schedule", SchedulerType)):
+        name, known = getattr(optimisation, key), [kind.value for kind in kinds]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+            raise ValueError(f"optimisation.{key} is {name!r}: {advice}")
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Check what only the trainer's own settings can tell, before anything is loaded or measured.
+
+    Raises:
+        ValueError: The recipe cannot be carried out on this machine.
+    """
+    settings = recipe_config if recipe.method == "grpo" else recipe_fine_tune_config
+    settings(recipe, "unused")
 
 
 def _processes() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
@@ -45,9 +46,9 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
             f"no recipe {str(source)!r}: give the path of a YAML file, or one of {', '.join(recipe_names())}"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no sections: see the recipe 'overthinker' for the form")
     for override in overrides:
@@ -55,6 +56,24 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
     recipe = build_section(Recipe, {"name": path.stem, **content})
     check_recipe(recipe)
     return recipe
+
+
+def read_yaml(text: str, path: str | Path) -> Any:
+    """Plain values from YAML: no objects, and no aliases, of which a few lines can stand for more than fits in memory.
+
+    Raises:
+        ValueError: It is not such YAML; the message names ``path``.
+
+    Example:
+        >>> read_yaml("seed: 3", "mine.yaml")
+        {'seed': 3}
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError(f"{path} holds aliases (*name): write their values out")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def write_recipe(recipe: Recipe, path: str | Path) -> None:
@@ -153,11 +172,11 @@ def check_recipe(recipe: Recipe) -> None:
         ValueError: A value is out of range, or two settings contradict each other.
     """
     for path, low, high in _RANGES:
-        section, name = path.split(".")
-        value = getattr(getattr(recipe, section), name)
+        value = functools.reduce(getattr, path.split("."), typing.cast(Any, recipe))
         if value is not None and not low <= value <= high:
             raise ValueError(
-                f"{path} is {value:g}: it must be at least {low:g}" + f" and at most {high:g}" * (high < _MANY)
+                f"{path} is {value:g}: it must be at least {low:g}"
+                + f" and at most {high:g}" * (high not in (_MANY, math.inf))
             )
     if recipe.model.quantization and recipe.model.lora is None:
         raise ValueError(
@@ -200,6 +219,10 @@ def _check_pass_rates(recipe: Recipe) -> None:
 
 _MANY = 1e9
 _RANGES = (
+    ("seed", 0, 2**32 - 1),
+    ("data.counts.train", 1, _MANY),
+    ("data.counts.validation", 1, _MANY),
+    ("data.counts.test", 1, _MANY),
     ("rollout.max_tokens", 8, _MANY),
     ("rollout.temperature", 0.01, 10),
     ("rollout.probe_rate", 0, 1),

@@ -41,7 +41,7 @@ def load_recordings(path: str | Path | None = None) -> list[RecordedGroup]:
         head, *rows = gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
         token_text = _token_text(json.loads(head))
         return [_group(json.loads(row), token_text) for row in rows]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no recording ({error}); make one with `stepgrpo record`") from error
 
 

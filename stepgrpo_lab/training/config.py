@@ -17,6 +17,10 @@ from stepgrpo_lab.steps import resolve_markers
 _PRECISION_OF_DTYPE: dict[str, Literal["bf16", "fp16", "no"]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 
 
+TRL_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
+"""Those that TRL 1.16 knows; it refuses others only in the middle of the first step."""
+
+
 def native_precision() -> Literal["bf16", "fp16", "no"]:
     """Mixed precision that this machine's accelerator computes natively; "no" on a CPU."""
     return _PRECISION_OF_DTYPE[native_dtype()]
@@ -137,6 +141,7 @@ class StepGRPOConfig(GRPOConfig):
             ("preset", tuple(PRESETS)),
             ("mean_over", ("correct", "all")),
             ("confidence_rule", (None, *RULES)),
+            ("loss_type", TRL_LOSSES),
         ):
             if getattr(self, name) not in options:
                 allowed = ", ".join(str(option) for option in options if option is not None)

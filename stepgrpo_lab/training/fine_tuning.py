@@ -23,6 +23,7 @@ from stepgrpo_lab.presets import RolloutSettings, probed_members
 from stepgrpo_lab.records import Problem, Trajectory, from_json
 from stepgrpo_lab.sampling import SampleKey, Sampling
 from stepgrpo_lab.training.group_reward import judge
+from stepgrpo_lab.training.guard import GuardedTrainer
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class FineTuneConfig(SFTConfig):
         return 1
 
 
-class FineTuneTrainer(SFTTrainer):
+class FineTuneTrainer(GuardedTrainer, SFTTrainer):
     """TRL's supervised trainer on a :class:`Selection`.
 
     Args:
@@ -184,9 +185,6 @@ class FineTuneTrainer(SFTTrainer):
 
     def close(self) -> None:
         """Nothing to stop."""
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: a checkpoint is for resuming, and a model card would name tracking accounts."""
 
 
 def imitation_dataset(completions: Sequence[Trajectory]) -> Dataset:

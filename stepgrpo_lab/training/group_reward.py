@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from accelerate import PartialState
@@ -13,6 +15,7 @@ from stepgrpo_lab.evaluation import outcomes
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.records import Trajectory
 from stepgrpo_lab.rewards import BatchReward, GroupReward, grouped
+from stepgrpo_lab.training.guard import NotFiniteError
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
 
 
@@ -65,6 +68,7 @@ class GroupRewardFunction:
         groups = grouped(everyone, group_size)
         chosen = zip(self.rewards_of(groups), groups, strict=True)
         rewards = [value for reward, group in chosen for value in reward_one(reward, group)]
+        _check_finite(rewards, everyone, group_size)
         for name, value in rollout_metrics(everyone, rewards, group_size, scale=self.scale).items():
             log_metric(name, value)
         first = PartialState().process_index * len(rows)
@@ -75,6 +79,18 @@ class GroupRewardFunction:
         if isinstance(self.reward, BatchReward):
             return self.reward.rewards_of_groups([[row.outcome.correct for row in group] for group in groups])
         return [self.reward] * len(groups)
+
+
+def _check_finite(rewards: Sequence[float], rows: Sequence[RolloutRow], group_size: int) -> None:
+    """TRL would take a reward of NaN for none at all and go on."""
+    for place, reward in enumerate(rewards):
+        if not math.isfinite(reward):
+            group, member = divmod(place, group_size)
+            evidence = [
+                {"reward": rewards[index], **asdict(rows[index])}
+                for index in range(group * group_size, (group + 1) * group_size)
+            ]
+            raise NotFiniteError(f"the reward of member {member} of group {group} is {reward}", evidence)
 
 
 def judge(trajectories: Sequence[Trajectory], golds: Sequence[str], grader: Grader) -> list[RolloutRow]:

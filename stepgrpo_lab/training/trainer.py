@@ -25,8 +25,10 @@ from stepgrpo_lab.records import Problem
 from stepgrpo_lab.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.tokenizer_checks import check_markers
 from stepgrpo_lab.training.config import StepGRPOConfig
 from stepgrpo_lab.training.group_reward import GroupRewardFunction
+from stepgrpo_lab.training.guard import GuardedTrainer
 from stepgrpo_lab.training.rollout_hook import complete_prompts
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def problems_dataset(problems: Sequence[Problem], suffix: str = "") -> Dataset:
     )
 
 
-class StepGRPOTrainer(GRPOTrainer):
+class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
     """Train a causal language model with Step-GRPO (arXiv 2604.16890).
 
     Args:
@@ -74,7 +76,8 @@ class StepGRPOTrainer(GRPOTrainer):
         seconds: Seconds spent so far by phase: "rollout", "grading", "update".
 
     Raises:
-        ValueError: The data set lacks a column, or the settings cannot work together.
+        ValueError: The data set lacks a column, the settings cannot work together, or the tokenizer cannot write the
+            markers.
     """
 
     args: StepGRPOConfig
@@ -119,6 +122,7 @@ class StepGRPOTrainer(GRPOTrainer):
         self.rollout_settings = args.rollout_settings()
         self.segmenter = segmenter or MarkerSegmenter(args.step_markers)
         self.token_text = TokenText.from_tokenizer(processing_class, eos_ids=self.eos_token_ids)
+        check_markers(self.token_text, args.step_markers if segmenter is None else ())
         _lora_to_float32(self.model)
 
     def close(self) -> None:
@@ -170,9 +174,6 @@ class StepGRPOTrainer(GRPOTrainer):
                 logs[f"seconds/{phase}"] = total - self._seconds_logged[phase]
             self._seconds_logged.update(self.seconds)
         super().log(logs, start_time)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: a checkpoint is for resuming, and a model card would name tracking accounts."""
 
     def clock(self, phase: str, seconds: float) -> None:
         """Count seconds of a phase."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.report_html import plain_text
+
 if TYPE_CHECKING:
     from stepgrpo_lab.recordings import RecordedGroup
     from stepgrpo_lab.widgets.base import LabWidget
@@ -79,7 +81,7 @@ def group_menu(widget: LabWidget, label: str, groups: Sequence[RecordedGroup]) -
     """A drop-down list of recorded groups for the trait ``group``; two groups may have the same title."""
     import ipywidgets
 
-    options = [(group.title, index) for index, group in enumerate(groups)]
+    options = [(plain_text(group.title), index) for index, group in enumerate(groups)]
     return bind(widget, "group", ipywidgets.Dropdown(options=options, **_options(label, "")))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Int, List
 
+from stepgrpo_lab.plot_style import MOST_POINTS, thinned
 from stepgrpo_lab.plots import EXITS, Panel, learning_curves
 from stepgrpo_lab.report_files import read_run_metrics
 from stepgrpo_lab.widgets import controls
@@ -56,7 +57,7 @@ class LiveDashboard(LabWidget):
         state: Traits to start with.
 
     Attributes:
-        rows: One dictionary per logged step, as in ``metrics.jsonl``.
+        rows: One dictionary per logged step, as in ``metrics.jsonl``; of a long run, earlier ones are means of several.
         max_steps: Steps of the whole training; 0 if unknown.
         finished: Training has ended.
         stop_requested: Someone asked training to stop; the callback obeys at the end of a step.
@@ -86,7 +87,7 @@ class LiveDashboard(LabWidget):
         Raises:
             ValueError: A row of its metrics is broken.
         """
-        return cls(rows=read_run_metrics(folder))
+        return cls(rows=_bounded(read_run_metrics(folder)))
 
     def callback(self) -> DashboardCallback:
         """A trainer callback that feeds this dashboard and obeys its stop button.
@@ -100,7 +101,7 @@ class LiveDashboard(LabWidget):
     def add(self, row: Mapping[str, Any]) -> None:
         """Take one logged step."""
         with self.lock:
-            self.rows = [*self.rows, dict(row)]
+            self.rows = _bounded([*self.rows, dict(row)])
 
     def stop(self) -> None:
         """Ask training to stop."""
@@ -117,10 +118,13 @@ class LiveDashboard(LabWidget):
         ended = self._following = threading.Event()
 
         def look() -> None:
+            seen = None
             while True:
-                rows = read_run_metrics(folder)
-                if rows != self.rows:
-                    self.rows = rows
+                there = _version(Path(folder) / "metrics.jsonl")
+                if there != seen:  # a long file is not read again for nothing
+                    rows, seen = _bounded(read_run_metrics(folder)), there
+                    if rows != self.rows:
+                        self.rows = rows
                 if ended.wait(every):
                     return
 
@@ -190,6 +194,22 @@ class LiveDashboard(LabWidget):
         show(None)
         self.observe(show, names=["stoppable", "finished"])
         return [row]
+
+
+def _bounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, thinned out once there are twice as many as a figure draws; the last ones stay as they are."""
+    if len(rows) <= 2 * MOST_POINTS:
+        return rows
+    return [*thinned(rows[:-ROWS]), *rows[-ROWS:]]
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Changes when a file does; None while there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
 
 
 def stop_is_delivered() -> bool:

@@ -1,0 +1,138 @@
+"""What every trainer of this package guards: weights never move on numbers that are none, a checkpoint is whole or not
+there, nothing is unpickled, nobody is told.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from stepgrpo_lab.checkpoints import PICKLED_ARGUMENTS, checkpoint_damage
+
+SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+class NotFiniteError(FloatingPointError):
+    """A number that training needs is NaN or infinite.
+
+    Attributes:
+        evidence: What it was found in: a batch of tensors, or rows.
+    """
+
+    def __init__(self, message: str, evidence: Any = None) -> None:
+        super().__init__(message)
+        self.evidence = evidence
+
+
+class GuardedTrainer(Trainer):
+    """Mix in before a trainer of TRL.
+
+    Every error about numbers names the step and the batch, and leaves the batch in ``not-finite-step-<n>.json`` of the
+    output folder. Weights of that step have not moved.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._batch: tuple[int, int] = (0, 0)  # optimiser steps done, batches of the present one begun
+        self._inputs: Any = None
+        self.add_callback(_FiniteGradients(self))
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        done = self.state.global_step
+        self._batch = (done, self._batch[1] + 1 if self._batch[0] == done else 1)
+        try:
+            return super().training_step(model, inputs, *args, **kwargs)
+        except FloatingPointError as error:
+            evidence = error.evidence if isinstance(error, NotFiniteError) else inputs
+            raise self.not_finite(str(error), evidence) from error
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        self._inputs = inputs
+        value = (loss[0] if isinstance(loss, tuple) else loss).detach()
+        if model.training and not torch.isfinite(value).all():
+            raise NotFiniteError(f"the loss is {value.mean().item()}", inputs)
+        return loss
+
+    def check_gradients(self) -> None:
+        """Refuse an update whose gradient is not finite.
+
+        Raises:
+            FloatingPointError: It is not; the message names the step, and the step's last batch is kept.
+        """
+        if self.accelerator.scaler is not None:  # with fp16 the scaler skips such updates by itself
+            return
+        gradients = (parameter.grad for parameter in self.model.parameters() if parameter.grad is not None)
+        if not all(torch.isfinite(gradient).all() for gradient in gradients):
+            raise self.not_finite("the gradient is not finite", self._inputs)
+
+    def not_finite(self, what: str, evidence: Any) -> FloatingPointError:
+        """The error that ends training, its evidence written."""
+        step, batch = self._batch[0] + 1, self._batch[1]
+        path = Path(self.args.output_dir) / f"not-finite-step-{step}.json"
+        told = {"step": step, "batch": batch, "what": what, "evidence": self._plain(evidence)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told, allow_nan=False), encoding="utf-8")
+        return FloatingPointError(
+            f"step {step}, batch {batch}: {what}; the weights were not updated, and what it was found in is in "
+            f"{path}: lower the learning rate, or use bf16 or fp32 instead of fp16"
+        )
+
+    def _plain(self, value: Any) -> Any:
+        """Anything as JSON: token ids beside their text, numbers that JSON lacks as words."""
+        if isinstance(value, torch.Tensor):
+            return self._plain(value.tolist())
+        if isinstance(value, Mapping):
+            plain = {str(key): self._plain(item) for key, item in value.items()}
+            for key in [key for key in plain if key.endswith("_ids") and isinstance(value[key], torch.Tensor)]:
+                plain[key.replace("_ids", "_text")] = self.processing_class.batch_decode(value[key])
+            return plain
+        if isinstance(value, (list, tuple)):
+            return [self._plain(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:  # each of the writers has an error of its own for a full disk
+            if checkpoint_damage(checkpoint) is not None:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise OSError(
+                f"{checkpoint} cannot be written ({reason}): make room there, then go on from the last checkpoint"
+            ) from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not any((Path(resume_from_checkpoint) / name).is_file() for name in SAFE_WEIGHTS):
+            raise ValueError(
+                f"{resume_from_checkpoint} holds no weights in safetensors, and no others are read: give another one"
+            )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _send_telemetry(self) -> None:
+        """Nothing: a course run reports to nobody, whatever was imported first."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: a checkpoint is for resuming, and a model card would name tracking accounts."""
+
+
+class _FiniteGradients(TrainerCallback):
+    def __init__(self, trainer: GuardedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.check_gradients()

@@ -1,0 +1,225 @@
+"""Kills, cut-off files, full disks: the last good checkpoint is there, and the end is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import resource
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import save_tiny, tiny_overrides
+
+from robustness.killing import STEPS, differences, durations, kill_and_resume, phases_of, same_weights
+from stepgrpo_lab import run, run_trainers
+from stepgrpo_lab.checkpoints import checkpoint_damage, last_checkpoint
+from stepgrpo_lab.cli import main
+from stepgrpo_lab.recipes import Recipe, load_recipe
+from stepgrpo_lab.run_metrics import read_metrics
+
+CHECKPOINT = {
+    *("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"),
+}
+
+
+def test_three_kills_leave_no_trace(tmp_path: Path) -> None:
+    """The same with 20 kills over all phases: ``python -m tests.robustness.campaign kill``."""
+    seconds = durations(list(phases_of(tmp_path / "undisturbed")))
+    phases = ("checkpoint", "rollout", "evaluation")
+    kills = list(kill_and_resume(tmp_path, phases, seconds, random.Random(1)))
+    assert [kill.moment.phase for kill in kills] == list(phases)
+    runs = sorted(tmp_path.glob("run-*"))
+    assert runs and {path.name: differences(path, tmp_path / "undisturbed") for path in runs} == {
+        path.name: [] for path in runs
+    }
+    assert len(read_metrics(runs[0] / "metrics.jsonl")) == STEPS + 1
+
+
+# ---- one short run with a random model, for everything that needs its files ------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rewards_by_position() -> Iterator[None]:
+    """A random model is never right: reward its groups by position, or no weight would move."""
+
+    def by_position(correct: Any, *_: Any) -> list[float]:
+        return [float(position) for position in range(len(correct))]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def recipe(model: Path) -> Recipe:
+    return load_recipe("overthinker", tiny_overrides(model, **{"optimisation.save_every": 1}))
+
+
+@pytest.fixture(scope="module")
+def straight(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The undisturbed run."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    run.train(recipe, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped_once(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped after step 3 of 4, with the checkpoints of the last two steps."""
+
+    def interrupt(line: str) -> None:
+        if line.startswith("step 2/"):
+            signal.raise_signal(signal.SIGINT)
+
+    folder = tmp_path_factory.mktemp("runs") / "stopped"
+    assert not run.train(recipe, folder, progress=interrupt).finished
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["checkpoint-2", "checkpoint-3"]
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(stopped_once, tmp_path / "stopped"))
+
+
+def cut(path: Path, share: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def test_no_checkpoint_with_a_cut_off_file_is_loaded(stopped: Path, tmp_path: Path) -> None:
+    newest = stopped / "checkpoints" / "checkpoint-3"
+    assert {path.name for path in newest.iterdir()} == CHECKPOINT, "a file that checkpoint_damage() does not know"
+    assert checkpoint_damage(newest) is None
+    needed = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+    for name in needed:
+        for share in (0.0, 0.3, 0.99, None):
+            copy = Path(tempfile.mkdtemp(dir=tmp_path)) / "checkpoints"
+            shutil.copytree(stopped / "checkpoints", copy)
+            path = copy / "checkpoint-3" / name
+            path.unlink() if share is None else cut(path, share)
+            lines: list[str] = []
+            assert last_checkpoint(copy, lines.append) == copy / "checkpoint-2", (name, share)
+            assert not (copy / "checkpoint-3").exists()
+            missing_last = share is None and name == "trainer_state.json"  # an ordinary kill, nothing to tell
+            what = "missing" if share is None else "cut off"
+            assert lines == ([] if missing_last else [f"checkpoint-3 is passed over: {name} is {what}"])
+
+
+def test_a_run_with_a_cut_off_checkpoint_ends_like_an_undisturbed_one(stopped: Path, straight: Path) -> None:
+    cut(stopped / "checkpoints" / "checkpoint-3" / "optimizer.pt", 0.5)
+    with (stopped / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    lines: list[str] = []
+    assert run.train(None, stopped, resume=True, progress=lines.append).finished
+    assert "checkpoint-3 is passed over: optimizer.pt is cut off" in lines
+    assert same_weights(stopped, straight)
+    assert [row["step"] for row in read_metrics(stopped / "metrics.jsonl")] == [0, 1, 2, 3, 4]
+
+
+def test_half_a_recipe_is_no_recipe(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(recipe: Recipe, path: Path) -> None:
+        path.write_text("name: half\n")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stepgrpo_lab.run_files.write_recipe", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run.train(recipe, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"holds no run to resume \(recipe.yaml is missing\)"):
+        run.train(None, tmp_path / "run", resume=True)
+    with pytest.raises(KeyboardInterrupt):  # the folder is as good as empty: the run may begin
+        run.train(recipe, tmp_path / "run", progress=lambda line: signal.raise_signal(signal.SIGINT))
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+
+
+# ---- full disks and places that cannot be written to -----------------------------------------------------------------
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """The kernel refuses to write further, in the middle of a file: as near to a full disk as one gets without root."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("largest", ["model.safetensors", "optimizer.pt"])
+def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(stopped: Path, straight: Path, largest: str) -> None:
+    folder = stopped / "checkpoints"
+    # Room for the weights, not for the optimiser's two moments beside them; or not even for the weights.
+    size = (folder / "checkpoint-3" / "model.safetensors").stat().st_size
+    limit = size - 1 if largest == "model.safetensors" else size + 1
+    with no_file_above(limit), pytest.raises(OSError) as caught:
+        run.train(None, stopped, resume=True)
+    told = str(caught.value)
+    assert "checkpoint-4 cannot be written (" in told and "make room there, then go on" in told and "\n" not in told
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+    assert last_checkpoint(folder) == folder / "checkpoint-3"
+    run.train(None, stopped, resume=True)
+    assert same_weights(stopped, straight)
+    assert [row["step"] for row in read_metrics(stopped / "metrics.jsonl")] == [0, 1, 2, 3, 4]
+
+
+def test_a_full_disk_is_named_on_one_line_with_the_remedy(
+    stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stopped / "metrics.tmp").symlink_to("/dev/full")  # a file on a full disk: the kernel says ENOSPC
+    assert main(["train", "--resume", str(stopped)]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"stepgrpo: error: the run folder {stopped} cannot be written to (No space left on device): make room or give "
+        f"another --output; a run that has begun goes on with --resume {stopped}\n"
+    )
+    assert len(read_metrics(stopped / "metrics.jsonl")) == 4, "the metrics so far are lost"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_read_only_output_is_named(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(self: Path, *_: Any, **__: Any) -> None:
+        raise OSError(number, "Read-only file system", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(OSError, match=r"cannot be written to \(.*\): make room or give another"):
+            run.train(recipe, tmp_path / "run")
+
+
+def test_output_below_a_file_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file" / "run", tmp_path / "file"):
+        with pytest.raises(OSError, match=r"cannot be written to \(Not a directory\): .*give another --output"):
+            run.train(recipe, folder)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_errors_that_are_about_something_else_stay_as_they_are(model: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("overthinker", tiny_overrides(model, **{"data.test": tmp_path / "none.jsonl"}))
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl: no such file"):
+        run.train(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["evaluation_before.json", "environment.json"])
+def test_broken_files_of_a_resumed_run_are_named(stopped: Path, name: str) -> None:
+    (stopped / name).write_text('{"half": ')
+    with pytest.raises(ValueError, match=rf"{name}: .*repair the file, or remove it"):
+        run.train(None, stopped, resume=True)
+    assert json.loads((stopped / "checkpoints" / "checkpoint-3" / "trainer_state.json").read_text())
