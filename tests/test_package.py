@@ -34,16 +34,16 @@ PUBLIC_NAMES = " ".join(
 # A module imports only from its own floor or from those below it. A package stands for all that it holds.
 FLOORS = {
     1: "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems",
-    2: "rollout presets sampling trial_answer replay exit_rules losses",
-    3: "engines models",
+    2: "rollout presets sampling trial_answer replay exit_rules losses toy_policy",
+    3: "engines models policy_loss",
     4: (
         "training evaluation evaluation_records statistics overthinker svg plot_style validation run_metrics analysis"
         " benchmarks recordings"
     ),
     5: (
-        "recipes run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff reproduce studies"
-        " study_results study_svg comparison checks course report report_files report_html report_pages report_svg"
-        " widgets cli __main__"
+        "recipes run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff plots_toy"
+        " reproduce studies study_results study_svg comparison checks course report report_files report_html"
+        " report_pages report_svg widgets cli __main__"
     ),
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

@@ -6,5 +6,15 @@ graders and CI.
 """
 
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
 
-__all__ = ["STRICT_VARIABLE", "CheckResult", "Unsolved", "exercise", "expect"]
+__all__ = [
+    "STRICT_VARIABLE",
+    "CheckResult",
+    "Unsolved",
+    "advantages_of_right",
+    "exercise",
+    "expect",
+    "mean_steps_of_right",
+    "member_reward",
+]
