@@ -5,6 +5,7 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
 
@@ -13,8 +14,12 @@ __all__ = [
     "CheckResult",
     "Unsolved",
     "advantages_of_right",
+    "clipped_surrogate",
     "exercise",
     "expect",
+    "group_relative_advantages",
+    "k3_estimate",
+    "loss_type_weights",
     "mean_steps_of_right",
     "member_reward",
 ]
