@@ -309,6 +309,11 @@ for advantage in (1.0, -1.0):
     explorer.advantage = advantage
     stopped = [i + 1 for i, pull in enumerate(explorer.pulls) if pull == 0]
     print(f"later update, advantage {advantage:+.0f}: no pull on", stopped)
+trained, masked = LossExplorer(), LossExplorer(train_forced=False)
+stopped = [i + 1 for i, pull in enumerate(masked.pulls) if pull == 0]
+grown = masked.pulls[0] / trained.pulls[0]
+print("first update, forced masked: no pull on", stopped)
+print(f"and token 1 is pulled {grown:.3f} times as hard")
 
 # %% [markdown]
 # <details><summary>What we see</summary>
@@ -316,8 +321,9 @@ for advantage in (1.0, -1.0):
 # 1. With advantage 1 the tokens that have become likelier by more than a fifth:
 #    6, 7 and 8. With advantage −1 those that have become less likely by more
 #    than a fifth: 1 and 2.
-# 2. The forced ones, listed above. The others' pulls grow a little, because
-#    dapo divides by the tokens that train, and these are fewer now.
+# 2. The forced ones: 4, 5 and 6, the close with its line breaks. The others'
+#    pulls grow a little, because dapo divides by the tokens that train, and
+#    these are fewer now.
 #
 # </details>
 
@@ -627,11 +633,13 @@ for loss_type, rate in (("grpo", 4), ("dapo", 6), ("dr_grpo", 12)):
     )
     short, _, long = run.probabilities[-1]
     length = (4 * short + 40 * long) / (short + long)
-    print(f"{loss_type:>7}: wrong {short + long:.1%}, {length:.0f} tokens")
+    print(
+        f"{loss_type:>7}: chosen {short + long:.1%} of the time, {length:.0f} tokens"
+    )
 
 # %% [markdown]
-# All three learn the right answer. But grpo's mistakes have become longer: the
-# long one is pushed down less. Whoever then looks at the mean length of wrong
+# All three learn to choose the right one. But grpo's remaining mistakes have
+# become longer: the long one is pushed down less. Whoever then looks at the mean length of wrong
 # answers might think that the model has learnt to think harder. Its loss has
 # an opinion about length that nobody asked for.
 #

@@ -65,16 +65,13 @@ def _surrogate_hint(answer: object, ratio: float, advantage: float) -> str:
     if not isinstance(answer, int | float):
         return ""
     held = min(max(ratio, 0.8), 1.28)
+    free = ratio * advantage
     mistakes = {
-        "nothing is clipped": ratio * advantage,
-        "the clipped product alone would also hold back what has gone astray: take the smaller of the two": held
-        * advantage,
-        "take the smaller product, not the smaller ratio": min(ratio, held) * advantage,
-        "that is the larger of the two products": max(ratio * advantage, held * advantage),
-        "the bounds are 1 - low and 1 + high, which differ": min(
-            ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage
-        ),
-        "that is the loss: the surrogate is without the minus": -min(ratio * advantage, held * advantage),
+        # Whoever clips nothing has failed with a positive advantage already.
+        "nothing is clipped" if advantage > 0 else "take the smaller product, not the smaller ratio": free,
+        "take the smaller of the two products: this one holds back what has gone astray": held * advantage,
+        "the bounds are 1 - low and 1 + high, which differ": min(free, min(max(ratio, 0.8), 1.2) * advantage),
+        "that is the loss: the surrogate is without the minus": -min(free, held * advantage),
     }
     return next((hint for hint, value in mistakes.items() if math.isclose(answer, value, abs_tol=1e-9)), "")
 
