@@ -106,6 +106,12 @@ def policy_loss(model: Any, batch: LossBatch, settings: LossSettings) -> Tensor:
 
     Raises:
         ValueError: A KL penalty without reference log-probabilities.
+
+    Example, the first update, where the loss is minus the mean advantage of the tokens:
+        >>> from stepgrpo_lab.overthinker import load_overthinker
+        >>> batch = LossBatch([[1, 2], [3]], [[4, 5], [6]], [[True, True], [True]], [1.0, -0.5])
+        >>> round(policy_loss(load_overthinker()[0], batch, LossSettings("dapo")).item(), 4)
+        -0.5
     """
     import torch
 

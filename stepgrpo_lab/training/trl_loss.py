@@ -54,6 +54,12 @@ def compare_with_trl(
 
     Raises:
         ValueError: The batch holds fewer than two completions, or a KL penalty has no reference.
+
+    Example:
+        >>> from stepgrpo_lab.overthinker import load_overthinker
+        >>> batch = LossBatch([[1, 2], [3]], [[4, 5], [6]], [[True, True], [True]], [1.0, -1.0])
+        >>> compare_with_trl(*load_overthinker(), batch, LossSettings("grpo")).equal
+        True
     """
     ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
     our_loss, trl_loss = policy_loss(ours, batch, settings), trl_policy_loss(theirs, tokenizer, batch, settings)
@@ -69,7 +75,8 @@ def trl_policy_loss(
     """What TRL's ``GRPOTrainer`` computes for one batch: its forward pass, its loss, nothing of ours in between.
 
     TRL's trainer has no public function of a batch, so a trainer is made for the purpose and its private
-    ``_compute_loss`` is called; the version of TRL is held by the package's dependencies.
+    ``_compute_loss`` is called; the version of TRL is held by the package's dependencies. Making a trainer seeds the
+    global random numbers, torch's too.
 
     Args:
         model: The policy; the trainer prepares it for its own forward pass, so give a copy.
