@@ -633,9 +633,7 @@ for loss_type, rate in (("grpo", 4), ("dapo", 6), ("dr_grpo", 12)):
     )
     short, _, long = run.probabilities[-1]
     length = (4 * short + 40 * long) / (short + long)
-    print(
-        f"{loss_type:>7}: chosen {short + long:.1%} of the time, {length:.0f} tokens"
-    )
+    print(f"{loss_type:>7}: {short + long:.1%} mistakes, {length:.0f} tokens")
 
 # %% [markdown]
 # All three learn to choose the right one. But grpo's remaining mistakes have

@@ -84,7 +84,6 @@ def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode
             # The twin shows only what is compared: the rest stands in the exercise notebook.
             dropped = "setup" in tags or (solved and COMPARED not in tags)
             cell.outputs = [] if dropped else list(_kept(cell.outputs))
-            cell.execution_count = None
             cell.metadata.pop("execution", None)
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata.pop("widgets", None)
@@ -104,8 +103,6 @@ def _kept(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
                 output.data = data = NotebookNode({"image/png": picture(data[FIGURE_MIME]), "text/plain": "Figure"})
             if "text/plain" in data:
                 data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
-        if "execution_count" in output:
-            output.execution_count = None
         yield output
 
 
