@@ -571,9 +571,10 @@ ends = runs["step-aware reward"].probabilities[-1]
 toy_saved.compare(options[ends.index(max(ends))].name)
 
 # %% [markdown]
-# Both learn not to guess. Only the step-aware reward tells "think" from "think
-# long", and it gives up five points of accuracy for half of the tokens: that
-# is a choice that the reward made, and you should know it.
+# Both learn not to guess. Right or wrong alone leads slowly to "think long",
+# which is right five points more often. The step-aware reward gives up these
+# points for half of the tokens: the reward made that choice, and you should
+# know it.
 
 # %% [markdown]
 # ## What can go wrong: too many updates on old samples
