@@ -19,10 +19,34 @@ from stepgrpo_lab.baselines import (
     serial_group_rewards,
     soft_overlong_punishment,
 )
+from stepgrpo_lab.records import Outcome
 from stepgrpo_lab.rewards import GroupReward, check_step_alpha
 
 Outcomes = Callable[[Sequence[bool], Sequence[int]], list[float]]
 """From one group's correctness and lengths in tokens to one number per member, before the format term."""
+
+
+def outcome_rewards(reward: GroupReward, outcomes: Sequence[Outcome]) -> list[float]:
+    """Rewards of one whole group, from its members' outcomes.
+
+    Raises:
+        ValueError: The group reward did not return one number for each member.
+
+    Example:
+        >>> outcome_rewards(OutcomeReward(), [Outcome(True, True, 3, 40), Outcome(False, False, 5, 60)])
+        [1.0, 0.0]
+    """
+    rewards = reward(
+        [outcome.correct for outcome in outcomes],
+        [outcome.steps for outcome in outcomes],
+        [outcome.formatted for outcome in outcomes],
+        [outcome.tokens for outcome in outcomes],
+    )
+    if len(rewards) != len(outcomes):
+        raise ValueError(
+            f"group_reward returned {len(rewards)} rewards for a group of {len(outcomes)}: return one for each member"
+        )
+    return [float(value) for value in rewards]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.plot_style import HATCHES, INK, PALETTE, styled
+from stepgrpo_lab.plot_style import DASHES, HATCHES, INK, PALETTE, styled
 from stepgrpo_lab.report_html import visible_text
+from stepgrpo_lab.rewards import StepAwareReward, step_excess
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -60,6 +61,52 @@ def group_advantages_chart(
     )
     figure.update_xaxes(type="category")
     figure.update_yaxes(title_text="advantage")
+    return styled(figure, height=340)
+
+
+def step_reward_curve(step_betas: Sequence[float], *, step_alpha: float = 0.9, reach: float = 4.0) -> Figure:
+    """Reward of a right, formatted completion over its steps, in means of its group (Eq. 4 and 5).
+
+    Args:
+        step_betas: Strengths of the step term, one curve each.
+        step_alpha: Weight of correctness against format.
+        reach: How far the steps go, in means.
+
+    Raises:
+        ValueError: There is no strength, or a value is out of range.
+
+    Example:
+        >>> curve = step_reward_curve([0.5]).data[0]
+        >>> round(curve.y[list(curve.x).index(1.0)], 6)
+        1.0
+    """
+    from plotly.graph_objects import Figure, Scatter
+
+    if not step_betas or not reach > 0:
+        raise ValueError("give at least one step_beta, and a reach greater than 0")
+    for step_beta in step_betas:
+        StepAwareReward(step_alpha, step_beta)  # refuses what is out of range
+    ratios = [step / 20 for step in range(1, round(20 * reach) + 1)]
+    figure = Figure()
+    for number, step_beta in enumerate(step_betas):
+        figure.add_trace(
+            Scatter(
+                x=ratios,
+                y=[step_alpha * (1 - step_beta * step_excess(ratio, 1.0)) + (1 - step_alpha) for ratio in ratios],
+                name=f"step_beta {step_beta:g}",
+                mode="lines",
+                line={"color": PALETTE[number % len(PALETTE)], "dash": DASHES[number % len(DASHES)], "width": 3},
+            )
+        )
+    figure.add_hline(
+        y=1 - step_alpha,
+        line={"color": INK, "dash": "dot"},
+        annotation_text="wrong, with a box",
+        annotation_position="top left",
+    )
+    figure.update_xaxes(title_text="steps / mean steps of the right members")
+    figure.update_yaxes(title_text="reward of a right answer", rangemode="tozero")
+    figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
     return styled(figure, height=340)
 
 

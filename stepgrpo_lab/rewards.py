@@ -123,7 +123,7 @@ def step_aware_rewards(
         mean = statistics.fmean(steps)  # nobody is correct: only penalize_wrong will look at it
     rewards = []
     for is_correct, k, is_formatted in zip(correct, steps, formatted, strict=True):
-        excess = step_beta * math.tanh((k - mean) / mean) if step_reward else 0.0
+        excess = step_beta * step_excess(k, mean) if step_reward else 0.0
         if is_correct:
             outcome = step_alpha * (1 - excess)
         elif penalize_wrong:
@@ -132,6 +132,16 @@ def step_aware_rewards(
             outcome = 0.0
         rewards.append(outcome + (1 - step_alpha) * bool(is_formatted))
     return rewards
+
+
+def step_excess(steps: float, mean: float) -> float:
+    """How far a step count lies above its group's mean (Eq. 4): ``tanh((k - mu) / mu)``, in (-0.762, 1).
+
+    Example:
+        >>> step_excess(4, 4.0), round(step_excess(6, 4.0), 4)
+        (0.0, 0.4621)
+    """
+    return math.tanh((steps - mean) / mean)
 
 
 def group_mean_steps(correct: Sequence[bool], steps: Sequence[int], mean_over: MeanOver = "correct") -> float | None:

@@ -9,11 +9,12 @@ from test_replay import DECLINED_THEN_ACCEPTED, LIMIT, OFFICIAL
 from test_rollout import TEXT
 
 from stepgrpo_lab.losses import LossSettings, token_loss
-from stepgrpo_lab.plots_group import group_advantages_chart, token_push_map
+from stepgrpo_lab.plots_group import group_advantages_chart, step_reward_curve, token_push_map
 from stepgrpo_lab.plots_loss import surrogate_curve, token_pulls
 from stepgrpo_lab.plots_rollout import exit_scores, forward_passes
 from stepgrpo_lab.plots_tradeoff import tradeoff_changes
 from stepgrpo_lab.replay import replay
+from stepgrpo_lab.rewards import step_aware_rewards
 from stepgrpo_lab.statistics import Interval
 
 
@@ -53,6 +54,18 @@ def test_group_chart_has_a_bar_for_every_member_and_reward() -> None:
     assert figure.data[0].marker.line.width > figure.data[1].marker.line.width
     with pytest.raises(ValueError, match="advantages is empty"):
         group_advantages_chart({}, [])
+
+
+def test_reward_curves_are_the_reward() -> None:
+    figure = step_reward_curve([0.0, 0.5])
+    flat, curve = figure.data
+    assert set(flat.y) == {1.0}
+    rewards = step_aware_rewards([True] * 3, [2, 4, 6], [True] * 3)
+    assert [curve.y[list(curve.x).index(ratio)] for ratio in (0.5, 1.0, 1.5)] == pytest.approx(rewards)
+    with pytest.raises(ValueError, match=r"step_beta is 1\.5"):
+        step_reward_curve([1.5])
+    with pytest.raises(ValueError, match="at least one step_beta"):
+        step_reward_curve([])
 
 
 def test_push_map_keeps_short_rows_short_and_rings_forced_tokens() -> None:

@@ -170,6 +170,21 @@ def test_recording_twice_gives_the_same_file(tmp_path: Path, monkeypatch: pytest
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_an_exit_rule_on_a_plain_group_gives_the_truncated_one(place: int) -> None:
+    """The same seeds: with the rule of that rollout, steps and closes are those that were recorded there."""
+    plain, truncated = RECORDED[place], RECORDED[place + 4]
+    assert plain.problem == truncated.problem and truncated.rollout == "official"
+    told = plain.outcomes(ExitRule(0.95), [member.trajectory.probed for member in truncated.members])
+    recorded = truncated.outcomes()
+    assert [(one.steps, one.close) for one in told] == [(one.steps, one.close) for one in recorded]
+    assert [one.formatted for one in told] == [one.formatted for one in recorded]
+    assert plain.outcomes() == [member.outcome for member in plain.members]
+    assert plain.outcomes(ExitRule(1.0)) == plain.outcomes()
+    with pytest.raises(ValueError, match="probed has 1 entries but the group 8 members"):
+        plain.outcomes(ExitRule(), [True])
+
+
 @pytest.mark.parametrize("group", RECORDED, ids=lambda group: group.title)
 def test_every_shipped_trajectory_replays(group: RecordedGroup) -> None:
     for index, member in enumerate(group.members):

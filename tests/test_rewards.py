@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepgrpo_lab.group_rewards import outcome_rewards
+from stepgrpo_lab.records import Outcome
 from stepgrpo_lab.rewards import (
     GroupReward,
     StepAwareReward,
@@ -267,3 +269,12 @@ def test_bad_advantage_arguments_are_refused(rewards: list[float], arguments: di
 def test_group_order_cannot_change_the_mean() -> None:
     means = {group_mean_steps([True] * 4, order) for order in permutations([1, 3, 7, 10])}
     assert means == {5.25}
+
+
+def test_outcomes_are_rewarded_as_their_parts() -> None:
+    outcomes = [Outcome(True, True, 2, 20), Outcome(True, True, 6, 60), Outcome(False, False, 3, 30)]
+    expected = step_aware_rewards([True, True, False], [2, 6, 3], [True, True, False])
+    assert outcome_rewards(StepAwareReward(), outcomes) == expected
+    assert outcome_rewards(lambda correct, steps, formatted, tokens: tokens, outcomes) == [20.0, 60.0, 30.0]
+    with pytest.raises(ValueError, match="returned 1 rewards for a group of 3"):
+        outcome_rewards(lambda correct, steps, formatted, tokens: [1.0], outcomes)

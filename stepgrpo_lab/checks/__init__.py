@@ -5,23 +5,32 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
 from stepgrpo_lab.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
+from stepgrpo_lab.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
 from stepgrpo_lab.checks.tour import first_confident, kept_share
 
 __all__ = [
     "STRICT_VARIABLE",
     "CheckResult",
     "Unsolved",
+    "advantages_of_right",
     "avoid_markers",
+    "clipped_surrogate",
     "count_steps",
     "covering_tokens",
     "cut_accuracy",
     "exercise",
     "expect",
     "first_confident",
+    "group_relative_advantages",
+    "k3_estimate",
     "kept_share",
+    "loss_type_weights",
+    "mean_steps_of_right",
+    "member_reward",
     "pooled_saving",
     "stop_after_needed",
 ]

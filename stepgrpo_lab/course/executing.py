@@ -108,8 +108,6 @@ def _kept(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
                 output.data = data = NotebookNode({"image/png": picture(data[FIGURE_MIME]), "text/plain": "Figure"})
             if "text/plain" in data:
                 data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
-        if "execution_count" in output:
-            output.execution_count = None
         yield output
 
 

@@ -108,6 +108,45 @@ class RecordedGroup:
             right=told.outcome.correct,
         )
 
+    def outcomes(self, rule: ExitRule | None = None, probed: Sequence[bool] | None = None) -> list[Outcome]:
+        """What the members came to; with a rule, what they would have come to had it ended their thoughts.
+
+        Args:
+            rule: The exit rule; None for the outcomes as they were recorded.
+            probed: Whose thoughts the rule may end; by default everybody's.
+
+        Raises:
+            ValueError: The probes were acted upon already, or ``probed`` has not one entry for each member.
+
+        Example:
+            >>> from stepgrpo_lab.recordings import load_recordings
+            >>> plain = load_recordings()[0]
+            >>> [outcome.steps for outcome in plain.outcomes(ExitRule(), [True] * 4 + [False] * 4)]
+            [2, 2, 2, 2, 8, 9, 12, 6]
+        """
+        recorded = [member.outcome for member in self.members]
+        if rule is None:
+            return recorded
+        if probed is not None and len(probed) != len(recorded):
+            raise ValueError(f"probed has {len(probed)} entries but the group {len(recorded)} members; give one each")
+        return [
+            self._stopped(index, rule) if may_exit else outcome
+            for index, (outcome, may_exit) in enumerate(zip(recorded, probed or [True] * len(recorded), strict=True))
+        ]
+
+    def _stopped(self, member: int, rule: ExitRule) -> Outcome:
+        point, told = self.exit_point(member, rule), self.members[member]
+        if point.probe is None:
+            return told.outcome
+        return Outcome(
+            correct=point.right,
+            formatted=point.answer is not None,
+            steps=told.trajectory.probes[point.probe].step,
+            tokens=point.tokens,
+            answer=point.answer,
+            close="early",
+        )
+
     def frames(self, member: int) -> list[Frame]:
         """One member, forward pass by forward pass."""
         return replay(self.members[member].trajectory, self.token_text, limit=self.limit, settings=self.settings)

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 
 from stepgrpo_lab.evaluation import outcomes
 from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.group_rewards import outcome_rewards
 from stepgrpo_lab.records import Trajectory
 from stepgrpo_lab.rewards import BatchReward, GroupReward, grouped
 from stepgrpo_lab.training.guard import NotFiniteError
@@ -67,7 +68,9 @@ class GroupRewardFunction:
         everyone: list[RolloutRow] = gather_object(rows)
         groups = grouped(everyone, group_size)
         chosen = zip(self.rewards_of(groups), groups, strict=True)
-        rewards = [value for reward, group in chosen for value in reward_one(reward, group)]
+        rewards = [
+            value for reward, group in chosen for value in outcome_rewards(reward, [row.outcome for row in group])
+        ]
         _check_finite(rewards, everyone, group_size)
         for name, value in rollout_metrics(everyone, rewards, group_size, scale=self.scale).items():
             log_metric(name, value)
@@ -102,23 +105,3 @@ def judge(trajectories: Sequence[Trajectory], golds: Sequence[str], grader: Grad
         rollout_row(trajectory, outcome, [next(verdicts) for _ in trajectory.probes])
         for trajectory, outcome in zip(trajectories, final, strict=True)
     ]
-
-
-def reward_one(reward: GroupReward, group: Sequence[RolloutRow]) -> list[float]:
-    """Rewards of one whole group.
-
-    Raises:
-        ValueError: The group reward did not return one number for each member.
-    """
-    members = [row.outcome for row in group]
-    rewards = reward(
-        [member.correct for member in members],
-        [member.steps for member in members],
-        [member.formatted for member in members],
-        [member.tokens for member in members],
-    )
-    if len(rewards) != len(group):
-        raise ValueError(
-            f"group_reward returned {len(rewards)} rewards for a group of {len(group)}: return one for each member"
-        )
-    return [float(value) for value in rewards]

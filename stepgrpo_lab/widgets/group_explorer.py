@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from traitlets import Bool, Enum, Float, Int
 
 from stepgrpo_lab.baselines import length_penalty_rewards
-from stepgrpo_lab.group_rewards import OutcomeReward, Outcomes, kimi_rewards, soft_overlong_rewards
+from stepgrpo_lab.group_rewards import OutcomeReward, Outcomes, kimi_rewards, outcome_rewards, soft_overlong_rewards
 from stepgrpo_lab.losses import LOSS_TYPES, LossSettings, token_push
 from stepgrpo_lab.plots_group import group_advantages_chart, token_push_map
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
@@ -103,13 +103,7 @@ class GroupExplorer(LabWidget):
         return OutcomeReward(step_alpha=self.step_alpha)
 
     def _rewarded(self, group: RecordedGroup, method: str) -> list[float]:
-        members = [member.outcome for member in group.members]
-        return self.reward(method)(
-            [member.correct for member in members],
-            [member.steps for member in members],
-            [member.formatted for member in members],
-            [member.tokens for member in members],
-        )
+        return outcome_rewards(self.reward(method), [member.outcome for member in group.members])
 
     def _advantages(self, method: str) -> list[float]:
         batch_std = None
