@@ -6,5 +6,15 @@ graders and CI.
 """
 
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.checks.truncated_rollout import decoded_tokens, exit_reason, run_engine
 
-__all__ = ["STRICT_VARIABLE", "CheckResult", "Unsolved", "exercise", "expect"]
+__all__ = [
+    "STRICT_VARIABLE",
+    "CheckResult",
+    "Unsolved",
+    "decoded_tokens",
+    "exercise",
+    "exit_reason",
+    "expect",
+    "run_engine",
+]
