@@ -186,7 +186,7 @@ checks.exit_reason(exit_reason)
 # end-of-sequence token or at the limit. Five scripts, one for each.
 
 
-# %% tags=["nbval-check-output"]
+# %%
 def run(samples, trials=(), limit=40, **overrides):
     chosen = rollout_settings(
         "official", **{"near_budget_margin": 0, **overrides}
@@ -374,14 +374,15 @@ from stepgrpo_lab.recordings.costs import cost_of_rule
 from stepgrpo_lab.recordings.measures import try_rule
 
 survey = [group for group in load_survey() if group.model == "untrained"]
-print("threshold  right   kept  probes  decoded")
+lines = ["threshold  right   kept  probes  decoded"]
 for threshold in (0.0, 0.5, 0.8, 0.95, 0.99, 1.0):
     trial = try_rule(survey, ExitRule(threshold))
     cost = cost_of_rule(survey, ExitRule(threshold))
-    print(
-        f"{threshold:>9.2f} {100 * trial.right:>5.1f}% {trial.tokens:>6.1f}",
-        f"{cost.probes:>7.1f} {cost.decoded_tokens:>8.1f}",
+    lines.append(
+        f"{threshold:>9.2f} {100 * trial.right:>5.1f}% {trial.tokens:>6.1f}"
+        f" {cost.probes:>7.1f} {cost.decoded_tokens:>8.1f}"
     )
+print("\n".join(lines))
 
 # %%
 wrong.compare(round(100 * try_rule(survey, ExitRule(0.0)).right, 1))

@@ -5,6 +5,7 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.checks.truncated_rollout import decoded_tokens, exit_reason, run_engine
 
@@ -12,9 +13,12 @@ __all__ = [
     "STRICT_VARIABLE",
     "CheckResult",
     "Unsolved",
+    "calibration_error",
+    "cheapest_threshold",
     "decoded_tokens",
     "exercise",
     "exit_reason",
     "expect",
+    "geometric_mean",
     "run_engine",
 ]
