@@ -5,6 +5,7 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.checks.backtracking import draw, places_of_probe, visible
 from stepgrpo_lab.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.checks.truncated_rollout import decoded_tokens, exit_reason, run_engine
@@ -16,9 +17,12 @@ __all__ = [
     "calibration_error",
     "cheapest_threshold",
     "decoded_tokens",
+    "draw",
     "exercise",
     "exit_reason",
     "expect",
     "geometric_mean",
+    "places_of_probe",
     "run_engine",
+    "visible",
 ]
