@@ -62,7 +62,7 @@ def test_the_right_solution_is_green_and_the_stub_is_red(check: Any, solution: C
         (checks.places_of_probe, lambda base, prompt, trial: places(base + 1, prompt, trial), "marker's own place"),
         (checks.visible, lambda rows, width: [[c < p for c in range(width)] for p in rows], "itself"),
         (checks.visible, lambda rows, width: [[True] * width for _ in rows], "earlier probe"),
-        (checks.visible, lambda rows, width: mask([max(rows)] * len(rows), width), "place of its own"),
+        (checks.visible, lambda rows, width: mask([max(rows)] * len(rows), width), "row's own place"),
         (checks.visible, lambda rows, width: [[c > p for c in range(width)] for p in rows], "True means visible"),
         (checks.draw, lambda number, odds: odds.index(max(odds)), "likeliest"),
         (checks.draw, choose_impossible, "up to, but not including"),

@@ -36,7 +36,7 @@ def exit_reason(solution: Callable[[float, float, int, int, int], str | None]) -
             raise Unsolved(f"exit_reason{values} gives {actual!r}; expected {reason!r}, because {why}")
 
 
-_COSTS = (
+_COSTS: tuple[tuple[tuple[int, list[int], int, int], int], ...] = (
     # kept tokens, lengths of the trial answers, length of the inducing prompt, held-back tokens fed twice
     ((41, [4, 4, 4], 6, 3), 71),
     ((68, [3, 3, 3, 3], 6, 4), 104),
