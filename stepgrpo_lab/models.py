@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stepgrpo_lab.paths import data_path
+from stepgrpo_lab.tokenizer_checks import check_tokenizer, separate_padding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,8 +17,53 @@ if TYPE_CHECKING:
 OVERTHINKER = "overthinker"
 """Name of the embedded model wherever a model path is asked for."""
 
-DTYPES = ("float32", "bfloat16", "float16")
-THINK_TAGS = ("<think>", "</think>")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+BF16_CAPABILITY = 8
+"""First CUDA compute capability with bfloat16 units. A T4 (7.5) claims bf16 too, but only emulates it."""
+
+
+def native_dtype_of(capability: tuple[int, int] | None) -> Literal["bfloat16", "float16", "float32"]:
+    """The type that a GPU of some compute capability computes fastest; float32 without one, on a CPU.
+
+    Example:
+        >>> native_dtype_of((7, 5)), native_dtype_of((8, 0)), native_dtype_of(None)
+        ('float16', 'bfloat16', 'float32')
+    """
+    if capability is None:
+        return "float32"
+    return "bfloat16" if capability[0] >= BF16_CAPABILITY else "float16"
+
+
+def native_dtype() -> Literal["bfloat16", "float16", "float32"]:
+    """The type that this machine's accelerator computes natively."""
+    import torch
+
+    return native_dtype_of(torch.cuda.get_device_capability() if torch.cuda.is_available() else None)
+
+
+def mixed_precision(model: Any, choice: str = "auto") -> AbstractContextManager[Any]:
+    """Compute an fp32 model's products in 16 bits on a GPU, as its training does; changes nothing on a CPU.
+
+    Args:
+        model: The model that is about to run.
+        choice: "auto" (what the GPU computes natively), "bf16", "fp16" or "no".
+    """
+    import torch
+
+    dtype = {"auto": native_dtype(), "bf16": "bfloat16", "fp16": "float16", "no": "float32"}[choice]
+    if model.device.type != "cuda" or model.dtype != torch.float32 or dtype == "float32":
+        return nullcontext()
+    return torch.autocast("cuda", dtype=getattr(torch, dtype))
+
+
+def default_device() -> str:
+    """This process's GPU, if there is one: under ``torchrun`` each process has its own."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
 
 def load_model(
@@ -31,10 +79,10 @@ def load_model(
 
     Args:
         path_or_id: Local folder, Hugging Face id, a LoRA adapter's folder, or "overthinker".
-        dtype: "float32", "bfloat16" or "float16". Train in float32: at a learning rate of 1e-6 most updates of a
-            16-bit weight round to nothing.
+        dtype: "float32", "bfloat16", "float16", or "auto" for what the machine computes natively. Train whole models in
+            float32: at a learning rate of 1e-6 most updates of a 16-bit weight round to nothing.
         quantization: "nf4" loads the linear layers in 4 bits (needs bitsandbytes); train it with LoRA.
-        device: "cpu", "cuda", "cuda:1", ...; by default the first GPU if there is one.
+        device: "cpu", "cuda", "cuda:1", ...; by default this process's GPU if there is one.
 
     Raises:
         ValueError: Unknown dtype or quantization, no model there, or a tokenizer that the method cannot use.
@@ -43,13 +91,12 @@ def load_model(
     Example:
         >>> model, tokenizer = load_model("overthinker", device="cpu")
     """
-    import torch
-
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
     if quantization not in (None, "nf4"):
         raise ValueError(f"unknown quantization {quantization!r}: use 'nf4' or none")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = native_dtype() if dtype == "auto" else dtype
+    device = device or default_device()
     path = str(data_path("overthinker")) if str(path_or_id) == OVERTHINKER else str(path_or_id)
     model = _read_weights(path, dtype, quantization, device)
     tokenizer = _read_tokenizer(path)
@@ -119,48 +166,6 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     ):  # transformers makes up an empty one where files are missing
         raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder")
     return tokenizer
-
-
-def separate_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer a padding token of its own, if it already knows one that was meant for it.
-
-    DeepSeek-R1's distilled models, for one, pad with their end-of-sequence token.
-    """
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
-        return
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    spare = [token for token in special if "pad" in token.lower() and token != tokenizer.eos_token]
-    if spare:
-        tokenizer.pad_token = spare[-1]
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that the tokenizer can serve a truncated rollout.
-
-    Raises:
-        ValueError: It lacks an end-of-sequence token, a padding token apart from it, a chat template that leaves the
-            thoughts open, or it cannot write the think tags.
-    """
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no eos_token: set it to the token that ends an answer")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise ValueError(
-            "the tokenizer's pad_token is missing or the same as its eos_token, so padding could be taken for a "
-            "finished answer: set tokenizer.pad_token to another token"
-        )
-    for tag in THINK_TAGS:
-        ids = tokenizer.encode(tag, add_special_tokens=False)
-        if tokenizer.decode(ids, clean_up_tokenization_spaces=False) != tag:
-            raise ValueError(f"the tokenizer cannot encode {tag!r}: use a reasoning model's tokenizer")
-        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-            raise ValueError(f"the tokenizer encodes {tag!r} as unknown: add it with tokenizer.add_tokens([{tag!r}])")
-    if not tokenizer.chat_template:
-        raise ValueError("the tokenizer has no chat_template: set tokenizer.chat_template or use an instruct model")
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "question"}], tokenize=False, add_generation_prompt=True
-    )
-    if "question" not in rendered or THINK_TAGS[1] in rendered:
-        raise ValueError("the chat template closes the thoughts before the model starts: switch its thinking mode on")
 
 
 def encode_prompt(

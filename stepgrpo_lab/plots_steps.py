@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from stepgrpo_lab.analysis import LABELS
 from stepgrpo_lab.plot_style import DASHES, HATCHES, INK, PALETTE, SHAPES, styled
 from stepgrpo_lab.recordings.measures import LabelledSize, RuleTrial
 from stepgrpo_lab.report_html import visible_text
@@ -29,31 +30,31 @@ def labelled_completions(completions: Mapping[str, LabelledSize]) -> Figure:
     """
     from plotly.graph_objects import Bar, Figure
 
-    from stepgrpo_lab.analysis import LABELS
-
     if not completions:
         raise ValueError("completions is empty; pass at least one")
-    pieces: dict[str, list[tuple[str, int, int]]] = {label: [] for label in (*LABELS, "close and answer")}
-    for name, size in completions.items():
+    closing = "close and answer"
+    names = [visible_text(name) for name in completions]
+    pieces: dict[str, list[tuple[str, int, int]]] = {label: [] for label in (*LABELS, closing)}
+    for name, size in zip(names, completions.values(), strict=True):
         place = 0
-        for label, tokens in zip(size.labels, size.step_tokens, strict=True):
-            pieces[label].append((visible_text(name), place, tokens))
+        for step, tokens in zip(size.labels, size.step_tokens, strict=True):
+            pieces[step].append((name, place, tokens))
             place += tokens
-        pieces["close and answer"].append((visible_text(name), place, size.closing_tokens))
+        pieces[closing].append((name, place, size.closing_tokens))
     figure = Figure()
     for number, (label, drawn) in enumerate(pieces.items()):
         if drawn:
-            names, places, lengths = zip(*drawn, strict=True)
-            bar = Bar(y=names, base=places, x=lengths, name=label, orientation="h")
+            rows, places, lengths = zip(*drawn, strict=True)
+            bar = Bar(y=rows, base=places, x=lengths, name=label, orientation="h")
             bar.marker = {
-                "color": PALETTE[number] if label in LABELS else INK,
+                "color": INK if label == closing else PALETTE[number],
                 "pattern": {"shape": HATCHES[number]},
                 "line": {"color": "white", "width": 1.5},
             }
             figure.add_trace(bar)
     figure.update_layout(barmode="overlay", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
     figure.update_xaxes(title_text="tokens of the completion")
-    figure.update_yaxes(type="category", categoryorder="array", categoryarray=list(reversed(completions)))
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
     return styled(figure, height=150 + 30 * len(completions))
 
 
@@ -103,3 +104,33 @@ def stopping_curves(curves: Mapping[str, Sequence[RuleTrial]], marks: Mapping[st
     figure.update_xaxes(title_text="tokens per completion (mean)", rangemode="tozero")
     figure.update_yaxes(title_text="right (%)", range=[0, 104])
     return styled(figure, height=400)
+
+
+def steps_against_tokens(counts: Mapping[str, Sequence[int]], tokens: Sequence[int]) -> Figure:
+    """Number of steps of completions against their length, for several ways to count; a good unit makes a line.
+
+    Args:
+        counts: Name of a way to count -> ``[completions]`` steps.
+        tokens: ``[completions]`` lengths.
+
+    Raises:
+        ValueError: A way to count has not one number for each completion.
+
+    Example:
+        >>> figure = steps_against_tokens({"markers": [1, 3]}, [20, 50])
+        >>> list(figure.data[0].x), list(figure.data[0].y)
+        ([20, 50], [1, 3])
+    """
+    from plotly.graph_objects import Figure, Scatter
+
+    figure = Figure()
+    for number, (name, steps) in enumerate(counts.items()):
+        if len(steps) != len(tokens):
+            raise ValueError(f"{name!r} counts {len(steps)} completions, but there are {len(tokens)} lengths")
+        marker = {"color": PALETTE[number % len(PALETTE)], "symbol": SHAPES[number % len(SHAPES)], "size": 7}
+        figure.add_trace(
+            Scatter(x=list(tokens), y=list(steps), name=visible_text(name), mode="markers", marker=marker, opacity=0.5)
+        )
+    figure.update_xaxes(title_text="tokens of the completion", rangemode="tozero")
+    figure.update_yaxes(title_text="steps", rangemode="tozero")
+    return styled(figure, height=340)

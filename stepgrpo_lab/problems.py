@@ -141,7 +141,7 @@ def check_problems(problems: Sequence[Problem], grader: Grader) -> list[str]:
 
 
 def drop_repeats(problems: Iterable[Problem]) -> list[Problem]:
-    """Keep the first of the problems that share a prompt; where their golds disagree, trust and keep none.
+    """Keep the first of the problems that share a prompt, white space aside; where golds disagree, trust and keep none.
 
     Example:
         >>> rows = [("a", "1+1?", "2"), ("b", "1+1?", "2"), ("c", "x?", "3"), ("d", "x?", "4")]
@@ -150,7 +150,7 @@ def drop_repeats(problems: Iterable[Problem]) -> list[Problem]:
     """
     same_prompt: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
-        same_prompt[problem.prompt].append(problem)
+        same_prompt[" ".join(problem.prompt.split())].append(problem)
     return [same[0] for same in same_prompt.values() if len({problem.answer for problem in same}) == 1]
 
 

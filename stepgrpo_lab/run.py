@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
 from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.models import load_model
+from stepgrpo_lab.models import load_model, mixed_precision
 from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.recipes.building import (
     recipe_markers,
@@ -21,6 +21,7 @@ from stepgrpo_lab.recipes.building import (
     recipe_problems,
     recipe_rollout_settings,
     recipe_sampling,
+    training_problems,
 )
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.records import Problem
@@ -115,7 +116,8 @@ class _Run:
         trained = self.folder / "model"
         before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
         if trained.is_dir():
-            model, tokenizer = load_model(trained, dtype=self.recipe.model.dtype)
+            section = self.recipe.model
+            model, tokenizer = load_model(trained, dtype=section.dtype, quantization=section.quantization)
         else:
             trainer = self._trainer(model, tokenizer, grader)
             finished = self._train(trainer)
@@ -139,7 +141,7 @@ class _Run:
         from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, TokenBudget, Validation
 
         data, optimisation = self.recipe.data, self.recipe.optimisation
-        problems = recipe_problems(data.train, data.counts.train)
+        problems = training_problems(self.recipe)
         _refuse_bad_golds(problems, data.train, grader)
         held_out = recipe_problems(data.validation, data.counts.validation)
         _refuse_bad_golds(held_out, data.validation, grader)
@@ -201,22 +203,23 @@ class _Run:
             if when and done % max(1, total // 20 if self.tell_every == 1 else total) == 0:
                 self.tell(f"test problems {when} training: {done}/{total}")
 
-        return evaluate(
-            model,
-            tokenizer,
-            problems,
-            samples=section.samples if when else 1,
-            limit=self.recipe.rollout.max_tokens,
-            sampling=recipe_sampling(section),
-            settings=settings,
-            seed=self.recipe.seed,
-            max_rows=self.recipe.rollout.rows,
-            markers=recipe_markers(self.recipe),
-            grader=grader,
-            suffix=self.recipe.data.suffix,
-            keep_texts=section.texts if when else 0,
-            progress=told,
-        )
+        with mixed_precision(model, self.recipe.optimisation.mixed_precision):
+            return evaluate(
+                model,
+                tokenizer,
+                problems,
+                samples=section.samples if when else 1,
+                limit=self.recipe.rollout.max_tokens,
+                sampling=recipe_sampling(section),
+                settings=settings,
+                seed=self.recipe.seed,
+                max_rows=section.rows or self.recipe.rollout.rows,
+                markers=recipe_markers(self.recipe),
+                grader=grader,
+                suffix=self.recipe.data.suffix,
+                keep_texts=section.texts if when else 0,
+                progress=told,
+            )
 
     def _measured(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
         """An evaluation from its file, or made now and written there."""

@@ -15,11 +15,11 @@ from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab import run
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.comparison import ROWS, ComparisonRecord, Plan, Row, compare_methods, find_rows, write_comparison
+from stepgrpo_lab.comparison.compare import compare_methods, write_comparison
 from stepgrpo_lab.comparison.measuring import harder_problems
-from stepgrpo_lab.comparison.plan import chosen_rate, validation_score
-from stepgrpo_lab.comparison.results import Measurement, RowResult, SeedResult, measure, verdicts
-from stepgrpo_lab.comparison.rows import Published
+from stepgrpo_lab.comparison.plan import Plan, chosen_rate, validation_score
+from stepgrpo_lab.comparison.results import ComparisonRecord, Measurement, RowResult, SeedResult, measure, verdicts
+from stepgrpo_lab.comparison.rows import ROWS, Published, Row, find_rows
 from stepgrpo_lab.comparison.runs import Runs
 from stepgrpo_lab.comparison.tables import Table, comparison_markdown, comparison_tables, headline_markdown, share
 from stepgrpo_lab.evaluation_records import Evaluation
@@ -81,7 +81,7 @@ def test_the_command_lists_rows_and_refuses_unknown_ones(
         assert (folder, names, plan.hours) == (tmp_path / "out", ["grpo"], 2.5)
         return ComparisonRecord([result(Interval(0, 0, 0), Interval(1, 1, 1), Published())], plan)
 
-    monkeypatch.setattr("stepgrpo_lab.comparison.compare_methods", planned)
+    monkeypatch.setattr("stepgrpo_lab.comparison.compare.compare_methods", planned)
     assert main(["compare", "--row", "grpo", "--hours", "2.5", "--output", str(tmp_path / "out")]) == 0
     assert "| X | 100 % [100, 100] | +0.0 [+0.0, +0.0] points |" in capsys.readouterr().out
 

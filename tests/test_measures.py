@@ -8,9 +8,15 @@ from itertools import pairwise
 import pytest
 
 from stepgrpo_lab.exit_rules import ExitRule
-from stepgrpo_lab.plots_steps import labelled_completions, stopping_curves
+from stepgrpo_lab.plots_steps import labelled_completions, steps_against_tokens, stopping_curves
 from stepgrpo_lab.recordings import load_recordings, load_survey
-from stepgrpo_lab.recordings.measures import LabelledSize, labelled_size, measure_overthinking, try_rule
+from stepgrpo_lab.recordings.measures import (
+    LabelledSize,
+    labelled_size,
+    measure_overthinking,
+    right_after_needed,
+    try_rule,
+)
 from stepgrpo_lab.records import Probe
 
 UNTRAINED = [group for group in load_survey() if group.model == "untrained"]
@@ -68,6 +74,29 @@ def test_overthinking_by_hand() -> None:
     assert sum(measured.steps.values()) == (len(first.labels) + len(second.labels)) / 2
 
 
+def test_the_answer_after_the_last_needed_step() -> None:
+    group = UNTRAINED[0]
+    member = group.members[0]
+    assert member.labels is not None
+    assert member.labels[:2] == ["needed", "verifying"]
+
+    def relabelled(labels: list[str], trials_right: list[bool]) -> bool:
+        changed = dataclasses.replace(member, labels=labels, trials_right=trials_right)
+        return right_after_needed(dataclasses.replace(group, members=[changed]))
+
+    rest = [False] * (len(member.trials_right) - 1)
+    redundant = ["redundant"] * (len(member.labels) - 1)
+    assert relabelled(["needed", *redundant], [True, *rest])
+    assert not relabelled(["needed", *redundant], [False, *rest])
+    assert relabelled([*redundant, "needed"], [False, *rest])  # nothing to stop: the completion's own answer
+    assert relabelled(["malformed", *redundant], [False, *rest])  # no place to stop at
+    unprobed = dataclasses.replace(
+        member, trajectory=dataclasses.replace(member.trajectory, probes=[]), trials_right=[]
+    )
+    with pytest.raises(ValueError, match="no probe after step 1"):
+        right_after_needed(dataclasses.replace(group, members=[unprobed]))
+
+
 def test_steps_without_labels_are_refused() -> None:
     group = UNTRAINED[0]
     bare = dataclasses.replace(group, members=[dataclasses.replace(group.members[0], labels=None)])
@@ -121,3 +150,11 @@ def test_curves_of_rules_are_drawn_with_their_marks() -> None:
     assert (list(mark.x), list(mark.y)) == ([130.0], [50.0])
     with pytest.raises(ValueError, match="nothing to draw"):
         stopping_curves({}, {})
+
+
+def test_ways_to_count_share_their_lengths() -> None:
+    figure = steps_against_tokens({"<a>": [1, 2], "b": [3, 1]}, [10, 20])
+    assert [trace.name for trace in figure.data] == ["&lt;a&gt;", "b"]
+    assert [list(trace.y) for trace in figure.data] == [[1, 2], [3, 1]]
+    with pytest.raises(ValueError, match="'b' counts 1 completions, but there are 2 lengths"):
+        steps_against_tokens({"b": [1]}, [10, 20])

@@ -11,7 +11,16 @@ import torch
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepgrpo_lab.models import check_tokenizer, encode_prompt, load_model, merge_lora, separate_padding
+from stepgrpo_lab.models import (
+    default_device,
+    encode_prompt,
+    load_model,
+    merge_lora,
+    mixed_precision,
+    native_dtype,
+    native_dtype_of,
+)
+from stepgrpo_lab.tokenizer_checks import check_tokenizer, separate_padding
 
 
 @pytest.fixture
@@ -119,6 +128,148 @@ def test_a_tokenizer_that_cannot_write_the_tags_is_refused() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", eos_token="[EOS]")
     with pytest.raises(ValueError, match="cannot encode '<think>'"):
         check_tokenizer(tokenizer)
+
+
+def mark_special(tag: str) -> Any:
+    def change(tokenizer: Any) -> None:
+        tokenizer.add_special_tokens({"additional_special_tokens": [tag]})
+
+    return change
+
+
+def lower_case(tokenizer: Any) -> None:
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+
+def drop_newlines(tokenizer: Any) -> None:
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\n", "")
+
+
+def template(text: str) -> Any:
+    def change(tokenizer: Any) -> None:
+        tokenizer.chat_template = text
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (mark_special("</think>"), "strips '</think>' from completions, because it is marked as special"),
+        (mark_special("<think>"), "strips '<think>' from completions"),
+        (lower_case, r"(changes .*Final Answer|hides the marker 'Wait')"),
+        (drop_newlines, r"changes '.n</think>.n.n', which preset 'official' forces"),
+        (template("{{ raise_exception('no system, no service') }}"), "refuses one user message .no system, no service"),
+        (template("{{ messages"), "refuses one user message"),
+        (template("<|im_start|>assistant"), "loses the user's question"),
+        (template("{{ messages[0].content }}<think></think>"), "closes the thoughts"),
+    ],
+)
+def test_tokenizers_that_would_hide_something_are_refused(change: Any, message: str) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    change(tokenizer)
+    with pytest.raises(ValueError, match=message) as caught:
+        check_tokenizer(tokenizer)
+    assert "\n" not in str(caught.value)
+
+
+R1_TEMPLATE = (
+    "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{{ bos_token }}"
+    "{% for message in messages %}{% if message.role == 'user' %}{{ '<｜User｜>' + message.content }}"
+    "{% elif message.role == 'assistant' %}{% set content = message.content.split('</think>')[-1] %}"
+    "{{ '<｜Assistant｜>' + content + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}"
+)
+"""As DeepSeek-R1's distilled models ask: the template itself opens the thoughts, and forgets those of earlier turns."""
+
+
+def r1_tokenizer() -> Any:
+    """The tiny vocabulary with R1's special tokens: its end of a sentence is also its padding."""
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.add_special_tokens(
+        {
+            "bos_token": "<｜begin▁of▁sentence｜>",
+            "eos_token": "<｜end▁of▁sentence｜>",
+            "additional_special_tokens": ["<｜User｜>", "<｜Assistant｜>", "<|vision_pad|>"],
+        }
+    )
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.chat_template = R1_TEMPLATE
+    return tokenizer
+
+
+def test_a_distilled_r1_loads_thinks_and_stops(tmp_path: Path) -> None:
+    from stepgrpo_lab.engines.lockstep import LockstepEngine
+    from stepgrpo_lab.rollout import rollout_settings
+    from stepgrpo_lab.sampling import SampleKey
+
+    model, tokenizer = tiny_model(), r1_tokenizer()
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(str(tmp_path))
+    tokenizer.save_pretrained(str(tmp_path))
+    model, tokenizer = load_model(tmp_path, device="cpu")
+    assert tokenizer.pad_token == "<|vision_pad|>" and tokenizer.eos_token == "<｜end▁of▁sentence｜>"
+    prompt = encode_prompt(tokenizer, "1+1?")
+    assert tokenizer.decode(prompt) == "<｜begin▁of▁sentence｜><｜User｜>1+1?<｜Assistant｜><think>\n"
+    settings = rollout_settings("official", think_budget=6)
+    [trajectory], _ = LockstepEngine(model, tokenizer).generate(
+        [prompt], limit=24, keys=[SampleKey(0, "eval", 0, 0)], settings=settings
+    )
+    # The thoughts are open already: what the model writes is closed once, and its steps are counted as ever.
+    assert trajectory.text.count("</think>") >= 1 and trajectory.steps >= 1
+
+
+def test_code_of_a_repository_is_never_run(tmp_path: Path) -> None:
+    import json
+
+    save_tiny(tmp_path)
+    (tmp_path / "modeling_own.py").write_text("raise SystemExit('this code was run')\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    auto_map = {"AutoConfig": "modeling_own.Config", "AutoModelForCausalLM": "modeling_own.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": auto_map}))
+    with pytest.raises(ValueError, match="cannot be loaded") as caught:
+        load_model(tmp_path, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_precision_is_chosen_by_compute_capability(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert [native_dtype_of(each) for each in ((7, 5), (8, 0), (8, 9), (9, 0), None)] == [
+        "float16",
+        "bfloat16",
+        "bfloat16",
+        "bfloat16",
+        "float32",
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert native_dtype() == "float16"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert default_device() == "cuda:3"
+    model, _ = load_model(save_tiny(tmp_path), dtype="auto", device="cpu")
+    assert model.dtype == torch.float16
+
+
+def test_fp32_masters_compute_in_16_bits_on_a_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    with mixed_precision(model, "bf16"):
+        assert not torch.is_autocast_enabled("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+
+    asked: list[Any] = []
+    monkeypatch.setattr(torch, "autocast", lambda device, dtype: asked.append((device, dtype)))
+
+    class OnGpu:
+        device, dtype = torch.device("cuda"), torch.float32
+
+    for choice in ("auto", "fp16", "no"):
+        mixed_precision(OnGpu(), choice)
+    assert asked == [("cuda", torch.bfloat16), ("cuda", torch.float16)]
 
 
 def test_padding_is_set_apart_where_the_tokenizer_knows_how(tokenizer: Any) -> None:

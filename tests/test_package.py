@@ -35,16 +35,15 @@ PUBLIC_NAMES = " ".join(
 FLOORS = {
     1: "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems",
     2: "rollout presets sampling trial_answer replay exit_rules losses",
-    3: "engines models",
+    3: "engines models tokenizer_checks",
     4: (
         "training evaluation evaluation_records statistics overthinker svg plot_style validation run_metrics analysis"
-        " benchmarks recordings"
+        " benchmarks recordings selection"
     ),
     5: (
-        "recipes run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff plots_steps"
-        " plots_probe"
+        "recipes scaling run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff"
         " reproduce studies study_results study_svg comparison checks course report report_files report_html"
-        " report_pages report_svg widgets cli __main__"
+        " report_pages report_svg widgets cli __main__ plots_steps plots_probe"
     ),
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

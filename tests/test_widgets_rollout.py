@@ -45,8 +45,16 @@ PROBES = [
 GROUP = group_of(PROBES, [False, True, True])
 
 
+def test_the_inspector_begins_with_the_richest_completion_and_the_rollout_s_own_score() -> None:
+    inspector = StepInspector()
+    counts = [len(member.trajectory.probes) for member in inspector.recorded.members]
+    assert len(inspector.probes) == max(counts) > 1
+    scores = [inspector.point.rule.score(probe) for probe in inspector.probes]
+    assert scores == pytest.approx([probe.confidence for probe in inspector.probes], abs=1e-5)
+
+
 def test_the_inspector_stops_where_the_rule_says() -> None:
-    inspector = StepInspector([GROUP], threshold=0.85)
+    inspector = StepInspector([GROUP], skip_first=1, threshold=0.85)
     assert inspector.point.probe == 1
     assert (inspector.point.tokens, inspector.point.saved) == (4 + 3, 4)
     assert inspector.sentence == (
@@ -60,7 +68,7 @@ def test_the_inspector_stops_where_the_rule_says() -> None:
 
 
 def test_the_inspector_s_other_settings_move_the_stop() -> None:
-    inspector = StepInspector([GROUP], threshold=0.85)
+    inspector = StepInspector([GROUP], skip_first=1, threshold=0.85)
     inspector.markers = ("Wait",)
     assert inspector.point.probe == 2
     inspector.markers = ("Wait", "Alternatively")
@@ -72,18 +80,18 @@ def test_the_inspector_s_other_settings_move_the_stop() -> None:
 
 
 def test_the_inspector_shows_steps_labels_probes_and_the_stop() -> None:
-    html = StepInspector([GROUP], threshold=0.85).body()
+    html = StepInspector([GROUP], skip_first=1, threshold=0.85).body()
     order = ["1 needed", "so then", "5 ✗ wrong 0.80", "2 verifying", "■ stops here: 7 ✓ right 0.90", "3 redundant"]
     places = [html.index(part) for part in order]
     assert places == sorted(places)
     assert 'class="step verifying"' in html
     assert 'class="step redundant after"' in html  # what the rule cuts off
-    only = StepInspector([GROUP], markers=("Wait",)).body()
+    only = StepInspector([GROUP], skip_first=1, markers=("Wait",)).body()
     assert '<span class="badge">redundant</span>Alternatively' in only  # opens no step of its own then
 
 
 def test_the_inspector_s_table_holds_every_rule() -> None:
-    inspector = StepInspector([GROUP], threshold=0.85, confidence_rule="minimum")
+    inspector = StepInspector([GROUP], skip_first=1, threshold=0.85, confidence_rule="minimum")
     assert [point.rule.confidence_rule for point in inspector.points] == ["geometric", "arithmetic", "minimum", "joint"]
     assert '<tr class="chosen" aria-current="true"><th scope="row">minimum</th><td>probe 2</td>' in inspector.body()
 

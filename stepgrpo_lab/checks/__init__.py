@@ -7,22 +7,33 @@ graders and CI.
 
 from stepgrpo_lab.checks.backtracking import draw, places_of_probe, visible
 from stepgrpo_lab.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
+from stepgrpo_lab.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
+from stepgrpo_lab.checks.tour import first_confident, kept_share
 from stepgrpo_lab.checks.truncated_rollout import decoded_tokens, exit_reason, run_engine
 
 __all__ = [
     "STRICT_VARIABLE",
     "CheckResult",
     "Unsolved",
+    "avoid_markers",
     "calibration_error",
     "cheapest_threshold",
+    "count_steps",
+    "covering_tokens",
+    "cut_accuracy",
     "decoded_tokens",
     "draw",
     "exercise",
     "exit_reason",
     "expect",
+    "first_confident",
     "geometric_mean",
+    "kept_share",
     "places_of_probe",
+    "pooled_saving",
     "run_engine",
+    "stop_after_needed",
     "visible",
 ]

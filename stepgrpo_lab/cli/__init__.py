@@ -9,6 +9,9 @@ from importlib import import_module
 from pathlib import Path
 
 import stepgrpo_lab
+from stepgrpo_lab.cli.parsing import add_command as _command
+from stepgrpo_lab.cli.parsing import add_recipe_arguments
+from stepgrpo_lab.cli.scaling import add_plan, add_rate
 from stepgrpo_lab.studies import STUDIES
 
 INTERRUPTED = 130
@@ -67,27 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     _add_compare(commands)
     _add_record(commands)
+    add_plan(commands)
+    add_rate(commands)
     _add_overthinker(commands)
     _add_notebooks(commands)
     return parser
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    function: str,
-    help_text: str,
-    example: str,
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name,
-        help=help_text,
-        description=help_text[0].upper() + help_text[1:] + ".",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(function=function)
-    return command
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -98,15 +85,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "measure a model, train it with Step-GRPO, measure it again, and write a report",
         "stepgrpo train --recipe overthinker --set optimisation.learning_rate=1e-4 --seed 1",
     )
-    command.add_argument("--recipe", help="name of a shipped recipe or path of a YAML file (default: overthinker)")
-    command.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one value of the recipe; can be repeated",
-    )
+    add_recipe_arguments(command)
     command.add_argument("--seed", type=int, help="the run's seed (default: the recipe's)")
     command.add_argument("--output", type=Path, help="run folder (default: runs/RECIPE-TIME)")
     command.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")

@@ -251,7 +251,8 @@ def compare(options: Namespace) -> int:
         return 0
     find_rows(options.rows)
     quiet()
-    from stepgrpo_lab.comparison import Plan, compare_methods
+    from stepgrpo_lab.comparison.compare import compare_methods
+    from stepgrpo_lab.comparison.plan import Plan
     from stepgrpo_lab.comparison.tables import headline_markdown
 
     status = StatusLine()

@@ -49,8 +49,7 @@ def build_notebooks(
             if progress:
                 progress(str(path.relative_to(root)))
             path.parent.mkdir(parents=True, exist_ok=True)
-            notebook = execute(lesson.build(solved=solved), folder=path.parent, fast=fast)
-            write(notebook, path)
+            write(execute(lesson.build(solved=solved), folder=path.parent, fast=fast), path)
             written.append(path)
     return written
 
@@ -75,7 +74,11 @@ def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode
 
     with _environment(FAST_VARIABLE, "1" if fast else "0"):
         NotebookClient(
-            notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            coalesce_streams=True,  # or the pieces of a cell's text would be cut by chance
         ).execute()
     solved = notebook.metadata["stepgrpo"]["solved"]
     for cell in notebook.cells:
@@ -84,7 +87,8 @@ def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode
             # The twin shows only what is compared: the rest stands in the exercise notebook.
             dropped = "setup" in tags or (solved and COMPARED not in tags)
             cell.outputs = [] if dropped else list(_kept(cell.outputs))
-            cell.execution_count = None
+            if not cell.outputs:  # nbval refuses outputs of a cell that was not run
+                cell.execution_count = None
             cell.metadata.pop("execution", None)
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata.pop("widgets", None)

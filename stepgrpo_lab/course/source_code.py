@@ -28,7 +28,7 @@ class Source:
 
     def _repr_markdown_(self) -> str:
         # Front ends colour it to their own theme. No fence in the code can end this one: it is longer.
-        fence = "`" * (3 + max((len(run) for run in re.findall("`+", self.code)), default=0))
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", self.code)), default=0))
         return f"{fence}python\n{self!r}\n{fence}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.baselines import scaled_tokens
 from stepgrpo_lab.models import OVERTHINKER, load_model
-from stepgrpo_lab.problems import load_problems
+from stepgrpo_lab.problems import find_benchmark, load_problems
 from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 def recipe_problems(source: str, count: int | None) -> list[Problem]:
     """The problems of a source: "overthinker:<split>", the path of a .jsonl file, or a known Hugging Face id.
 
+    An id or its short name may carry a split, as in "gsm8k:train".
+
     Raises:
         ValueError: No such split or file, or a generated source without a count.
 
@@ -33,6 +35,8 @@ def recipe_problems(source: str, count: int | None) -> list[Problem]:
         2
     """
     name, colon, split = source.partition(":")
+    if colon and find_benchmark(name):
+        return load_problems(name, split=split, limit=count)
     if name != OVERTHINKER or not colon:
         return load_problems(source, limit=count)
     if count is None:
@@ -40,6 +44,22 @@ def recipe_problems(source: str, count: int | None) -> list[Problem]:
     from stepgrpo_lab.overthinker import overthinker_problems
 
     return overthinker_problems(split, count)  # type: ignore[arg-type]  # it names the splits itself
+
+
+def training_problems(recipe: Recipe) -> list[Problem]:
+    """The problems to train on: those of ``data.train`` that ``data.pass_rates`` keeps.
+
+    Raises:
+        FileNotFoundError: The pass rates have not been measured; the message names the command.
+        ValueError: No such source, problems without a rate, or none that is kept.
+    """
+    problems = recipe_problems(recipe.data.train, recipe.data.counts.train)
+    chosen = recipe.data.pass_rates
+    if chosen is None:
+        return problems
+    from stepgrpo_lab.selection import read_pass_rates, select_by_pass_rate
+
+    return select_by_pass_rate(problems, read_pass_rates(chosen.file), least=chosen.least, most=chosen.most)
 
 
 def recipe_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -107,6 +107,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     for option in options:
         if dataclasses.is_dataclass(option) and value is not None:
             return build_section(typing.cast("type[Any]", option), value, where)
+        if value is False and "no" in typing.get_args(option):
+            return "no"  # YAML 1.1 reads the bare word as false
         if _fits(option, value):
             return value
         if option is float and (number := _as_float(value)) is not None:
@@ -161,6 +163,14 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(
             "model.quantization is nf4 without model.lora: 4-bit weights cannot be trained, add a lora section"
         )
+    if recipe.model.quantization and recipe.hardware.sharding != "none":
+        raise ValueError("model.quantization is nf4: 4-bit weights are not sharded, set hardware.sharding=none")
+    if recipe.model.dtype == "auto" and recipe.model.lora is None:
+        raise ValueError(
+            "model.dtype is auto without model.lora: on a GPU every weight would train in 16 bits, where small updates "
+            "round to nothing; set model.dtype=float32"
+        )
+    _check_pass_rates(recipe)
     optimisation = recipe.optimisation
     rows = optimisation.prompts_per_step * optimisation.group_size
     if rows % optimisation.rows_per_pass:
@@ -174,6 +184,18 @@ def check_recipe(recipe: Recipe) -> None:
             f"({optimisation.steps_per_rollout}), or a checkpoint could not be resumed exactly"
         )
     check_reward(recipe)
+
+
+def _check_pass_rates(recipe: Recipe) -> None:
+    rates = recipe.data.pass_rates
+    if rates is None:
+        return
+    if rates.samples < 1:
+        raise ValueError(f"data.pass_rates.samples is {rates.samples}: it must be at least 1")
+    if not 0 <= rates.least <= rates.most <= 1:
+        raise ValueError(
+            f"data.pass_rates keeps rates from {rates.least:g} to {rates.most:g}: give 0 <= least <= most <= 1"
+        )
 
 
 _MANY = 1e9
@@ -208,4 +230,6 @@ _RANGES = (
     ("evaluation.top_p", 0.01, 1),
     ("evaluation.top_k", 0, _MANY),
     ("evaluation.texts", 0, _MANY),
+    ("evaluation.rows", 1, _MANY),
+    ("hardware.gpus", 1, _MANY),
 )

@@ -27,13 +27,14 @@ class Model:
 
     Attributes:
         path: "overthinker", a local folder or a Hugging Face id.
-        dtype: Precision the weights are loaded in.
+        dtype: Precision the weights are loaded in; auto is the 16-bit type that the GPU computes natively (bf16 from
+            compute capability 8 on, fp16 on a T4), and fp32 on a CPU. Weights that train themselves need float32.
         quantization: nf4 for 4-bit linear layers (then with lora), or null.
         lora: The adapter to train; null trains every weight.
     """
 
     path: str = "overthinker"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     quantization: Literal["nf4"] | None = None
     lora: Lora | None = None
 
@@ -48,14 +49,31 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class PassRates:
+    """Train only on problems that the untrained model solves sometimes: the others have no advantage to learn from.
+
+    Attributes:
+        file: Where ``stepgrpo rate`` writes the measured rates and training reads them.
+        samples: Completions of each problem.
+        least, most: The rates that are kept, both included.
+    """
+
+    file: str = "pass-rates.jsonl"
+    samples: int = 8
+    least: float = 0.1
+    most: float = 0.9
+
+
+@dataclass(frozen=True)
 class Data:
     """The problems.
 
     Attributes:
         train, validation, test: "overthinker:train" (or :validation, :test), the path of a .jsonl file, or a known
-            Hugging Face id.
+            Hugging Face id or its short name, with a split of its own behind a colon ("gsm8k:train").
         counts: How many of each.
         suffix: Appended to every question as it is.
+        pass_rates: Which of the training problems are kept, by how often the untrained model solves them; null is all.
     """
 
     train: str = "overthinker:train"
@@ -63,6 +81,7 @@ class Data:
     test: str = "overthinker:test"
     counts: Counts = field(default_factory=Counts)
     suffix: str = ""
+    pass_rates: PassRates | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +232,7 @@ class EvaluationSection:
         samples: Completions of each test problem; validation uses one.
         temperature, top_p, top_k: Decoding.
         texts: How many test completions are kept with their text.
+        rows: Completions decoded at once; null is rollout.rows. Before training no weight is sharded yet.
     """
 
     every: int = 10
@@ -221,6 +241,23 @@ class EvaluationSection:
     top_p: float = 0.95
     top_k: int = 20
     texts: int = 12
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine that the recipe was written for; ``stepgrpo plan`` and the launch line start from it.
+
+    Attributes:
+        gpu: T4, L4, A100, H100 or H200; null is the CPU.
+        gpus: How many.
+        sharding: Spread weights, gradients and optimiser states over them by FSDP2 or DeepSpeed's ZeRO-3, or keep a
+            whole copy on each.
+    """
+
+    gpu: Literal["T4", "L4", "A100", "H100", "H200"] | None = None
+    gpus: int = 1
+    sharding: Literal["none", "fsdp2", "zero3"] = "none"
 
 
 @dataclass(frozen=True)
@@ -245,5 +282,6 @@ class Recipe:
     reward: Reward = field(default_factory=Reward)
     optimisation: Optimisation = field(default_factory=Optimisation)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    hardware: Hardware = field(default_factory=Hardware)
     seed: int = 0
     report_to: str | list[str] = "none"

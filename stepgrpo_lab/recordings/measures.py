@@ -60,6 +60,30 @@ def labelled_size(group: RecordedGroup, member: int = 0) -> LabelledSize:
     return LabelledSize(tuple(told.labels), sizes, told.trajectory.tokens - sum(sizes))
 
 
+def right_after_needed(group: RecordedGroup, member: int = 0) -> bool:
+    """Whether the answer given right after the last needed step is right.
+
+    It is a trial answer, or the completion's own where it ends there, or where no step was of any use.
+
+    Raises:
+        ValueError: The steps are not labelled, or the completion went on and was not probed there.
+
+    Example:
+        >>> from stepgrpo_lab.recordings import load_survey
+        >>> right_after_needed(load_survey()[0])
+        True
+    """
+    told = group.members[member]
+    labels = labelled_size(group, member).labels
+    finished = max((place for place, label in enumerate(labels) if label == "needed"), default=-1) + 1
+    if finished in (0, len(labels)):
+        return told.outcome.correct
+    for probe, right in zip(told.trajectory.probes, told.trials_right, strict=True):
+        if probe.step == finished:
+            return right
+    raise ValueError(f"{group.title}: no probe after step {finished}; use a group that was probed at every marker")
+
+
 @dataclass(frozen=True)
 class Overthinking:
     """What the steps and tokens of some completions were good for.
@@ -68,14 +92,18 @@ class Overthinking:
         completions: How many there are.
         steps: Label -> mean number of steps of a completion.
         tokens: Mean length of a completion.
+        right: Share of right answers, in [0, 1].
         oracle_tokens: Mean length, had each stopped after its last needed step.
+        oracle_right: Share of right answers then.
         saved: Share of all tokens that this oracle saves, with its interval over problems.
     """
 
     completions: int
     steps: dict[StepLabel, float]
     tokens: float
+    right: float
     oracle_tokens: float
+    oracle_right: float
     saved: Interval
 
 
@@ -101,7 +129,9 @@ def measure_overthinking(groups: Sequence[RecordedGroup]) -> Overthinking:
         completions=len(sizes),
         steps={label: counts[label] / len(sizes) for label in LABELS},
         tokens=mean(whole),
+        right=mean(group.members[0].outcome.correct for group in groups),
         oracle_tokens=mean(oracle),
+        oracle_right=mean(map(right_after_needed, groups)),
         saved=Interval(1 - kept.estimate, 1 - kept.high, 1 - kept.low),
     )
 

@@ -72,6 +72,11 @@ class RecordedGroup:
         """Index of the first member with a probe; 0 if there is none."""
         return next((index for index, told in enumerate(self.members) if told.trajectory.probes), 0)
 
+    @property
+    def most_probed(self) -> int:
+        """Index of the member with the most probes; the first of them, or 0 if there is no probe."""
+        return max(range(len(self.members)), key=lambda index: len(self.members[index].trajectory.probes))
+
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each token; a token with a part of a character shows as U+FFFD."""
         return [self.token_text.decode([token]) for token in token_ids]

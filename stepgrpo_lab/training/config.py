@@ -6,23 +6,20 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from trl import GRPOConfig
 
 from stepgrpo_lab.baselines import round_limit
 from stepgrpo_lab.confidence import RULES
+from stepgrpo_lab.models import native_dtype
 from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
 from stepgrpo_lab.steps import resolve_markers
 
-BF16_CAPABILITY = 8
-"""First CUDA compute capability with bfloat16 units. A T4 (7.5) claims bf16 too, but only emulates it."""
+_PRECISION_OF_DTYPE: dict[str, Literal["bf16", "fp16", "no"]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 
 
 def native_precision() -> Literal["bf16", "fp16", "no"]:
     """Mixed precision that this machine's accelerator computes natively; "no" on a CPU."""
-    if not torch.cuda.is_available():
-        return "no"
-    return "bf16" if torch.cuda.get_device_capability()[0] >= BF16_CAPABILITY else "fp16"
+    return _PRECISION_OF_DTYPE[native_dtype()]
 
 
 def _help(text: str) -> dict[str, str]:

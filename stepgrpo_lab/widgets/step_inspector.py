@@ -31,7 +31,8 @@ class StepInspector(LabWidget):
 
     Attributes:
         group, member: Which completion is shown.
-        threshold, confidence_rule, markers, skip_first: The exit rule, as in :class:`ExitRule`.
+        threshold, confidence_rule, markers, skip_first: The exit rule, as in :class:`ExitRule`. The public code leaves
+            out the first token, a brace of its own; in the recorded completions it holds part of the answer (``{B``).
         point: Where the rule stops this completion.
 
     Raises:
@@ -48,7 +49,7 @@ class StepInspector(LabWidget):
     threshold = Float(0.95, min=0.0, max=1.0).tag(state=True)
     confidence_rule = Enum(RULES, "geometric").tag(state=True)
     markers = Tuple().tag(state=True)
-    skip_first = Int(1, min=0, max=3).tag(state=True)
+    skip_first = Int(0, min=0, max=3).tag(state=True)
 
     def __init__(self, groups: Sequence[RecordedGroup] | None = None, **state: Any) -> None:
         self.groups = [group for group in load_recordings() if group.watched] if groups is None else list(groups)
@@ -61,7 +62,7 @@ class StepInspector(LabWidget):
         self.words = tuple(dict.fromkeys(found))
         self.points: list[ExitPoint] = []
         first = self.groups[min(state.get("group", 0), len(self.groups) - 1)]
-        super().__init__(**{"markers": self.words, "member": first.first_probed, **state})
+        super().__init__(**{"markers": self.words, "member": first.most_probed, **state})
 
     @property
     def recorded(self) -> RecordedGroup:

@@ -1,0 +1,128 @@
+"""Carry out the comparison, row by row, and write its table: ``stepgrpo compare``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from stepgrpo_lab.comparison.plan import Plan
+from stepgrpo_lab.comparison.results import ComparisonRecord
+from stepgrpo_lab.comparison.rows import ROWS, Row, find_rows
+from stepgrpo_lab.comparison.runs import Runs
+from stepgrpo_lab.run_files import write_text
+from stepgrpo_lab.training.callbacks import duration
+
+
+def compare_methods(
+    folder: str | Path,
+    names: Sequence[str] = (),
+    *,
+    rows: tuple[Row, ...] = ROWS,
+    plan: Plan | None = None,
+    overrides: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda line: None,
+    progress_every: int = 1,
+) -> ComparisonRecord:
+    """Carry out rows of the comparison, or what is left of them, and write the table of all rows that are done.
+
+    The folder receives ``runs/`` (a run folder each), ``rows/`` (a result each), ``comparison.json`` (the record),
+    ``comparison.md`` and ``comparison.html``. A row that is done is not done again, and a run cut off is resumed.
+
+    Args:
+        folder: Where everything is kept.
+        names: Carry out these rows alone; by default all.
+        rows: The declared table.
+        plan: What is spent on every row.
+        overrides: Changes to the recipe of every row, as for ``stepgrpo train --set``.
+        progress: Receives one line at a time.
+        progress_every: Steps between two lines of a training.
+
+    Returns:
+        The record of all rows that are done, in the table's order.
+
+    Raises:
+        ValueError: No such row, a recipe that cannot be, or a folder that was begun with another plan.
+        InterruptedError: Ctrl-C ended a run early, or the plan's hours are over; call again to go on.
+
+    Example:
+        >>> compare_methods("runs/comparison", ["vanilla", "grpo"])  # doctest: +SKIP
+    """
+    folder, plan = Path(folder), plan or Plan()
+    clock = _Clock(plan, progress)
+    runs = Runs(folder, plan, rows=rows, overrides=overrides, tell=clock.tell, tell_every=progress_every)
+    wanted = find_rows(names, rows)
+    _keep_plan(folder, plan, overrides)
+    try:
+        for row in wanted:
+            clock.check(sum(map(runs.runs_left, wanted)), runs.runs_left(row))
+            runs.carry_out(row)
+    finally:
+        record = ComparisonRecord([done for row in rows if (done := runs.finished(row))], plan)
+        if record.rows:
+            write_comparison(folder, record)
+    return record
+
+
+def write_comparison(folder: Path, record: ComparisonRecord) -> list[Path]:
+    """Write the record and what is made of it; returns the files."""
+    from stepgrpo_lab.comparison.page import comparison_page
+    from stepgrpo_lab.comparison.tables import comparison_markdown
+
+    texts = {
+        "comparison.json": json.dumps(record.to_json(), indent=1) + "\n",
+        "comparison.md": comparison_markdown(record),
+        "comparison.html": comparison_page(record),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
+    """Rows of one table are measured alike, so a folder keeps the plan it was begun with."""
+    path = folder / "plan.json"
+    kept = {**asdict(replace(plan, hours=0)), "overrides": list(overrides)}
+    text = json.dumps(kept, indent=1) + "\n"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{folder} was begun with another plan ({path}): give another folder")
+
+
+class _Clock:
+    """Tells the time left, and begins no row that would probably end after the plan's hours."""
+
+    def __init__(self, plan: Plan, progress: Callable[[str], None]) -> None:
+        self.started = time.monotonic()
+        self.limit = 3600 * plan.hours
+        self.progress = progress
+        self.first = self.left = 0
+
+    def tell(self, line: str) -> None:
+        self.progress(line + (f" | {self.left} trainings left{self._estimate()}" if self.left else ""))
+
+    def check(self, left: int, row: int) -> None:
+        """Note how many trainings are left, and how many of them the next row needs.
+
+        Raises:
+            InterruptedError: The next row would probably end after the plan's hours.
+        """
+        self.first, self.left = max(self.first, left), left
+        spent = time.monotonic() - self.started
+        if spent + row * self._each() > self.limit:
+            raise InterruptedError(
+                f"stopped after {duration(spent)}: the next row would not end within {duration(self.limit)}; run the "
+                "same command to go on"
+            )
+
+    def _each(self) -> float:
+        """Seconds of one training so far; 0 before the first has ended."""
+        done = self.first - self.left
+        return (time.monotonic() - self.started) / done if done else 0.0
+
+    def _estimate(self) -> str:
+        return f", about {duration(self.left * self._each())}" if self._each() else ""

@@ -1,0 +1,369 @@
+"""The course's tools: setup, predictions, checks, source on show, and how notebooks are built and linted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from stepgrpo_lab import checks, course, group_advantages
+from stepgrpo_lab.checks import exercise, expect
+from stepgrpo_lab.course import building, environment, executing, linting
+from stepgrpo_lab.course.building import COMPARED, Lesson, find_lessons, fingerprint, notebook_path, split_solution
+from stepgrpo_lab.course.linting import drift, lint, unknown_keywords
+
+SCRIPT = '''# ---
+# jupyter:
+#   stepgrpo:
+#     title: Doubling
+#     minutes: 5
+#     hardware: any CPU
+# ---
+
+# %% [markdown]
+# ## Objectives
+
+# %%
+from stepgrpo_lab import checks, course
+saved = course.predict("How much?", None)
+
+# %% tags=["exercise"]
+def double(x):
+    """Twice x."""
+    # BEGIN SOLUTION
+    # STUB: return None  # your code here
+    return 2 * x
+    # END SOLUTION
+
+# %% tags=["check"]
+double(2)
+
+# %%
+saved.compare(4)
+'''
+PROJECT = '[project]\n[project.urls]\nRepository = "https://github.com/someone/lab"\n'
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A checkout with one lesson."""
+    (tmp_path / "notebooks" / "sources").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "notebooks" / "sources" / "03_doubling.py").write_text(SCRIPT)
+    return tmp_path
+
+
+@pytest.fixture
+def lesson(root: Path) -> Lesson:
+    [found] = find_lessons(root)
+    return found
+
+
+def code(notebook: nbformat.NotebookNode, tag: str) -> list[str]:
+    return [cell.source for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def test_one_script_makes_the_exercise_and_its_twin(lesson: Lesson) -> None:
+    exercises, solved = lesson.build(solved=False), lesson.build(solved=True)
+    assert code(exercises, "exercise") == ['def double(x):\n    """Twice x."""\n    return None  # your code here']
+    assert code(solved, "exercise") == ['def double(x):\n    """Twice x."""\n    return 2 * x']
+    for notebook in (exercises, solved):
+        nbformat.validate(notebook)
+        assert code(notebook, "check") == code(notebook, COMPARED) == ["double(2)"]
+        assert notebook.metadata.kernelspec.name == "python3"
+        assert all("SOLUTION" not in cell.source and "STUB" not in cell.source for cell in notebook.cells)
+    assert exercises == lesson.build(solved=False)
+
+
+def test_title_badge_and_setup_come_from_one_address(lesson: Lesson) -> None:
+    for solved, folder in ((False, "notebooks"), (True, "notebooks/solutions")):
+        title, setup = lesson.build(solved=solved).cells[:2]
+        assert f"github/someone/lab/blob/main/{folder}/03_doubling.ipynb" in title.source
+        assert title.source.startswith("# 03 · Doubling") and "5 minutes · any CPU" in title.source
+        assert 'address = "https://github.com/someone/lab"' in setup.source
+        assert '"stepgrpo-lab[colab] @ git+{address}"' in setup.source
+        assert max(map(len, setup.source.splitlines())) <= linting.LINE_LENGTH
+
+
+def test_the_setup_cell_runs_again_and_again_without_installing(
+    lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(course.FAST_VARIABLE, raising=False)
+    source = lesson.build(solved=False).cells[1].source.replace("%pip", "raise SystemExit  #")
+    for _ in range(2):
+        names: dict[str, object] = {}
+        exec(source, names)  # our own text
+        assert isinstance(names["lab"], course.Lab)
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        (SCRIPT.replace("#     minutes: 5\n", ""), "no stepgrpo: minutes"),
+        (SCRIPT.replace(' tags=["exercise"]', ""), "tagged exercise"),
+        (SCRIPT.replace("    # END SOLUTION\n", ""), "no counterpart"),
+    ],
+)
+def test_a_wrong_script_is_named(root: Path, script: str, complaint: str) -> None:
+    (root / "notebooks" / "sources" / "03_doubling.py").write_text(script)
+    with pytest.raises(ValueError, match=complaint):
+        find_lessons(root)[0].build(solved=False)
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no checkout"):
+        find_lessons(tmp_path)
+
+
+def test_a_solution_without_stub_leaves_a_place_to_write() -> None:
+    cell = "x = 1\n# BEGIN SOLUTION\ny = 2\n# END SOLUTION\nz = 3"
+    assert split_solution(cell, solved=False) == "x = 1\n...  # your code here\nz = 3"
+    assert split_solution(cell, solved=True) == "x = 1\ny = 2\nz = 3"
+
+
+def test_notebooks_are_chosen_by_number_or_name(lesson: Lesson) -> None:
+    assert executing.chosen([lesson], ["03"]) == executing.chosen([lesson], ["03_doubling"]) == [lesson]
+    assert executing.chosen([lesson], []) == [lesson]
+    with pytest.raises(ValueError, match="no notebook '04'; there are 03_doubling"):
+        executing.chosen([lesson], ["04"])
+
+
+def test_built_notebooks_are_run_and_written_and_do_not_drift(
+    root: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(course.__file__).parents[2]))  # where the package is not installed
+    written = executing.build_notebooks(root, fast=True)
+    assert written == [notebook_path(root, lesson, solved=solved) for solved in (False, True)]
+    for path, solved in zip(written, (False, True), strict=True):
+        notebook = nbformat.read(path, as_version=4)
+        assert list(drift(notebook, lesson, solved)) == []
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        counts = [place if cell.outputs else None for place, cell in enumerate(code, start=1)]
+        assert [cell.execution_count for cell in code] == counts  # nbval compares only cells that were run
+        outputs = [cell.outputs for cell in notebook.cells if COMPARED in cell.metadata.get("tags", [])]
+        assert [[output.data["text/plain"] for output in shown] for shown in outputs] == [["4"] if solved else []]
+        setup = notebook.cells[1]
+        assert setup.outputs == []  # it tells of the machine
+
+
+def test_drift_and_stale_outputs_are_found(lesson: Lesson) -> None:
+    notebook = lesson.build(solved=False)
+    notebook.metadata["stepgrpo"]["executed"] = fingerprint(notebook)
+    assert list(drift(notebook, lesson, False)) == []
+    assert [finding[:12] for finding in drift(notebook, lesson, True)] == ["differs from", "its metadata"]
+    notebook.cells[-1]["source"] += "\n1"
+    assert ["differs" in finding or "stale" in finding for finding in drift(notebook, lesson, False)] == [True, True]
+
+
+def test_outputs_keep_what_teaches_and_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executing, "picture", lambda figure: f"drawn {figure['data']}")
+    new = nbformat.v4.new_output
+    outputs = [
+        new("stream", name="stderr", text="a warning"),
+        new("stream", name="stdout", text="kept"),
+        new("display_data", data={executing.FIGURE_MIME: {"data": 1, "layout": 2}, "text/html": "x" * 10_000}),
+        new("execute_result", data={executing.WIDGET_MIME: {}, "text/html": "static", "text/plain": "W at 0x7f00"}),
+    ]
+    printed, figure, widget = executing._kept(outputs)
+    assert printed.text == "kept"
+    assert figure.data == {"image/png": "drawn 1", "text/plain": "Figure"}
+    assert widget.data == {"text/html": "static", "text/plain": "W"}
+
+
+def good_notebook() -> nbformat.NotebookNode:
+    """A notebook that keeps to every rule."""
+    text, run = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    result = nbformat.v4.new_output("execute_result", data={"text/plain": "red"})
+    cells = [
+        run("import stepgrpo_lab", metadata={"tags": ["setup"]}),
+        text("## Objectives"),
+        run("saved = course.predict('?', None)\nsaved.compare(1)"),
+        *(run("x", metadata={"tags": ["exercise"]}) for _ in range(2)),
+        *(run("y", metadata={"tags": ["check", COMPARED]}, outputs=[result]) for _ in range(2)),
+        text("<summary>Hint</summary> <summary>Hint</summary>"),
+        text("## What can go wrong: all"),
+        text("## Summary and next"),
+    ]
+    for place, cell in enumerate(cells):
+        cell["id"] = f"c{place}"
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": building.KERNEL | {}})
+
+
+def test_a_good_notebook_has_no_findings() -> None:
+    assert list(lint(good_notebook())) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "finding"),
+    [
+        (2, {"source": "predict(.compare(" + "\n1" * 21}, "22 lines"),
+        (2, {"source": "predict(); x.compare(1)  # " + "x" * 80}, "a line of"),
+        (1, {"source": "## Objectives " + "word " * 140}, "words"),
+        (5, {"outputs": []}, "has no output stored"),
+        (0, {"metadata": {}}, "must be the setup"),
+        (8, {"source": "nothing"}, "What can go wrong"),
+        (4, {"metadata": {}}, "1 exercises and 2 checks"),
+        (7, {"source": "no hint"}, "without a hint"),
+        (2, {"source": "predict('?', None)"}, "each prediction a comparison"),
+        (2, {"source": "import trl\npredict()\nx.compare(1)\ntrl.GRPOConfig(learning_rat=1)"}, "'learning_rat'"),
+    ],
+)
+def test_each_rule_of_the_lint_finds_its_breach(place: int, change: dict[str, object], finding: str) -> None:
+    notebook = good_notebook()
+    notebook.cells[place].update(change)
+    if "predict(.compare(" in notebook.cells[place].source:
+        notebook.cells[place].source = "predict(1).compare(1)" + "\n1" * 21
+    assert any(finding in found for found in lint(notebook)), list(lint(notebook))
+
+
+def test_another_kernel_is_found() -> None:
+    notebook = good_notebook()
+    notebook.metadata["kernelspec"]["name"] = "conda-env-me"
+    assert "its kernel must be python3" in list(lint(notebook))
+
+
+def test_keywords_that_do_not_exist_are_found() -> None:
+    sources = [
+        "%pip install x\nimport stepgrpo_lab as lab\nfrom stepgrpo_lab import widgets, step_aware_rewards as reward",
+        "reward([], [], [], step_gamma=1)\nlab.group_advantages([], step=1)\nwidgets.StepInspector(treshold=1)",
+        "reward([], [], [], step_beta=1)\nwidgets.StepInspector(threshold=1)\nprint(nothing=1)\nlab.missing(x=1)",
+    ]
+    assert list(unknown_keywords(sources)) == [
+        "reward has no keyword 'step_gamma'",
+        "lab.group_advantages has no keyword 'step'",
+        "widgets.StepInspector has no keyword 'treshold'",
+    ]
+
+
+def test_a_missing_notebook_is_named(root: Path) -> None:
+    assert linting.lint_course(root) == [
+        f"notebooks/{folder}03_doubling.ipynb is missing: run `stepgrpo notebooks build 03`"
+        for folder in ("", "solutions/")
+    ]
+
+
+def test_predictions_are_stored_compared_and_replaced() -> None:
+    question = "How many tokens does the oracle save?"
+    open_question = course.predict(question, None, unit="%")
+    assert open_question.compare(66.9).close is None
+    assert "None" in repr(open_question) and "no prediction was stored" in repr(open_question.compare(1))
+    stored = course.predict(question, 60, unit="%")
+    assert (stored.compare(66.9).close, stored.compare(62).close) == (False, True)
+    assert [kept.value for kept in course.predictions() if kept.question == question] == [60]
+    word = course.predict("Longer?", "yes", choices=("yes", "no"))
+    assert (word.compare("yes").close, word.compare("no").close) == (True, False)
+    assert "&lt;b&gt;" in course.predict("<b>", None)._repr_html_()
+
+
+def test_predictions_of_the_wrong_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="not among the choices"):
+        course.predict("Longer?", "perhaps", choices=("yes", "no"))
+    with pytest.raises(TypeError, match="a number is asked for"):
+        course.predict("How many?", "ten")
+    with pytest.raises(TypeError, match="one of yes, no"):
+        course.predict("Longer?", 10, choices=("yes", "no"))
+    with pytest.raises(ValueError, match="not among the choices"):
+        course.predict("Longer?", "yes", choices=("yes", "no")).compare("maybe")
+
+
+@exercise("00.9", "well done")
+def doubling(solution: object) -> None:
+    """Twice a number."""
+    expect(solution(2), 4, "double(2)", hint="Multiply.")  # type: ignore[operator]
+
+
+def test_a_check_returns_red_or_green(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(checks.STRICT_VARIABLE, raising=False)
+    assert repr(doubling(lambda x: 2 * x)) == "✔ Exercise 00.9 solved: well done"
+    assert repr(doubling(lambda x: x)).endswith("double(2) gives 2; expected 4. Multiply.")
+    assert "gives nothing yet" in doubling(lambda x: None).message
+    assert "your code raised ZeroDivisionError" in doubling(lambda x: x / 0).message
+    assert "write the body first" in doubling(lambda x: (_ for _ in ()).throw(NotImplementedError)).message
+    assert "&lt;script&gt;" in checks.CheckResult("1", False, "<script>")._repr_html_()
+
+
+def test_a_strict_check_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(checks.STRICT_VARIABLE, "1")
+    assert doubling(lambda x: 2 * x).passed
+    with pytest.raises(checks.Unsolved, match=r"double\(2\) gives 2"):
+        doubling(lambda x: x)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "same"),
+    [
+        (0.1 + 0.2, 0.3, True),
+        (True, 1, False),
+        (1, True, False),
+        ([1, 2.0000000001], [1, 2], True),
+        ((1, 2), [1, 2, 3], False),
+        ("12", ["1", "2"], False),
+        ({"a": 1.0}, {"a": 1}, True),
+        ({"a": 1.0}, {"b": 1}, False),
+        (float("nan"), float("nan"), True),
+        ("1", 1, False),
+        (None, 0, False),
+        ({1, 2}, {1, 2}, True),
+    ],
+)
+def test_values_are_held_against_each_other_by_kind(actual: object, expected: object, same: bool) -> None:
+    if same:
+        expect(actual, expected, "it")
+    else:
+        with pytest.raises(checks.Unsolved):
+            expect(actual, expected, "it")
+
+
+def test_tensors_count_as_numbers_and_lists() -> None:
+    import torch
+
+    expect(torch.tensor(2.0), 2, "it")
+    expect(torch.tensor([1.0, 2.0]), [1, 2], "it")
+
+
+def test_source_is_shown_without_its_docstring_and_in_a_fence_that_holds() -> None:
+    source = course.source_of(group_advantages)
+    assert source.name == "stepgrpo_lab.rewards.group_advantages"
+    assert '"""' not in source.code and "return" in source.code
+    compile(source.code, "shown", "exec")
+    assert '"""' in course.source_of(group_advantages, docstring=True).code
+    fenced = course.Source("x", "a = '```'")._repr_markdown_()
+    assert fenced.startswith("````python\n") and fenced.endswith("\n````")
+    with pytest.raises(TypeError, match="no source to show"):
+        course.source_of(len)
+
+
+def test_fast_mode_follows_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, fast in (("", False), ("0", False), ("1", True)):
+        monkeypatch.setenv(course.FAST_VARIABLE, value)
+        assert course.fast_mode() is fast
+    assert course.setup().size(2000, 50) == 50
+    monkeypatch.setenv(course.FAST_VARIABLE, "yes")
+    with pytest.raises(ValueError, match="STEPGRPO_FAST is 'yes'"):
+        course.setup()
+
+
+def test_the_lab_tells_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_gpu_name", lambda: "Tesla <T4>")
+    lab = course.setup()
+    assert "Tesla <T4>" in repr(lab) and "Tesla &lt;T4&gt;" in lab._repr_html_()
+    assert lab.versions["torch"] != "missing"
+    assert environment._version("no-such-package") == "missing"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_precision_follows_the_compute_capability(
+    capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert course.setup().precision == precision
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert course.setup().precision == "float32"
+
+
+def test_the_marks_of_scripts_are_what_the_guide_says() -> None:
+    assert (building.BEGIN, building.END, building.STUB) == ("# BEGIN SOLUTION", "# END SOLUTION", "# STUB:")

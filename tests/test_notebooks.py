@@ -1,0 +1,68 @@
+"""The course as it is committed: built from its scripts, complete, with red stubs and green solutions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from stepgrpo_lab.course.building import Lesson, find_lessons, notebook_path
+from stepgrpo_lab.course.linting import lint_course
+
+ROOT = Path(__file__).parents[1]
+LESSONS = find_lessons(ROOT)
+LARGEST = 1_500_000
+"""Bytes of a committed notebook, pictures and all."""
+
+
+def outputs_of_checks(lesson: Lesson, *, solved: bool) -> list[str]:
+    notebook = nbformat.read(notebook_path(ROOT, lesson, solved=solved), as_version=4)
+    checks = [cell for cell in notebook.cells if "check" in cell.metadata.get("tags", [])]
+    return [cell.outputs[0].data["text/plain"] for cell in checks]
+
+
+def test_the_course_is_whole_and_in_order() -> None:
+    assert [lesson.number for lesson in LESSONS] == [f"{number:02d}" for number in range(11)]
+
+
+def test_no_notebook_differs_from_its_script_or_breaks_a_rule() -> None:
+    assert lint_course(ROOT) == []
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_stubs_are_red_and_solutions_green(lesson: Lesson) -> None:
+    red, green = (outputs_of_checks(lesson, solved=solved) for solved in (False, True))
+    numbers = [f"{lesson.number}.{place}" for place in range(1, len(red) + 1)]
+    assert [told.split()[:3] for told in red] == [["✘", "Exercise", number] for number in numbers]
+    assert [told.split()[:3] for told in green] == [["✔", "Exercise", number] for number in numbers]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_stored_outputs_hold_no_error_and_stay_small(lesson: Lesson) -> None:
+    for solved in (False, True):
+        path = notebook_path(ROOT, lesson, solved=solved)
+        assert path.stat().st_size < LARGEST
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                assert output.output_type != "error", f"{path.name}: {cell.source}"
+
+
+def test_readme_lists_every_notebook_with_its_minutes_and_hardware() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d\d) (.+?)\]\(notebooks/(\w+)\.ipynb\) \| (\d+) \| (.+?) \|", readme, re.MULTILINE)
+    wanted = [
+        (lesson.number, lesson.about["title"], lesson.name, str(lesson.about["minutes"]), lesson.about["hardware"])
+        for lesson in LESSONS
+    ]
+    assert rows == wanted
+
+
+def test_nothing_is_skipped_that_the_inventory_does_not_name() -> None:
+    inventory = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    for lesson in LESSONS:
+        for cell in lesson.source.cells:
+            tags = set(cell.metadata.get("tags", []))
+            if tags & {"nbval-skip", "nbval-ignore-output", "raises-exception"}:
+                assert f"| {lesson.name} |" in inventory, f"{lesson.name} skips a cell that the inventory leaves out"
