@@ -56,12 +56,15 @@ class ExitRule:
         """The probe's score in [0, 1]; 0 if its trial answer did not end as its preset asks for."""
         return confidence(probe.probabilities, self.confidence_rule, self.skip_first) if probe.closed else 0.0
 
+    def asks(self, probe: Probe) -> bool:
+        """Whether the rule makes this probe at all, or passes over it."""
+        early = probe.step < self.min_steps or probe.position < self.min_tokens
+        return probe.marker in resolve_markers(self.markers) and not early
+
     def first_exit(self, probes: Sequence[Probe]) -> int | None:
         """Index of the probe that ends the thoughts; None if they run to their own end."""
-        markers = resolve_markers(self.markers)
         for index, probe in enumerate(probes):
-            early = probe.step < self.min_steps or probe.position < self.min_tokens
-            if probe.marker in markers and not early and self.score(probe) > self.threshold:
+            if self.asks(probe) and self.score(probe) > self.threshold:
                 return index
         return None
 

@@ -186,7 +186,7 @@ class _Replay:
         if inside:
             source: Source = "forced" if place < self.base + self.prompt_length else "greedy"
         else:
-            source = "forced" if self.trajectory.logprobs[place : place + 1] == [None] else "sampled"
+            source = "forced" if phase is Phase.CLOSE else "sampled"
         again = not inside and (place, token) in self.fed
         self.cells[place : place + 1] = [Cell(token, source, inside)]
         if not inside:

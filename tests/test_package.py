@@ -37,8 +37,12 @@ FLOORS = {
         "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems"
         " problem_files"
     ),
-    2: ("rollout presets sampling trial_answer replay exit_rules losses toy_policy"),
-    3: ("engines models tokenizer_checks prompts policy_loss"),
+    2: (
+        "rollout presets sampling trial_answer replay exit_rules losses toy_policy"
+    ),
+    3: (
+        "engines models tokenizer_checks prompts policy_loss"
+    ),
     4: (
         "training evaluation evaluation_records statistics overthinker svg plot_style validation run_metrics"
         " analysis benchmarks recordings selection checkpoints"
@@ -46,7 +50,7 @@ FLOORS = {
     5: (
         "recipes scaling run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff"
         " reproduce studies study_results study_svg comparison checks course report report_files report_html"
-        " report_pages report_svg widgets cli __main__ plots_steps plots_toy"
+        " report_pages report_svg widgets cli __main__ plots_steps plots_toy plots_probe"
     ),
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

@@ -78,6 +78,13 @@ def test_an_exit_drops_the_marker_and_forces_the_close() -> None:
     assert pieces(frames[-1].cells) == [*THOUGHTS[:4], *CLOSE, *ANSWER[:-1]]
 
 
+def test_a_dropped_marker_was_sampled() -> None:
+    # At its place the forced close stands in the end.
+    frames = replay(DECLINED_THEN_ACCEPTED, TEXT, limit=LIMIT, settings=OFFICIAL)
+    thought = [frame.cells[-1].source for frame in in_phase(frames, Phase.THINK) if frame.cells]
+    assert set(thought) == {"sampled"}
+
+
 def test_a_kept_probe_stays_in_the_cache() -> None:
     frames = replay(KEPT_PROBE, TEXT, limit=LIMIT, settings=PAPER)
     assert pieces(frames[-1].cells) == ["a ", *PAPER_PROMPT, "7", "}", *ANSWER[:-1]]

@@ -5,32 +5,44 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.checks.backtracking import draw, places_of_probe, visible
+from stepgrpo_lab.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
 from stepgrpo_lab.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
 from stepgrpo_lab.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 from stepgrpo_lab.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
 from stepgrpo_lab.checks.tour import first_confident, kept_share
+from stepgrpo_lab.checks.truncated_rollout import decoded_tokens, exit_reason, run_engine
 
 __all__ = [
-    "STRICT_VARIABLE",
     "CheckResult",
+    "STRICT_VARIABLE",
     "Unsolved",
     "advantages_of_right",
     "avoid_markers",
+    "calibration_error",
+    "cheapest_threshold",
     "clipped_surrogate",
     "count_steps",
     "covering_tokens",
     "cut_accuracy",
+    "decoded_tokens",
+    "draw",
     "exercise",
+    "exit_reason",
     "expect",
     "first_confident",
+    "geometric_mean",
     "group_relative_advantages",
     "k3_estimate",
     "kept_share",
     "loss_type_weights",
     "mean_steps_of_right",
     "member_reward",
+    "places_of_probe",
     "pooled_saving",
+    "run_engine",
     "stop_after_needed",
+    "visible",
 ]

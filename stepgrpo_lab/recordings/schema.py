@@ -93,9 +93,11 @@ class RecordedGroup:
         """Where a rule would have stopped one member.
 
         Raises:
-            ValueError: The group's probes were acted upon, so what came after them is not known.
+            ValueError: Some probes were acted upon, or never made: what a rule would have seen is not known.
         """
-        if not self.watched:
+        if not all(told.trajectory.probed for told in self.members):
+            raise ValueError(f"{self.title}: some members were not probed; use a group that was only watched")
+        if any(probe.accepted for told in self.members for probe in told.trajectory.probes):
             raise ValueError(f"{self.title}: probes ended some thoughts; use a group that was only watched")
         told = self.members[member]
         return exit_point(
