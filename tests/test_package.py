@@ -37,12 +37,8 @@ FLOORS = {
         "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems"
         " problem_files"
     ),
-    2: (
-        "rollout presets sampling trial_answer replay exit_rules losses toy_policy"
-    ),
-    3: (
-        "engines models tokenizer_checks prompts policy_loss"
-    ),
+    2: ("rollout presets sampling trial_answer replay exit_rules losses toy_policy"),
+    3: ("engines models tokenizer_checks prompts policy_loss"),
     4: (
         "training evaluation evaluation_records statistics overthinker svg plot_style validation run_metrics"
         " analysis benchmarks recordings selection checkpoints"

@@ -50,7 +50,7 @@ def test_probes_that_a_rule_passes_over_cost_nothing() -> None:
 
 def test_only_watched_groups_are_counted() -> None:
     acted = [group for group in load_recordings() if group.rollout == "official"]
-    with pytest.raises(ValueError, match="some members were not probed"):
+    with pytest.raises(ValueError, match="only watched"):
         cost_of_rule(acted, ExitRule())
     probed = dataclasses.replace(acted[0], members=[told for told in acted[0].members if told.trajectory.probed])
     with pytest.raises(ValueError, match="probes ended some thoughts"):

@@ -16,8 +16,8 @@ from stepgrpo_lab.checks.tour import first_confident, kept_share
 from stepgrpo_lab.checks.truncated_rollout import decoded_tokens, exit_reason, run_engine
 
 __all__ = [
-    "CheckResult",
     "STRICT_VARIABLE",
+    "CheckResult",
     "Unsolved",
     "advantages_of_right",
     "avoid_markers",

@@ -67,9 +67,8 @@ class RecordedGroup:
 
         A completion without a marker has no probe and is watched all the same.
         """
-        probes = [probe for member in self.members for probe in member.trajectory.probes]
-        all_probed = self.settings is not None and self.settings.probe_rate == 1.0
-        return all_probed and not any(probe.accepted for probe in probes)
+        rolled = [member.trajectory for member in self.members]
+        return all(told.probed and not any(probe.accepted for probe in told.probes) for told in rolled)
 
     @property
     def first_probed(self) -> int:
@@ -95,10 +94,8 @@ class RecordedGroup:
         Raises:
             ValueError: Some probes were acted upon, or never made: what a rule would have seen is not known.
         """
-        if not all(told.trajectory.probed for told in self.members):
-            raise ValueError(f"{self.title}: some members were not probed; use a group that was only watched")
-        if any(probe.accepted for told in self.members for probe in told.trajectory.probes):
-            raise ValueError(f"{self.title}: probes ended some thoughts; use a group that was only watched")
+        if not self.watched:
+            raise ValueError(f"{self.title}: a probe ended thoughts or was not made; use a group that was only watched")
         told = self.members[member]
         return exit_point(
             rule,
