@@ -53,7 +53,7 @@ def test_only_watched_groups_are_counted() -> None:
     with pytest.raises(ValueError, match="only watched"):
         cost_of_rule(acted, ExitRule())
     probed = dataclasses.replace(acted[0], members=[told for told in acted[0].members if told.trajectory.probed])
-    with pytest.raises(ValueError, match="probes ended some thoughts"):
+    with pytest.raises(ValueError, match="a probe ended thoughts"):
         cost_of_rule([probed], ExitRule())
     with pytest.raises(ValueError, match="no groups"):
         cost_of_rule([], ExitRule())
