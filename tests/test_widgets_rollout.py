@@ -47,8 +47,8 @@ GROUP = group_of(PROBES, [False, True, True])
 
 def test_the_inspector_begins_with_the_richest_completion_and_the_rollout_s_own_score() -> None:
     inspector = StepInspector()
-    counts = [len(member.trajectory.probes) for member in inspector.recorded.members]
-    assert len(inspector.probes) == max(counts) > 1
+    right = [member for member in inspector.recorded.members if member.outcome.correct]
+    assert len(inspector.probes) == max(len(member.trajectory.probes) for member in right) > 1
     scores = [inspector.point.rule.score(probe) for probe in inspector.probes]
     assert scores == pytest.approx([probe.confidence for probe in inspector.probes], abs=1e-5)
 

@@ -77,8 +77,12 @@ class RecordedGroup:
 
     @property
     def most_probed(self) -> int:
-        """Index of the member with the most probes; the first of them, or 0 if there is no probe."""
-        return max(range(len(self.members)), key=lambda index: len(self.members[index].trajectory.probes))
+        """Index of the member with the most probes, a right one if there is any."""
+
+        def telling(index: int) -> tuple[bool, int]:
+            return self.members[index].outcome.correct, len(self.members[index].trajectory.probes)
+
+        return max(range(len(self.members)), key=telling)
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each token; a token with a part of a character shows as U+FFFD."""

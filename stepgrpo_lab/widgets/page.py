@@ -21,7 +21,7 @@ _RULES = """
 .stepgrpo pre, .stepgrpo .tokens { background: rgba(127, 127, 127, .08); border: 1px solid rgba(127, 127, 127, .35);
   border-radius: 5px; color: inherit; font: 13px/2 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   margin: .4em 0; max-height: 24em; overflow: auto; overflow-wrap: anywhere; padding: .5em .8em;
-  unicode-bidi: isolate; white-space: pre-wrap; }
+  unicode-bidi: isolate; white-space: pre-wrap; word-break: normal; }
 .stepgrpo .scroll { max-height: 22em; overflow: auto; }
 .stepgrpo table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .4em 0; }
 .stepgrpo caption { caption-side: top; opacity: .75; padding: .2em 0; text-align: left; white-space: normal; }
@@ -29,7 +29,8 @@ _RULES = """
   padding: .15em .8em .15em 0; text-align: left; }
 .stepgrpo tr.chosen > * { background: rgba(0, 114, 178, .18); font-weight: 600; }
 .stepgrpo .step { border-bottom: 3px solid; padding: .1em .1em 0; }
-.stepgrpo .badge { font: 600 10.5px/1 system-ui, sans-serif; letter-spacing: .02em; margin-right: .4em; opacity: .85; }
+.stepgrpo .badge { font: 600 10.5px/1 system-ui, sans-serif; letter-spacing: .02em; margin-right: .4em; opacity: .85;
+  white-space: nowrap; }
 .stepgrpo .after { opacity: .55; }
 .stepgrpo .chip { border: 1.5px solid; border-radius: 9px; font: 600 11px/1.3 system-ui, sans-serif; margin: 0 .35em;
   padding: .05em .55em; white-space: nowrap; }
