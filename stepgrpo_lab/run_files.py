@@ -47,6 +47,40 @@ def open_folder(recipe: Recipe | None, folder: Path, resume: bool) -> Recipe:
     return recipe
 
 
+def model_folder(model: str | Path) -> str:
+    """Where to load a model from: a run folder stands for the model in it.
+
+    Example:
+        >>> model_folder("some/model")
+        'some/model'
+    """
+    return str(Path(model) / "model") if (Path(model) / "recipe.yaml").exists() else str(model)
+
+
+def export_model(run: str | Path, output: str | Path) -> Path:
+    """Write a run's trained model as a folder for plain ``AutoModelForCausalLM``; an adapter is merged into its base.
+
+    Args:
+        run: Folder of a finished run, or of a model.
+        output: Folder to write, new or empty.
+
+    Raises:
+        ValueError: There is no trained model, or the folder is in use.
+    """
+    folder, output = Path(model_folder(run)), Path(output)
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty: give another folder")
+    if (folder / "adapter_config.json").exists():
+        from stepgrpo_lab.models import merge_lora
+
+        merge_lora(folder, output)
+    elif (folder / "config.json").exists():
+        shutil.copytree(folder, output, dirs_exist_ok=True)
+    else:
+        raise ValueError(f"{run} holds no trained model: give the folder of a finished run")
+    return output
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; one that a kill cut off has no trainer state yet and is removed."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]

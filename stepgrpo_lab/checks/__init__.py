@@ -5,6 +5,16 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.checks.full_run import choose_checkpoint, first_step_below, shortest_right_reward
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 
-__all__ = ["STRICT_VARIABLE", "CheckResult", "Unsolved", "exercise", "expect"]
+__all__ = [
+    "STRICT_VARIABLE",
+    "CheckResult",
+    "Unsolved",
+    "choose_checkpoint",
+    "exercise",
+    "expect",
+    "first_step_below",
+    "shortest_right_reward",
+]
