@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.evaluation_records import Comparison
+from stepgrpo_lab.paths import data_path
 from stepgrpo_lab.statistics import Interval
+from stepgrpo_lab.studies import STUDIES
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,20 @@ def load_study(path: str | Path) -> StudyResult:
         return StudyResult(rows, {name: _comparison(row) for name, row in data["pooled"].items()})
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not the record of a study ({error}): make it with stepgrpo reproduce") from error
+
+
+def recorded_studies() -> dict[str, StudyResult]:
+    """The studies whose records come with the package, by name.
+
+    Example:
+        >>> list(recorded_studies())[:2]
+        ['fairness', 'headline']
+    """
+    found = {}
+    for path in sorted(data_path("results").glob("*.json")):
+        if path.stem in STUDIES:
+            found[path.stem] = load_study(path)
+    return found
 
 
 def _comparison(data: dict[str, Any]) -> Comparison:

@@ -118,6 +118,7 @@ course.source_of(StepAwareReward.__call__)
 # the group, 0.5 for every other right one, 0 for wrong ones. Why it matters:
 # a reward that can be earned by being short and wrong will be.
 
+
 # %% tags=["exercise"]
 def my_reward(correct, steps, formatted, tokens):
     """One number for each member of a group."""
@@ -125,11 +126,9 @@ def my_reward(correct, steps, formatted, tokens):
     # STUB: return None  # your code here
     pairs = list(zip(correct, tokens, strict=True))
     shortest = min((count for right, count in pairs if right), default=None)
-    return [
-        0.0 if not right else 1.0 if count == shortest else 0.5
-        for right, count in pairs
-    ]
+    return [0.0 if not right else 1.0 if count == shortest else 0.5 for right, count in pairs]
     # END SOLUTION
+
 
 # %% tags=["check"]
 from stepgrpo_lab import checks
@@ -208,9 +207,7 @@ dashboard
 
 # %%
 half = recipe.optimisation.max_steps // 2
-result = run.train(
-    None, folder, resume=True, callbacks=[dashboard.callback(half)]
-)
+result = run.train(None, folder, resume=True, callbacks=[dashboard.callback(half)])
 print("finished:", result.finished)
 print("saved:", [path.name for path in folder.glob("checkpoints/*")])
 
@@ -333,6 +330,7 @@ learning_curves(recorded.metrics, PANELS[:2])
 # `"validation/tokens"`; the first of them is step 0. Why it matters: the
 # right curve has to be read, not the impressive one.
 
+
 # %% tags=["exercise"]
 def first_step_below(rows, share):
     """Step of the first validation below share of the start, or None."""
@@ -344,6 +342,7 @@ def first_step_below(rows, share):
     below = [row["step"] for row in known if row[key] < share * start]
     return below[0] if below else None
     # END SOLUTION
+
 
 # %% tags=["check"]
 checks.first_step_below(first_step_below)
@@ -363,6 +362,7 @@ checks.first_step_below(first_step_below)
 # ones, the earlier. Why it matters: choosing on test problems would make the
 # test worthless.
 
+
 # %% tags=["exercise"]
 def choose_checkpoint(rows, most_lost):
     """Step of the model to keep."""
@@ -373,6 +373,7 @@ def choose_checkpoint(rows, most_lost):
     kept = [row for row in known if row["validation/accuracy"] >= least]
     return min(kept, key=lambda row: row["validation/tokens"])["step"]
     # END SOLUTION
+
 
 # %% tags=["check"]
 checks.choose_checkpoint(choose_checkpoint)
@@ -399,9 +400,9 @@ exported = export_model(folder, folder / "exported")
 model = AutoModelForCausalLM.from_pretrained(exported).to(lab.device)
 tokenizer = AutoTokenizer.from_pretrained(exported)
 chat = [{"role": "user", "content": pairs[0]["problem"]["prompt"]}]
-inputs = tokenizer.apply_chat_template(
-    chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-).to(lab.device)
+inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt").to(
+    lab.device
+)
 limit = recipe.rollout.max_tokens
 out = model.generate(**inputs, max_new_tokens=limit, do_sample=False)
 length = inputs["input_ids"].shape[1]

@@ -12,7 +12,9 @@ _GROUP = {"correct": [True, True, False, True], "steps": [4, 2, 1, 3], "formatte
 _TOKENS = [90, 60, 20, 75]
 
 
-@exercise("10.1", "whoever is right earns 0.5 or more, the shortest of them 1: wrong answers cannot gain by being short")
+@exercise(
+    "10.1", "whoever is right earns 0.5 or more, the shortest of them 1: wrong answers cannot gain by being short"
+)
 def shortest_right_reward(solution: Callable[..., Sequence[float]]) -> None:
     """A group reward: 1 for the shortest right completions of a group, 0.5 for the other right ones, 0 for wrong ones.
 
