@@ -23,6 +23,9 @@ class ExitRule:
         confidence_rule: How token probabilities become one score (see :mod:`stepgrpo_lab.confidence`).
         markers: Name of a marker set, or the words: probes at other markers are passed over.
         skip_first: How many leading tokens of the trial answer the score leaves out.
+        min_steps: Pass over probes before so many steps are finished. With threshold 0, which takes any trial answer,
+            this is a fixed cut.
+        min_tokens: The same for tokens of the completion; the step in which they run out is finished.
 
     Raises:
         ValueError: A value is out of range.
@@ -30,16 +33,22 @@ class ExitRule:
     Example:
         >>> ExitRule(0.9, "joint").threshold
         0.9
+        >>> after_two_steps = ExitRule(0.0, min_steps=2)
     """
 
     threshold: float = 0.95
     confidence_rule: str = "geometric"
     markers: str | tuple[str, ...] = "paper"
     skip_first: int = 0
+    min_steps: int = 0
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}: give a number from 0 to 1")
+        for name in ("min_steps", "min_tokens"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
         confidence([], self.confidence_rule, self.skip_first)  # refuses an unknown rule or a negative count
         resolve_markers(self.markers)
 
@@ -51,7 +60,8 @@ class ExitRule:
         """Index of the probe that ends the thoughts; None if they run to their own end."""
         markers = resolve_markers(self.markers)
         for index, probe in enumerate(probes):
-            if probe.marker in markers and self.score(probe) > self.threshold:
+            early = probe.step < self.min_steps or probe.position < self.min_tokens
+            if probe.marker in markers and not early and self.score(probe) > self.threshold:
                 return index
         return None
 

@@ -41,9 +41,9 @@ FLOORS = {
         " benchmarks recordings"
     ),
     5: (
-        "recipes run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff plots_study"
-        " reproduce studies study_results study_svg comparison checks course report report_files report_html"
-        " report_pages report_svg widgets quiet cli __main__"
+        "recipes run run_files run_trainers plots plots_rollout plots_group plots_loss plots_steps plots_study"
+        " plots_tradeoff reproduce studies study_results study_svg comparison checks course report report_files"
+        " report_html report_pages report_svg widgets quiet cli __main__"
     ),
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
