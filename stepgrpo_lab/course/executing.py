@@ -48,8 +48,8 @@ def build_notebooks(
             path = notebook_path(root, lesson, solved=solved)
             if progress:
                 progress(str(path.relative_to(root)))
-            notebook = execute(lesson.build(solved=solved), folder=path.parent, fast=fast)
             path.parent.mkdir(parents=True, exist_ok=True)
+            notebook = execute(lesson.build(solved=solved), folder=path.parent, fast=fast)
             write(notebook, path)
             written.append(path)
     return written
