@@ -123,7 +123,10 @@ def mean_curves(result: StudyResult) -> dict[str, dict[str, list[list[float]]]]:
     """
     averaged: dict[str, dict[str, list[list[float]]]] = {}
     for method in methods(result):
-        seeds = [{key: dict(map(tuple, curve)) for key, curve in row.curves.items()} for row in rows_of(result, method)]
+        seeds = [
+            {key: {step: value for step, value in curve} for key, curve in row.curves.items()}
+            for row in rows_of(result, method)
+        ]
         shared = [key for key in seeds[0] if all(key in seed for seed in seeds)]
         averaged[method] = {
             key: [

@@ -6,15 +6,19 @@ graders and CI.
 """
 
 from stepgrpo_lab.checks.full_run import choose_checkpoint, first_step_below, shortest_right_reward
+from stepgrpo_lab.checks.reading_results import advantage_by_close, drawn_ratio, verdict
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 
 __all__ = [
     "STRICT_VARIABLE",
     "CheckResult",
     "Unsolved",
+    "advantage_by_close",
     "choose_checkpoint",
+    "drawn_ratio",
     "exercise",
     "expect",
     "first_step_below",
     "shortest_right_reward",
+    "verdict",
 ]
