@@ -239,6 +239,11 @@ print("finished:", result.finished)
 #
 # In the tested size there are two steps, and nothing is learnt.
 # </details>
+#
+# The same dashboard with the published run of this recipe, at its end:
+
+# %%
+LiveDashboard.of_run(data_path("results", "overthinker"))
 
 # %% [markdown]
 # ## After

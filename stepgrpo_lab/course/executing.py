@@ -75,7 +75,11 @@ def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode
 
     with _environment(FAST_VARIABLE, "1" if fast else "0"):
         NotebookClient(
-            notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            coalesce_streams=True,  # or the pieces of a cell's text would be cut by chance
         ).execute()
     solved = notebook.metadata["stepgrpo"]["solved"]
     for cell in notebook.cells:
