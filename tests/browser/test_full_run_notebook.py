@@ -51,12 +51,17 @@ def test_the_full_run_runs_in_a_browser(page: Page) -> None:
     wait_until(trained, "the end of the training", LONGEST)
     assert page.figure(view), "the dashboard draws nothing"
 
-    def executed() -> list[dict[str, Any]]:
-        page.save()
-        return code_cells(page.server.read("full-run"))
+    cells: list[dict[str, Any]] = []
 
-    wait_until(lambda: all(cell["execution_count"] for cell in executed()), "the last cell", LONGEST)
-    cells = executed()
+    def all_executed() -> bool:
+        page.save()
+        try:
+            cells[:] = code_cells(page.server.read("full-run"))
+        except json.JSONDecodeError:  # it is being written just now
+            return False
+        return all(cell["execution_count"] for cell in cells)
+
+    wait_until(all_executed, "the last cell", LONGEST)
     assert len(cells) == len(code_cells(notebook))
     errors = [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
     assert errors == []
