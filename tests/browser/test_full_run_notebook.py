@@ -39,6 +39,8 @@ def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_full_run_runs_in_a_browser(page: Page) -> None:
     notebook = without_outputs(json.loads(NOTEBOOK.read_text(encoding="utf-8")))
+    badge = notebook["cells"].pop(0)  # the title: its badge is a picture that only Colab's server has
+    assert "colab-badge.svg" in "".join(badge["source"])
     page.run_notebook("full-run", notebook)
 
     view = page.view(0)
