@@ -27,7 +27,7 @@ EXITS = {
 Panel = tuple[str, str, float, dict[str, str]]
 """Title, unit of the vertical axis, factor from metric to unit, and metric key -> name of its line."""
 
-_PANELS: tuple[Panel, ...] = (
+PANELS: tuple[Panel, ...] = (
     (
         "Validation accuracy",
         "correct (%)",
@@ -70,7 +70,7 @@ _PANELS: tuple[Panel, ...] = (
     ),
 )
 
-CURVES = tuple(key for panel in _PANELS for key in panel[3])
+CURVES = tuple(key for panel in PANELS for key in panel[3])
 """The metrics that :func:`learning_curves` draws."""
 
 
@@ -82,7 +82,7 @@ class TradeoffPoint(TypedDict):
     tokens: Interval
 
 
-def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel] = _PANELS) -> Figure:
+def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel] = PANELS) -> Figure:
     """What happened during training: one panel for each kind of metric that was recorded.
 
     Args:

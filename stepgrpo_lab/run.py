@@ -108,6 +108,29 @@ def train(
             return run.carry_out(grader)
 
 
+def measure_untrained(recipe: Recipe, folder: str | Path, *, progress: Tell = _silent) -> Evaluation:
+    """Open a run folder and measure the model before training; ``train(None, folder, resume=True)`` does the rest.
+
+    Args:
+        recipe: What to do.
+        folder: The run folder, new or empty.
+        progress: Receives one line at a time about the state of affairs.
+
+    Raises:
+        ValueError: The folder is in use, or the recipe cannot be carried out here.
+
+    Example:
+        >>> before = measure_untrained(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
+    """
+    check_settings(recipe)
+    with says_what_cannot_be_written(Path(folder)):
+        run = _Run(open_folder(recipe, Path(folder), False), Path(folder), progress, 1)
+        with Grader(timeout=recipe.reward.grading_timeout) as grader:
+            *_, before = run.begin(grader)
+            run.note_environment(None)
+    return before
+
+
 @dataclass
 class _Run:
     recipe: Recipe
@@ -117,27 +140,32 @@ class _Run:
     callbacks: Sequence[TrainerCallback] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def carry_out(self, grader: Grader) -> RunResult:
+    def begin(self, grader: Grader) -> tuple[Any, Any, list[Problem], Evaluation]:
+        """Model, tokenizer, test problems, and the untrained model's evaluation on them."""
         data = self.recipe.data
         self.tell("loading model and problems")
         model, tokenizer = recipe_model(self.recipe)
         test = recipe_problems(data.test, data.counts.test)
         self._check(test, data.test, tokenizer, model, grader)
-        trained = self.folder / "model"
         before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
+        return model, tokenizer, test, before
+
+    def carry_out(self, grader: Grader) -> RunResult:
+        model, tokenizer, test, before = self.begin(grader)
+        trained = self.folder / "model"
         if trained.is_dir():
             section = self.recipe.model
             model, tokenizer = load_model(trained, dtype=section.dtype, quantization=section.quantization)
         else:
             trainer = self._trainer(model, tokenizer, grader)
             finished = self._train(trainer)
-            self._note_environment(trainer)
+            self.note_environment(trainer)
             if not finished:
                 return RunResult(self.folder, False, before, None)
             _save(trainer, trained)
             model = trainer.accelerator.unwrap_model(trainer.model)
         after = self._measured(AFTER, lambda: self._evaluate(model, tokenizer, test, grader, "after"))
-        self._note_environment(None)
+        self.note_environment(None)
         if is_main_process():
             rows = completion_pairs(test, before, after)
             write_text(self.folder / "completions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
@@ -259,7 +287,7 @@ class _Run:
         finally:
             self.seconds[phase] += time.perf_counter() - started
 
-    def _note_environment(self, trainer: Any) -> None:
+    def note_environment(self, trainer: Any) -> None:
         """Versions, and seconds by phase added to those of earlier sittings of the same run."""
         if not is_main_process():
             return

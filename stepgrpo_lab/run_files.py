@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -68,6 +69,40 @@ def says_what_cannot_be_written(folder: Path) -> Iterator[None]:
             f"the run folder {folder} cannot be written to ({error.strerror}): make room or give another --output; a "
             f"run that has begun goes on with --resume {folder}"
         ) from error
+
+
+def model_folder(model: str | Path) -> str:
+    """Where to load a model from: a run folder stands for the model in it.
+
+    Example:
+        >>> model_folder("some/model")
+        'some/model'
+    """
+    return str(Path(model) / "model") if (Path(model) / "recipe.yaml").exists() else str(model)
+
+
+def export_model(run: str | Path, output: str | Path) -> Path:
+    """Write a run's trained model as a folder for plain ``AutoModelForCausalLM``; an adapter is merged into its base.
+
+    Args:
+        run: Folder of a finished run, or of a model.
+        output: Folder to write, new or empty.
+
+    Raises:
+        ValueError: There is no trained model, or the folder is in use.
+    """
+    folder, output = Path(model_folder(run)), Path(output)
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty: give another folder")
+    if (folder / "adapter_config.json").exists():
+        from stepgrpo_lab.models import merge_lora
+
+        merge_lora(folder, output)
+    elif (folder / "config.json").exists():
+        shutil.copytree(folder, output, dirs_exist_ok=True)
+    else:
+        raise ValueError(f"{run} holds no trained model: give the folder of a finished run")
+    return output
 
 
 def write_text(path: Path, text: str) -> None:

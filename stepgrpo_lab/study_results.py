@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.evaluation_records import Comparison
+from stepgrpo_lab.paths import data_path
 from stepgrpo_lab.statistics import Interval
+from stepgrpo_lab.studies import STUDIES
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,20 @@ def load_study(path: str | Path) -> StudyResult:
         raise ValueError(f"{path} is not the record of a study ({error}): make it with stepgrpo reproduce") from error
 
 
+def recorded_studies() -> dict[str, StudyResult]:
+    """The studies whose records come with the package, by name.
+
+    Example:
+        >>> list(recorded_studies())[:2]
+        ['fairness', 'headline']
+    """
+    found = {}
+    for path in sorted(data_path("results").glob("*.json")):
+        if path.stem in STUDIES:
+            found[path.stem] = load_study(path)
+    return found
+
+
 def _comparison(data: dict[str, Any]) -> Comparison:
     intervals = {name: Interval(**data[name]) for name in ("accuracy_points", "token_ratio", "steps")}
     families = {name: _comparison(part) for name, part in data["families"].items()}
@@ -93,6 +109,46 @@ def _line(cells: Sequence[str], width: int) -> str:
     return f"| {' | '.join([*cells, *[''] * (width - len(cells))])} |"
 
 
+def mean_curves(result: StudyResult) -> dict[str, dict[str, list[list[float]]]]:
+    """The training curves of each method, averaged over its seeds step by step.
+
+    Returns:
+        Method -> metric -> [[step, mean], ...], over the steps that every seed has.
+
+    Example:
+        >>> from stepgrpo_lab import data_path
+        >>> curves = mean_curves(load_study(data_path("results", "internalisation.json")))
+        >>> sorted(curves), len(curves["Step-GRPO"]["exits/early"])
+        (['Step-GRPO', 'every member probed'], 40)
+    """
+    averaged: dict[str, dict[str, list[list[float]]]] = {}
+    for method in methods(result):
+        seeds = [
+            {key: {step: value for step, value in curve} for key, curve in row.curves.items()}
+            for row in rows_of(result, method)
+        ]
+        shared = [key for key in seeds[0] if all(key in seed for seed in seeds)]
+        averaged[method] = {
+            key: [
+                [step, sum(seed[key][step] for seed in seeds) / len(seeds)]
+                for step in seeds[0][key]
+                if all(step in seed[key] for seed in seeds)
+            ]
+            for key in shared
+        }
+    return averaged
+
+
+def methods(result: StudyResult) -> list[str]:
+    """What a study trained with, in its order, each once."""
+    return list(dict.fromkeys(name.partition(", seed ")[0] for name in result.rows))
+
+
+def rows_of(result: StudyResult, method: str) -> list[RowResult]:
+    """The runs of one method, seed by seed."""
+    return [row for name, row in result.rows.items() if name.partition(", seed ")[0] == method]
+
+
 _SIGNALS = {
     "exits/early": "thoughts closed by a probe",
     "groups/mixed": "groups with both kinds of close",
@@ -113,7 +169,7 @@ def signals_markdown(result: StudyResult, steps: int = 10) -> str:
     """
     lines = ["| trained with | steps | " + " | ".join(_SIGNALS.values()) + " |", "|" + " --- |" * (2 + len(_SIGNALS))]
     for method in result.pooled:
-        rows = [row for name, row in result.rows.items() if name.startswith(f"{method}, seed ")]
+        rows = rows_of(result, method)
         for when, part in ((f"first {steps}", slice(steps)), (f"last {steps}", slice(-steps, None))):
             cells = [_mean_of([row.curves.get(key, [])[part] for row in rows]) for key in _SIGNALS]
             shares = [f"{100 * value:.0f} %" if place < 2 else f"{value:+.2f}" for place, value in enumerate(cells)]

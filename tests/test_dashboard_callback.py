@@ -50,5 +50,17 @@ def test_the_stop_button_saves_and_the_run_can_go_on(model: Path, tmp_path: Path
     ]
 
 
+def test_training_stops_where_it_was_told_to_and_goes_on(model: Path, tmp_path: Path) -> None:
+    dashboard = LiveDashboard()
+    recipe = load_recipe("overthinker", tiny_overrides(model))
+    before = run.measure_untrained(recipe, tmp_path / "run")
+    stopped = run.train(None, tmp_path / "run", resume=True, callbacks=[dashboard.callback(stop_after=2)])
+    assert not stopped.finished and stopped.before == before
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-2").is_dir()
+    assert dashboard.latest("step") == 2
+    result = run.train(None, tmp_path / "run", resume=True, callbacks=[dashboard.callback()])
+    assert result.finished and dashboard.latest("step") == 4
+
+
 def test_a_run_of_another_process_cannot_be_stopped_from_here() -> None:
     assert not LiveDashboard(rows=[{"step": 1}]).stoppable

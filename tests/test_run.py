@@ -148,3 +148,15 @@ def test_files_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(OSError, match="disk full"):
         write_text(path, "new")
     assert path.read_text() == "old"
+
+
+def test_the_untrained_model_is_measured_once(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    before = run.measure_untrained(tiny_recipe(model), folder)
+    assert before.problem_ids and not (folder / "metrics.jsonl").exists()
+    assert json.loads((folder / "environment.json").read_text())["seconds"]["evaluation_before"] > 0
+    written = (folder / "evaluation_before.json").stat().st_mtime_ns
+    assert run.train(None, folder, resume=True).before == before
+    assert (folder / "evaluation_before.json").stat().st_mtime_ns == written
+    with pytest.raises(ValueError, match="is not empty"):
+        run.measure_untrained(tiny_recipe(model), folder)

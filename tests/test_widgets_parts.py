@@ -28,6 +28,7 @@ WIDGETS: dict[str, Callable[[], LabWidget]] = {
     "LossExplorer": widgets.LossExplorer,
     "LiveDashboard": lambda: widgets.LiveDashboard(rows=[{"step": 1, "accuracy": 0.5, "tokens": 80.0}]),
     "TradeoffExplorer": widgets.TradeoffExplorer,
+    "StudyExplorer": widgets.StudyExplorer,
 }
 EVIL = '<img src=x onerror="alert(1)">\u202e'
 
@@ -150,8 +151,9 @@ def test_a_figure_with_other_traces_takes_the_old_one_s_place() -> None:
         (widgets.GroupExplorer, "step_beta", [0.05 * i for i in range(19)]),
         (widgets.LossExplorer, "log_ratio", [0.05 * i for i in range(-20, 20)]),
         (widgets.TradeoffExplorer, "relative", [True, False]),
+        (widgets.StudyExplorer, "study", ["headline", "internalisation", "fairness"]),
     ],
-    ids=["inspector", "player", "group", "loss", "tradeoff"],
+    ids=["inspector", "player", "group", "loss", "tradeoff", "study"],
 )
 def test_threads_leave_the_view_of_the_last_state(make: Any, name: str, values: list[Any]) -> None:
     widget = make()

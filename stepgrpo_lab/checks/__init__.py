@@ -7,8 +7,10 @@ graders and CI.
 
 from stepgrpo_lab.checks.backtracking import draw, places_of_probe, visible
 from stepgrpo_lab.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
+from stepgrpo_lab.checks.full_run import choose_checkpoint, first_step_below, shortest_right_reward
 from stepgrpo_lab.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
 from stepgrpo_lab.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
+from stepgrpo_lab.checks.reading_results import advantage_by_close, drawn_ratio, verdict
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 from stepgrpo_lab.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
@@ -19,20 +21,24 @@ __all__ = [
     "STRICT_VARIABLE",
     "CheckResult",
     "Unsolved",
+    "advantage_by_close",
     "advantages_of_right",
     "avoid_markers",
     "calibration_error",
     "cheapest_threshold",
+    "choose_checkpoint",
     "clipped_surrogate",
     "count_steps",
     "covering_tokens",
     "cut_accuracy",
     "decoded_tokens",
     "draw",
+    "drawn_ratio",
     "exercise",
     "exit_reason",
     "expect",
     "first_confident",
+    "first_step_below",
     "geometric_mean",
     "group_relative_advantages",
     "k3_estimate",
@@ -43,6 +49,8 @@ __all__ = [
     "places_of_probe",
     "pooled_saving",
     "run_engine",
+    "shortest_right_reward",
     "stop_after_needed",
+    "verdict",
     "visible",
 ]

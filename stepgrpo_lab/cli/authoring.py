@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from functools import partial
 
-from stepgrpo_lab.cli.commands import model_folder, quiet
 from stepgrpo_lab.cli.output import StatusLine, bar, printable
+from stepgrpo_lab.quiet import quiet
 
 
 def record(options: Namespace) -> int:
@@ -16,6 +16,7 @@ def record(options: Namespace) -> int:
     from stepgrpo_lab.recipes.building import recipe_config
     from stepgrpo_lab.recordings.making import record_trajectories
     from stepgrpo_lab.recordings.survey import record_survey
+    from stepgrpo_lab.run_files import model_folder
 
     config = recipe_config(load_recipe("overthinker"), options.output.parent)
     record_all = partial(record_survey, problems=options.survey) if options.survey else record_trajectories

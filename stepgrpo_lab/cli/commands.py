@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import shutil
 import time
-import warnings
 from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
+from stepgrpo_lab.quiet import quiet
 from stepgrpo_lab.records import Problem
 
 GENERATED_PROBLEMS = 1000
-
-
-def quiet() -> None:
-    """Keep other libraries from writing over the status line."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    for chatty in ("bitsandbytes", "huggingface_hub"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
 
 
 def train(options: Namespace) -> int:
@@ -85,6 +68,7 @@ def evaluate(options: Namespace) -> int:
     from stepgrpo_lab.models import load_model
     from stepgrpo_lab.recipes.building import recipe_problems
     from stepgrpo_lab.rollout import Sampling, rollout_settings
+    from stepgrpo_lab.run_files import model_folder
 
     generated = options.data.startswith("overthinker:")
     problems = recipe_problems(options.data, options.count or (GENERATED_PROBLEMS if generated else None))
@@ -122,6 +106,7 @@ def benchmark(options: Namespace) -> int:
     quiet()
     from stepgrpo_lab.benchmarks import PAPER_SUITE, evaluate_suite, suite_problems, suite_table
     from stepgrpo_lab.models import load_model
+    from stepgrpo_lab.run_files import model_folder
 
     names = options.sets or list(PAPER_SUITE)
     problems = {name: suite_problems(name, options.folder, count=options.count) for name in names}
@@ -147,11 +132,6 @@ def benchmark(options: Namespace) -> int:
     return 0
 
 
-def model_folder(model: str) -> str:
-    """A run folder stands for the model in it."""
-    return str(Path(model) / "model") if (Path(model) / "recipe.yaml").exists() else model
-
-
 def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
     quiet()
@@ -160,6 +140,7 @@ def rollout(options: Namespace) -> int:
     from stepgrpo_lab.models import encode_prompt, load_model
     from stepgrpo_lab.recipes.building import recipe_problems
     from stepgrpo_lab.rollout import Sampling, rollout_settings
+    from stepgrpo_lab.run_files import model_folder
     from stepgrpo_lab.sampling import SampleKey
 
     if options.index < 0:
@@ -190,18 +171,9 @@ def rollout(options: Namespace) -> int:
 def export(options: Namespace) -> int:
     """``stepgrpo export``."""
     quiet()
-    folder = Path(model_folder(str(options.run)))
-    if options.output.exists() and any(options.output.iterdir()):
-        raise ValueError(f"{options.output} is not empty: give another folder")
-    if (folder / "adapter_config.json").exists():
-        from stepgrpo_lab.models import merge_lora
+    from stepgrpo_lab.run_files import export_model
 
-        merge_lora(folder, options.output)
-    elif (folder / "config.json").exists():
-        shutil.copytree(folder, options.output, dirs_exist_ok=True)
-    else:
-        raise ValueError(f"{options.run} holds no trained model: give the folder of a finished run")
-    print(f"written: {printable(str(options.output))}")
+    print(f"written: {printable(str(export_model(options.run, options.output)))}")
     return 0
 
 

@@ -68,7 +68,7 @@ def plan(options: Namespace) -> int:
 
 def rate(options: Namespace) -> int:
     """``stepgrpo rate``."""
-    from stepgrpo_lab.cli.commands import quiet
+    from stepgrpo_lab.quiet import quiet
     from stepgrpo_lab.recipes import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab import plots
 from stepgrpo_lab.comparison.results import ComparisonRecord, Curves, RowResult
 from stepgrpo_lab.comparison.tables import LABELS
-from stepgrpo_lab.plot_style import DASHES, PALETTE, SHAPES, styled
+from stepgrpo_lab.plots_study import VALIDATION, method_curves
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-PANELS = {
-    "validation/accuracy": ("Validation accuracy, plain decoding", "correct (%)", 100),
-    "validation/tokens": ("Validation length, plain decoding", "tokens per completion", 1),
-}
-"""Metric -> title, unit and factor of its panel."""
 
 
 def comparison_figures(record: ComparisonRecord) -> dict[str, Figure]:
@@ -27,8 +21,8 @@ def comparison_figures(record: ComparisonRecord) -> dict[str, Figure]:
     figures = {"tradeoff": plots.tradeoff(_points(shown)), "labels": plots.step_labels(_steps(shown))}
     figures["tradeoff"].update_traces(mode="markers")  # so many names would cover each other; the legend has them
     trained = [row for row in record.rows if row.kind in ("method", "ablation") and row.seeds[0].curves]
-    if any(key in row.seeds[0].curves for row in trained for key in PANELS):
-        figures["curves"] = method_curves({row.title: row.seeds[0].curves for row in trained})
+    if any(key in row.seeds[0].curves for row in trained for key in VALIDATION):
+        figures["curves"] = method_curves({row.title: row.seeds[0].curves for row in trained}, VALIDATION)
     for row in trained:
         metrics = _metric_rows(row.seeds[0].curves)
         if any(key in line for line in metrics for key in plots.EXITS):
@@ -48,36 +42,3 @@ def _steps(rows: Sequence[RowResult]) -> dict[str, dict[str, float]]:
 def _metric_rows(curves: Curves) -> list[dict[str, Any]]:
     """Curves as the rows of a metrics file, which the other figures read."""
     return [{"step": step, key: value} for key, curve in curves.items() for step, value in curve]
-
-
-def method_curves(curves: Mapping[str, Curves]) -> Figure:
-    """Validation accuracy and length over training, a line for each run.
-
-    Args:
-        curves: Name of the run -> metric -> [[step, value], ...].
-    """
-    from plotly.graph_objects import Scatter
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows=1, cols=2, subplot_titles=[title for title, *_ in PANELS.values()])
-    for column, (key, (_, unit, factor)) in enumerate(PANELS.items(), start=1):
-        for number, (name, metrics) in enumerate(curves.items()):
-            curve = metrics.get(key, [])
-            line = Scatter(
-                x=[step for step, _ in curve],
-                y=[factor * value for _, value in curve],
-                name=name,
-                legendgroup=name,
-                showlegend=column == 1,
-                mode="lines+markers",
-                marker={"symbol": SHAPES[number % len(SHAPES)], "size": 6},
-                line={
-                    "color": PALETTE[number % len(PALETTE)],
-                    "width": 2,
-                    "dash": DASHES[number // len(PALETTE) % len(DASHES)],
-                },
-            )
-            figure.add_trace(line, row=1, col=column)
-        figure.update_yaxes(title_text=unit, row=1, col=column)
-        figure.update_xaxes(title_text="optimiser step", row=1, col=column)
-    return styled(figure, height=460)

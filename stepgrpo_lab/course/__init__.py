@@ -1,7 +1,9 @@
 """What the notebooks of the course are made with: setup, predictions, source on show, and the exercises' checks."""
 
 from stepgrpo_lab.course.environment import FAST_VARIABLE, Lab, fast_mode, setup
+from stepgrpo_lab.course.full_run import full_run_recipe, new_run_folder
 from stepgrpo_lab.course.predictions import Comparison, Prediction, predict, predictions
+from stepgrpo_lab.course.recipe_table import RecipeTable, explain_recipe
 from stepgrpo_lab.course.source_code import Source, source_of
 
 __all__ = [
@@ -9,8 +11,12 @@ __all__ = [
     "Comparison",
     "Lab",
     "Prediction",
+    "RecipeTable",
     "Source",
+    "explain_recipe",
     "fast_mode",
+    "full_run_recipe",
+    "new_run_folder",
     "predict",
     "predictions",
     "setup",

@@ -16,6 +16,7 @@ _MODULE_OF_NAME = {
     "LossExplorer": "loss_explorer",
     "LiveDashboard": "dashboard",
     "TradeoffExplorer": "tradeoff",
+    "StudyExplorer": "study_explorer",
 }
 
 __all__ = sorted(_MODULE_OF_NAME)

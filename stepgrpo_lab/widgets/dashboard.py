@@ -89,14 +89,17 @@ class LiveDashboard(LabWidget):
         """
         return cls(rows=_bounded(read_run_metrics(folder)))
 
-    def callback(self) -> DashboardCallback:
+    def callback(self, stop_after: int | None = None) -> DashboardCallback:
         """A trainer callback that feeds this dashboard and obeys its stop button.
 
         Pass it to :func:`stepgrpo_lab.run.train` or add it to a :class:`stepgrpo_lab.StepGRPOTrainer`.
+
+        Args:
+            stop_after: Step at whose end training stops and saves, as if the button had been pressed; None: never.
         """
         from stepgrpo_lab.widgets.dashboard_callback import DashboardCallback
 
-        return DashboardCallback(self)
+        return DashboardCallback(self, stop_after)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take one logged step."""

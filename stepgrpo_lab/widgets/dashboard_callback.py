@@ -18,11 +18,13 @@ class DashboardCallback(Interrupt):
 
     Args:
         dashboard: The dashboard.
+        stop_after: Step at whose end training stops as well; None: never.
     """
 
-    def __init__(self, dashboard: LiveDashboard) -> None:
+    def __init__(self, dashboard: LiveDashboard, stop_after: int | None = None) -> None:
         super().__init__()
         self.dashboard = dashboard
+        self.stop_after = stop_after
 
     def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         super().on_train_begin(args, state, control)
@@ -41,7 +43,8 @@ class DashboardCallback(Interrupt):
             self.dashboard.add({"step": state.global_step, **logs})
 
     def on_step_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.interrupted = self.interrupted or self.dashboard.stop_requested
+        asked = self.dashboard.stop_requested or state.global_step == self.stop_after
+        self.interrupted = self.interrupted or asked
         super().on_step_end(args, state, control)
 
     def on_train_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -28,6 +28,8 @@ SECONDS = 90
 QUIET = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/extensionmanager-extension:plugin": {"enabled": False},
+    # Every cell stays on the page, so that it can be looked at wherever the page stands.
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
 
 
@@ -58,9 +60,10 @@ class Jupyter:
     Args:
         folder: Where its notebooks, settings and log lie.
         theme: "JupyterLab Light" or "JupyterLab Dark".
+        variables: More environment variables, for the kernels.
     """
 
-    def __init__(self, folder: Path, theme: str = "JupyterLab Light") -> None:
+    def __init__(self, folder: Path, theme: str = "JupyterLab Light", **variables: str) -> None:
         self.folder = folder
         self.token = secrets.token_hex(16)
         self.notebooks = folder / "notebooks"
@@ -82,6 +85,7 @@ class Jupyter:
             "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
             "JUPYTERLAB_SETTINGS_DIR": str(folder / "user-settings"),
             "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
+            **variables,
         }
         self.log = (folder / "server.log").open("w")
         self.process = subprocess.Popen(
@@ -117,7 +121,20 @@ class Jupyter:
 
     def write(self, name: str, cells: list[str]) -> str:
         """Write a notebook of code cells; returns its address in JupyterLab."""
-        notebook = {
+        return self.put(name, self._notebook(cells))
+
+    def put(self, name: str, notebook: dict[str, Any]) -> str:
+        """Write a whole notebook; returns its address in JupyterLab."""
+        (self.notebooks / f"{name}.ipynb").write_text(json.dumps(notebook))
+        return f"http://127.0.0.1:{self.port}/lab/workspaces/{name}/tree/{name}.ipynb?token={self.token}"
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A notebook as it was saved last."""
+        return dict(json.loads((self.notebooks / f"{name}.ipynb").read_text()))
+
+    @staticmethod
+    def _notebook(cells: list[str]) -> dict[str, Any]:
+        return {
             "cells": [
                 {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": source, "outputs": []}
                 | {"execution_count": None}
@@ -127,8 +144,6 @@ class Jupyter:
             "nbformat": 4,
             "nbformat_minor": 5,
         }
-        (self.notebooks / f"{name}.ipynb").write_text(json.dumps(notebook))
-        return f"http://127.0.0.1:{self.port}/lab/workspaces/{name}/tree/{name}.ipynb?token={self.token}"
 
     def kernel_is_idle(self, name: str) -> bool:
         """Whether the notebook's kernel runs, is idle and has the page connected."""
@@ -192,7 +207,18 @@ class Page:
 
     def run(self, name: str, cells: list[str]) -> None:
         """Open a notebook with these cells and run them all."""
-        self.page.goto(self.server.write(name, cells), wait_until="domcontentloaded")
+        self._run_all(name, self.server.write(name, cells))
+
+    def run_notebook(self, name: str, notebook: dict[str, Any]) -> None:
+        """Open a whole notebook and run all its cells."""
+        self._run_all(name, self.server.put(name, notebook))
+
+    def save(self) -> None:
+        """Save the notebook, as the keys for it do."""
+        self.page.locator(".jp-NotebookPanel").press("Control+s")
+
+    def _run_all(self, name: str, address: str) -> None:
+        self.page.goto(address, wait_until="domcontentloaded")
         wait_until(lambda: self.server.kernel_is_idle(name), "the kernel")
         self.page.locator(".jp-NotebookPanel").wait_for()
         self.page.locator("li.lm-MenuBar-item, .lm-MenuBar-item").filter(has_text="Run").first.click()

@@ -51,6 +51,7 @@ CASES = [
     Case("LossExplorer", "", "advantage", "[role=slider]", "ArrowLeft", says="ratio 1.000"),
     Case("LossExplorer", "token=4", "forced tokens train", "input[type=checkbox]", "Space", figure=1, says="masked"),
     Case("TradeoffExplorer", "", "problems", "select", "ArrowDown", says="Problems: "),
+    Case("StudyExplorer", "", "problems", "select", "ArrowDown", says="Study headline, chain."),
 ]
 
 

@@ -1,0 +1,91 @@
+"""The study explorer: what whole studies found, method by method, seed by seed, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from traitlets import Bool, Unicode
+
+from stepgrpo_lab.plots_study import study_changes
+from stepgrpo_lab.plots_tradeoff import tradeoff_changes
+from stepgrpo_lab.studies import STUDIES
+from stepgrpo_lab.study_results import StudyResult, recorded_studies
+from stepgrpo_lab.widgets import controls
+from stepgrpo_lab.widgets.base import LabWidget
+from stepgrpo_lab.widgets.page import table
+from stepgrpo_lab.widgets.tradeoff import ALL
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+UNTRAINED = "untrained"
+
+
+class StudyExplorer(LabWidget):
+    """What studies found: change of accuracy against change of length, every run against the untrained model.
+
+    Args:
+        studies: Name -> study; by default those that come with the package.
+        state: Traits to start with.
+
+    Attributes:
+        study: Name of the study that is shown.
+        family: Which family of problems counts; "all families" for all.
+        pooled: One marker for all seeds of a method, instead of one for each.
+        table_rows: Name, tokens and accuracy of every run against the untrained model, and the tokens that its training
+            decoded, in words.
+
+    Raises:
+        ValueError: There are no studies, or a trait names what there is not.
+
+    Example:
+        >>> explorer = StudyExplorer(study="internalisation", pooled=True)
+        >>> [row[0] for row in explorer.table_rows]
+        ['Step-GRPO, all seeds', 'every member probed, all seeds']
+    """
+
+    study = Unicode().tag(state=True)
+    family = Unicode(ALL).tag(state=True)
+    pooled = Bool(False).tag(state=True)
+
+    def __init__(self, studies: Mapping[str, StudyResult] | None = None, **state: Any) -> None:
+        self.studies = dict(recorded_studies() if studies is None else studies)
+        if not self.studies:
+            raise ValueError("there are no studies to show: make one with stepgrpo reproduce")
+        comparisons = [row.comparison for result in self.studies.values() for row in result.rows.values()]
+        self.families = [ALL, *sorted({family for comparison in comparisons for family in comparison.families})]
+        self.table_rows: list[list[str]] = []
+        first = "headline" if "headline" in self.studies else next(iter(self.studies))
+        super().__init__(**{"study": first, **state})
+
+    def compute(self) -> None:
+        for name, allowed in (("study", list(self.studies)), ("family", self.families)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(allowed)}")
+        result = self.studies[self.study]
+        family = None if self.family == ALL else self.family
+        self.points = study_changes(result, family=family, pooled=self.pooled)
+        self.table_rows = []
+        for point in self.points:
+            run = result.rows.get(point["name"])
+            decoded = f"{run.decoded_tokens / 1e6:.2f} million" if run else ""
+            change = [f"{point['token_ratio'] * 100} %", f"{point['accuracy_points']} points"]
+            self.table_rows.append([point["name"], *change, decoded])
+        told = "; ".join(f"{row[0]}: {row[1]} of the tokens, {row[2]}" for row in self.table_rows)
+        question = f" {STUDIES[self.study].question}" if self.study in STUDIES else ""
+        self.sentence = f"Study {self.study}, {self.family}.{question} {told}."
+
+    def figures(self) -> list[Figure]:
+        return [tradeoff_changes(self.points, UNTRAINED)]
+
+    def body(self) -> str:
+        head = ["trained with", "tokens, of the untrained", "accuracy, change", "tokens decoded in training"]
+        return table("95 % intervals over problems, paired; they do not cover the seed", head, self.table_rows)
+
+    def controls(self) -> list[Any]:
+        return [
+            controls.menu(self, "study", "study", list(self.studies)),
+            controls.menu(self, "family", "problems", self.families),
+            controls.check(self, "pooled", "all seeds together"),
+        ]
