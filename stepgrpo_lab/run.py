@@ -16,9 +16,8 @@ from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import load_model, mixed_precision
 from stepgrpo_lab.presets import RolloutSettings
-from stepgrpo_lab.problems import check_problems
-from stepgrpo_lab.prompts import long_prompts, prompt_room
 from stepgrpo_lab.recipes.building import (
+    check_recipe_problems,
     check_settings,
     recipe_markers,
     recipe_model,
@@ -146,7 +145,7 @@ class _Run:
         self.tell("loading model and problems")
         model, tokenizer = recipe_model(self.recipe)
         test = recipe_problems(data.test, data.counts.test)
-        self._check(test, data.test, tokenizer, model, grader)
+        check_recipe_problems(self.recipe, test, data.test, tokenizer, model, grader)
         before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
         return model, tokenizer, test, before
 
@@ -180,9 +179,9 @@ class _Run:
 
         data, optimisation = self.recipe.data, self.recipe.optimisation
         problems = training_problems(self.recipe)
-        self._check(problems, data.train, tokenizer, model, grader)
+        check_recipe_problems(self.recipe, problems, data.train, tokenizer, model, grader)
         held_out = recipe_problems(data.validation, data.counts.validation)
-        self._check(held_out, data.validation, tokenizer, model, grader)
+        check_recipe_problems(self.recipe, held_out, data.validation, tokenizer, model, grader)
         if self.recipe.method == "sft":
             with self._timed("rollout"):
                 selection = select_once(self.recipe, self.folder, model, tokenizer, problems, grader, self.tell)
@@ -258,15 +257,6 @@ class _Run:
                 keep_texts=section.texts if when else 0,
                 progress=told,
             )
-
-    def _check(self, problems: Sequence[Problem], source: str, tokenizer: Any, model: Any, grader: Grader) -> None:
-        """Refuse what would stop a run in its middle, or make a problem look unsolvable for ever."""
-        for line in check_problems(problems, grader):
-            raise ValueError(f"{source}, {line}")
-        rollout = recipe_rollout_settings(self.recipe) if self.recipe.rollout.dynamic else None
-        room = prompt_room(model, tokenizer, self.recipe.rollout.max_tokens, rollout)
-        for line in long_prompts(problems, tokenizer, room, self.recipe.data.suffix):
-            raise ValueError(f"{source}, {line}")
 
     def _measured(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
         """An evaluation from its file, or made now and written there."""

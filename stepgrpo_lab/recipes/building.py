@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.baselines import scaled_tokens
+from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import OVERTHINKER, load_model
-from stepgrpo_lab.problems import find_benchmark, load_problems
+from stepgrpo_lab.problems import check_problems, find_benchmark, load_problems
+from stepgrpo_lab.prompts import long_prompts, prompt_room
 from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Optimisation, Recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
@@ -214,6 +217,29 @@ def _check_names(optimisation: Optimisation) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
             raise ValueError(f"optimisation.{key} is {name!r}: {advice}")
+
+
+def check_recipe_problems(
+    recipe: Recipe, problems: Sequence[Problem], source: str, tokenizer: Any, model: Any, grader: Grader
+) -> None:
+    """Refuse what would stop a run in its middle, or make a problem look unsolvable for ever.
+
+    Args:
+        recipe: The recipe that uses them.
+        problems: Problems of one of its sources.
+        source: That source, for the message.
+        tokenizer, model: Its model.
+        grader: Grades each gold answer against itself.
+
+    Raises:
+        ValueError: A gold answer cannot be graded, or a prompt leaves no room for a completion.
+    """
+    for line in check_problems(problems, grader):
+        raise ValueError(f"{source}, {line}")
+    settings = recipe_rollout_settings(recipe) if recipe.rollout.dynamic else None
+    room = prompt_room(model, tokenizer, recipe.rollout.max_tokens, settings)
+    for line in long_prompts(problems, tokenizer, room, recipe.data.suffix):
+        raise ValueError(f"{source}, {line}")
 
 
 def check_settings(recipe: Recipe) -> None:
