@@ -7,6 +7,7 @@ graders and CI.
 
 from stepgrpo_lab.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.checks.scaling_up import adapter_size, cache_bytes_per_token, longest_completion
 from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 from stepgrpo_lab.checks.tour import first_confident, kept_share
 
@@ -14,7 +15,9 @@ __all__ = [
     "STRICT_VARIABLE",
     "CheckResult",
     "Unsolved",
+    "adapter_size",
     "avoid_markers",
+    "cache_bytes_per_token",
     "count_steps",
     "covering_tokens",
     "cut_accuracy",
@@ -22,6 +25,7 @@ __all__ = [
     "expect",
     "first_confident",
     "kept_share",
+    "longest_completion",
     "pooled_saving",
     "stop_after_needed",
 ]
