@@ -72,7 +72,7 @@ def own_gpu(recipe: str, gpu: str, limits: list[int]) -> int | None:
             lambda config, width: right_cache({**config, "num_hidden_layers": 1}, width),
             "every layer keeps its own",
         ),
-        (cache_bytes_per_token, lambda config, width: 7, "keys and values, of all layers"),
+        (cache_bytes_per_token, lambda config, width: 7, "Keys and values, of all layers"),
         (adapter_size, product, "add, do not multiply"),
         (adapter_size, lambda shapes, layers, rank: product(shapes, layers, 1), "the matrices themselves"),
         (adapter_size, lambda shapes, layers, rank: right_size(shapes, 1, rank), "every layer has its own"),

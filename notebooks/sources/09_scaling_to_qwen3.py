@@ -3,7 +3,7 @@
 #   stepgrpo:
 #     title: Scaling to Qwen3
 #     minutes: 40
-#     hardware: any CPU (nothing is trained or downloaded)
+#     hardware: any CPU
 # ---
 
 # %% [markdown]
@@ -113,7 +113,8 @@ saved.compare(len(changed))
 #   probed members do not appear, so they are the same.
 # - **The optimisation**: a pretrained model wants a ten times smaller
 #   learning rate.
-# - **Everything else is memory**: model, data type, adapter, rows.
+# - **The rest is memory**: model, data type, adapter, rows. (The data follow
+#   the model.)
 #
 # The suffix asks for `\boxed{}`, for the reward's format term needs it.
 
@@ -290,9 +291,10 @@ for rows in (1, 2, 8):
 # ## The whole plan
 #
 # Now all of it, on a T4 with 14.56 GiB. You know the weights (1.3 GiB), what
-# trains (0.3), checkpoints (0.5) and the fused head (0.5). What is left is
-# the cache of the rollout: 32 rows. Which component is the largest? And at
-# which moment is memory highest?
+# trains (0.3), checkpoints (0.5) and the fused head (0.5). What is left
+# is what sampling needs for its 32 rows: logits of one token each, prompts,
+# and the cache. Which component is the largest? And at which moment is memory
+# highest?
 
 # %%
 largest = course.predict(
@@ -628,7 +630,8 @@ print("fits:", after.fits, "- trains", f"{sum(after.setup.adapter):,}")
 #
 # A second failure, on the T4. Someone replaces the fused head by the
 # textbook's `log_softmax` on whole logits, and raises the rows in a pass from
-# 2 to 8 for speed. Each is harmless alone:
+# 2 to 8 for speed. Whole logits are counted once, with their gradient, in
+# fp32. Each change is harmless alone:
 
 # %% tags=["nbval-check-output"]
 capacity = plan.setup.gpu.memory
@@ -673,9 +676,9 @@ print(f"{after.peak / GIB:.1f} GiB, fits: {after.fits}")
 # stepgrpo train --recipe qwen3-1.7b-qlora-t4
 # ```
 #
-# If you measure a peak that differs from the plan (`torch.cuda.
-# max_memory_allocated()`), the two assumptions are the first suspects. The
-# page [recipes/README.md](../stepgrpo_lab/recipes/README.md) holds every
+# If you measure another peak than the plan's
+# (`torch.cuda.max_memory_reserved()`, which leaves out CUDA itself), the two
+# assumptions are the first suspects. The page [recipes/README.md](../stepgrpo_lab/recipes/README.md) holds every
 # table.
 
 # %% [markdown]

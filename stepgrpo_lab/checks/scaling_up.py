@@ -49,7 +49,7 @@ def _cache_case(answer: Any, expected: int, config: Mapping[str, int], what: str
         (expected // config["num_hidden_layers"], "every layer keeps its own"),
     )
     _name_mistake(answer, expected, mistakes, what)
-    expect(answer, expected, what, hint="keys and values, of all layers, of the key-value heads, head_dim numbers each")
+    expect(answer, expected, what, hint="Keys and values, of all layers, of the key-value heads, head_dim numbers each")
 
 
 def _name_mistake(answer: Any, expected: int, mistakes: Sequence[tuple[int, str]], what: str) -> None:
