@@ -47,6 +47,7 @@ FLOORS = {
         "recipes scaling run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff"
         " reproduce studies study_results study_svg comparison checks course report report_files report_html"
         " report_pages report_svg widgets cli __main__ plots_steps plots_toy plots_probe plots_study quiet"
+        " plots_memory"
     ),
 }
 FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

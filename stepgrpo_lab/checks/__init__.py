@@ -12,6 +12,7 @@ from stepgrpo_lab.checks.grpo import clipped_surrogate, group_relative_advantage
 from stepgrpo_lab.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
 from stepgrpo_lab.checks.reading_results import advantage_by_close, drawn_ratio, verdict
 from stepgrpo_lab.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.checks.scaling_up import adapter_size, cache_bytes_per_token, longest_completion
 from stepgrpo_lab.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 from stepgrpo_lab.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
 from stepgrpo_lab.checks.tour import first_confident, kept_share
@@ -21,9 +22,11 @@ __all__ = [
     "STRICT_VARIABLE",
     "CheckResult",
     "Unsolved",
+    "adapter_size",
     "advantage_by_close",
     "advantages_of_right",
     "avoid_markers",
+    "cache_bytes_per_token",
     "calibration_error",
     "cheapest_threshold",
     "choose_checkpoint",
@@ -43,6 +46,7 @@ __all__ = [
     "group_relative_advantages",
     "k3_estimate",
     "kept_share",
+    "longest_completion",
     "loss_type_weights",
     "mean_steps_of_right",
     "member_reward",
