@@ -62,7 +62,7 @@ class Moment:
 def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     """The process that is killed: trains, and sends the name of each phase that it enters."""
     from stepgrpo_lab import run
-    from stepgrpo_lab.cli.commands import _quiet
+    from stepgrpo_lab.quiet import quiet
     from stepgrpo_lab.training import trainer
     from stepgrpo_lab.training.guard import GuardedTrainer
 
@@ -74,7 +74,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
 
         return wrapper
 
-    _quiet()
+    quiet()
     trainer.complete_prompts = telling("rollout", trainer.complete_prompts)  # type: ignore[attr-defined]
     GuardedTrainer.compute_loss = telling("update", GuardedTrainer.compute_loss)  # type: ignore[method-assign]
     GuardedTrainer._save_checkpoint = telling("checkpoint", GuardedTrainer._save_checkpoint)  # type: ignore[method-assign]
