@@ -126,7 +126,7 @@ labelled_completions(
 # %%
 from stepgrpo_lab.widgets import StepInspector
 
-inspector = StepInspector(group=3, member=3, skip_first=0)
+inspector = StepInspector(group=3, member=3)
 inspector
 
 # %% [markdown]

@@ -300,7 +300,7 @@ print(f"all three agree on {agree} of {len(survey)} completions")
 # %%
 from stepgrpo_lab.widgets import StepInspector
 
-inspector = StepInspector(member=2, markers=("Wait",), skip_first=0)
+inspector = StepInspector(member=2, markers=("Wait",))
 inspector
 
 # %% [markdown]
@@ -319,7 +319,7 @@ inspector
 
 # %% tags=["nbval-check-output"]
 for words in (("Wait",), ("Wait", "Alternatively")):
-    told = StepInspector(member=2, markers=words, skip_first=0)
+    told = StepInspector(member=2, markers=words)
     k = len(told.recorded.steps(2, words))
     print(f"{k} steps; {told.sentence}")
 

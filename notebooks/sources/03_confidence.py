@@ -181,7 +181,7 @@ for group in (untrained[2], untrained[0]):
 # %%
 from stepgrpo_lab.widgets import StepInspector
 
-inspector = StepInspector(group=1, member=0, threshold=0.8, skip_first=0)
+inspector = StepInspector(group=1, member=0, threshold=0.8)
 inspector
 
 # %% tags=["nbval-check-output"]
