@@ -85,6 +85,8 @@ def _lint_cell(cell: NotebookNode) -> Iterator[str]:
         if len(line) > LINE_LENGTH:
             yield f"cell {cell.id} has a line of {len(line)} characters; at most {LINE_LENGTH}: {line[:40]}..."
     tags = cell.metadata.get("tags", [])
+    if cell.outputs and cell.execution_count is None:  # nbval takes its outputs for those of a cell that was never run
+        yield f"cell {cell.id} has outputs but no execution count"
     if COMPARED in tags and not cell.outputs:
         yield f"cell {cell.id} is compared but has no output stored"
 
