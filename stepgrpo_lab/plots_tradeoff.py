@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+NAMED = 6
+"""Most runs whose names stand beside their markers; of more, the names would lie over each other."""
+
+
 class ChangePoint(TypedDict):
     """One run against the baseline: accuracy in percentage points, tokens as a share of the baseline's."""
 
@@ -24,6 +28,8 @@ class ChangePoint(TypedDict):
 
 def tradeoff_changes(points: Sequence[ChangePoint], baseline: str) -> Figure:
     """Change of accuracy against change of length, one marker for each run, with paired intervals in both directions.
+
+    A marker bears its run's name, or with more than :data:`NAMED` runs its place among them, counted from 1.
 
     Args:
         points: The runs.
@@ -45,7 +51,8 @@ def tradeoff_changes(points: Sequence[ChangePoint], baseline: str) -> Figure:
     figure = Figure()
     for number, point in enumerate(points):
         tokens, accuracy = point["token_ratio"] * 100, point["accuracy_points"]
-        figure.add_trace(interval_marker(visible_text(point["name"]), tokens, accuracy, number))
+        marker = interval_marker(visible_text(point["name"]), tokens, accuracy, number)
+        figure.add_trace(marker.update(text=[str(number + 1)]) if len(points) > NAMED else marker)
     figure.add_trace(
         Scatter(
             x=[100],
@@ -61,5 +68,5 @@ def tradeoff_changes(points: Sequence[ChangePoint], baseline: str) -> Figure:
     reach = 1.2 * max(100.0, *(point["token_ratio"].high * 100 for point in points))
     figure.update_xaxes(title_text="tokens, % of the baseline's", range=[0, reach])
     figure.update_yaxes(title_text="change of accuracy (percentage points)", zeroline=True)
-    figure.update_layout(showlegend=False)  # every marker has its name beside it
+    figure.update_layout(showlegend=False)
     return styled(figure, title="Change against length, with paired 95 % intervals", height=420)

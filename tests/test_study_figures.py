@@ -102,3 +102,12 @@ def test_what_there_is_not_is_named() -> None:
         StudyExplorer({"own": STUDY}, study="none")
     with pytest.raises(ValueError, match="family is 'odd'"):
         StudyExplorer({"own": STUDY}, family="odd")
+
+
+def test_a_study_of_many_runs_stays_legible() -> None:
+    explorer = StudyExplorer(study="sweep")
+    assert explorer.sentence.count("% of the tokens") == 2 and "16 runs" in explorer.sentence
+    [figure] = explorer.figures()
+    assert [trace.text[0] for trace in figure.data][:3] == ["1", "2", "3"]
+    assert figure.data[0].name == "the recipe, seed 0"
+    assert "1. the recipe, seed 0" in explorer.body()

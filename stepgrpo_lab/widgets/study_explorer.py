@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Unicode
 
 from stepgrpo_lab.plots_study import study_changes
-from stepgrpo_lab.plots_tradeoff import tradeoff_changes
+from stepgrpo_lab.plots_tradeoff import NAMED, tradeoff_changes
 from stepgrpo_lab.studies import STUDIES
 from stepgrpo_lab.study_results import StudyResult, recorded_studies
 from stepgrpo_lab.widgets import controls
@@ -72,16 +72,26 @@ class StudyExplorer(LabWidget):
             decoded = f"{run.decoded_tokens / 1e6:.2f} million" if run else ""
             change = [f"{point['token_ratio'] * 100} %", f"{point['accuracy_points']} points"]
             self.table_rows.append([point["name"], *change, decoded])
-        told = "; ".join(f"{row[0]}: {row[1]} of the tokens, {row[2]}" for row in self.table_rows)
         question = f" {STUDIES[self.study].question}" if self.study in STUDIES else ""
-        self.sentence = f"Study {self.study}, {self.family}.{question} {told}."
+        self.sentence = f"Study {self.study}, {self.family}.{question} {self._told()}."
+
+    def _told(self) -> str:
+        """Every run in words, or of many the two at the ends."""
+        words = [f"{row[0]}: {row[1]} of the tokens, {row[2]}" for row in self.table_rows]
+        if len(words) <= NAMED:
+            return "; ".join(words)
+        places = range(len(words))
+        shortest = min(places, key=lambda place: self.points[place]["token_ratio"].estimate)
+        best = max(places, key=lambda place: self.points[place]["accuracy_points"].estimate)
+        return f"{len(words)} runs. Fewest tokens: {words[shortest]}. Most right: {words[best]}"
 
     def figures(self) -> list[Figure]:
         return [tradeoff_changes(self.points, UNTRAINED)]
 
     def body(self) -> str:
         head = ["trained with", "tokens, of the untrained", "accuracy, change", "tokens decoded in training"]
-        return table("95 % intervals over problems, paired; they do not cover the seed", head, self.table_rows)
+        rows = [[f"{place}. {row[0]}", *row[1:]] for place, row in enumerate(self.table_rows, 1)]
+        return table("95 % intervals over problems, paired; they do not cover the seed", head, rows)
 
     def controls(self) -> list[Any]:
         return [
