@@ -186,6 +186,14 @@ def test_threads_leave_the_view_of_the_last_state(make: Any, name: str, values: 
     assert drawn(widget) == drawn(fresh)
 
 
+def test_what_a_state_does_not_draw_goes() -> None:
+    explorer = widgets.TradeoffExplorer()
+    assert all("error_y" in trace for trace in drawn(explorer)[0])
+    explorer.relative = True
+    assert drawn(explorer) == drawn(widgets.TradeoffExplorer(relative=True))
+    assert "error_y" not in drawn(explorer)[0][1]  # the baseline has no interval against itself
+
+
 def test_model_output_is_escaped_everywhere() -> None:
     group = group_of([probe(2, "Wait", [0.9], answer=EVIL), probe(3, "Wait", [0.99], answer=EVIL)])
     told = group.members[0]

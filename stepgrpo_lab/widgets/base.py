@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from traitlets import HasTraits, Unicode
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from stepgrpo_lab.widgets.view import View
 
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80  # a dashboard's rows would fill pages
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -42,6 +46,11 @@ class LabWidget(HasTraits):
         super().__init__(**state)
         self.compute()
         self.observe(self._changed, names=sorted(self.trait_names(state=True)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set under the lock: of two threads that set a trait at once, one could find its value there and be silent."""
+        with self.__dict__.get("lock", nullcontext()):
+            super().__setattr__(name, value)
 
     def compute(self) -> None:
         """Derive everything else from the state; called under the lock."""
@@ -103,5 +112,5 @@ class LabWidget(HasTraits):
         return {VIEW_MIME: {"version_major": 2, "version_minor": 0, "model_id": model_id}, **bundle}
 
     def __repr__(self) -> str:
-        state = ", ".join(f"{name}={getattr(self, name)!r}" for name in sorted(self.trait_names(state=True)))
+        state = ", ".join(f"{name}={_repr.repr(getattr(self, name))}" for name in sorted(self.trait_names(state=True)))
         return f"{type(self).__name__}({state})"

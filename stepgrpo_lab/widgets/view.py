@@ -80,7 +80,9 @@ class FigurePane:
             return
         with live.batch_update():
             for trace, fresh in zip(live.data, figure.data, strict=True):
-                trace.update(fresh.to_plotly_json(), overwrite=True)
+                wanted = fresh.to_plotly_json()
+                gone = dict.fromkeys(set(trace.to_plotly_json()) - set(wanted) - {"uid"})
+                trace.update({**gone, **wanted}, overwrite=True)
             layout = figure.layout.to_plotly_json()
             layout.pop("template", None)  # the same in all our figures
             live.layout.update(layout, overwrite=True)
