@@ -49,7 +49,7 @@ def cost_of_rule(groups: Sequence[RecordedGroup], rule: ExitRule) -> RuleCost:
         >>> from stepgrpo_lab.recordings import load_survey
         >>> cost = cost_of_rule(load_survey()[:1], ExitRule())
         >>> cost.probes, cost.kept_tokens, cost.probe_tokens
-        (1, 23, 8)
+        (1.0, 22.0, 8.0)
     """
     rows = [_member_cost(group, index, rule) for group in groups for index in range(len(group.members))]
     if not rows:

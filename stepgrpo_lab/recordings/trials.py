@@ -54,8 +54,8 @@ def trial_answers(groups: Sequence[RecordedGroup], *, first_only: bool = False) 
     Example:
         >>> from stepgrpo_lab.recordings import load_survey
         >>> untrained = [group for group in load_survey() if group.model == "untrained"]
-        >>> round(trial_answers(untrained, first_only=True).calibration().ece, 3)
-        0.033
+        >>> round(trial_answers(untrained, first_only=True).calibration().ece, 2)
+        0.03
     """
     found = [trial for group in groups for member in _by_place(group) for trial in member[: 1 if first_only else None]]
     return _trials(pair for _, pair in found)
