@@ -148,7 +148,10 @@ class StepGRPOConfig(GRPOConfig):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {allowed}")
 
     def _check_engine(self) -> None:
-        for name, neutral in (("use_vllm", False), ("repetition_penalty", 1.0), ("min_p", None)):
+        for name, neutral in (
+            *(("use_vllm", False), ("repetition_penalty", 1.0), ("min_p", None)),
+            ("ds3_gather_for_generation", True),  # else every pass is common to all processes, and their numbers differ
+        ):
             if getattr(self, name) != neutral:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: the lockstep engine only knows {name}={neutral}")
         if self.use_transformers_continuous_batching:
