@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def main_process_value(value: T) -> T:
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is set in at least one process."""
-    return any(_from_every_process([flag]))
+    return any(every_process(flag))
 
 
 def my_share(count: int) -> range:
@@ -56,13 +56,20 @@ def my_share(count: int) -> range:
 
 def gather_shares(share: Sequence[T]) -> list[T]:
     """Everyone's results of :func:`my_share`, in the order of the things; the inverse of sharing."""
-    shares = _from_every_process([list(share)])
+    shares = every_process(list(share))
     return [shares[place % len(shares)][place // len(shares)] for place in range(sum(map(len, shares)))]
 
 
-def _from_every_process(values: list[Any]) -> list[Any]:
+def every_process(value: T) -> list[T]:
+    """Each process's value, in the order of their ranks.
+
+    Example:
+        >>> every_process("mine")
+        ['mine']
+    """
     if process_count() == 1:
-        return values
+        return [value]
     from accelerate.utils import gather_object
 
-    return gather_object(values)
+    gathered: list[T] = gather_object([value])
+    return gathered

@@ -24,11 +24,11 @@ def unsharded(model: nn.Module) -> Iterator[None]:
         >>> with unsharded(nn.Linear(2, 2)):
         ...     pass
     """
-    groups = _parameter_groups(model)
+    groups, units = _parameter_groups(model), _units(model)
+    if units and units[0] is model:
+        units[0]._get_fsdp_state()._lazy_init()  # settles now what torch would else choose in the first forward pass
     kept = [group.post_forward_mesh_info for group in groups]
     held = [bool(group.is_unsharded) for group in groups]
-    units = _units(model)
-    automatic = [unit._get_fsdp_state()._auto_reshard_after_forward for unit in units]
     try:
         for unit in units:
             unit.set_reshard_after_forward(False, recurse=False)
@@ -37,8 +37,6 @@ def unsharded(model: nn.Module) -> Iterator[None]:
     finally:
         for group, after_forward in zip(groups, kept, strict=True):
             group.post_forward_mesh_info = after_forward
-        for unit, was in zip(units, automatic, strict=True):
-            unit._get_fsdp_state()._auto_reshard_after_forward = was
         for group, was in zip(groups, held, strict=True):
             if not was:
                 group.reshard()

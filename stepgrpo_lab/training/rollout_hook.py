@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.serial import complete_serially
+from stepgrpo_lab.processes import every_process
 from stepgrpo_lab.records import Cost, Trajectory
 from stepgrpo_lab.rollout import probed_members
 from stepgrpo_lab.sampling import SampleKey, Sampling
@@ -37,7 +38,8 @@ def complete_prompts(prompts: list[Any], trainer: StepGRPOTrainer) -> dict[str, 
         if not trajectory.completion_ids:
             raise RuntimeError("the rollout returned an empty completion, which the trainer cannot use")
     trainer.clock("rollout", time.perf_counter() - started)
-    trainer._metrics["train" if training else "eval"]["cost/forward_passes"].append(float(cost.forward_passes))
+    passes = max(every_process(cost.forward_passes))  # the others wait for the slowest
+    trainer._metrics["train" if training else "eval"]["cost/forward_passes"].append(float(passes))
     return {
         "prompt_ids": [trajectory.prompt_ids for trajectory in trajectories],
         "completion_ids": [trajectory.completion_ids for trajectory in trajectories],
