@@ -25,8 +25,8 @@ def unsharded(model: nn.Module) -> Iterator[None]:
         ...     pass
     """
     groups, units = _parameter_groups(model), _units(model)
-    if units and units[0] is model:
-        units[0]._get_fsdp_state()._lazy_init()  # settles now what torch would else choose in the first forward pass
+    for root in units[:1]:  # settles now what torch would else choose in the first forward pass
+        root._get_fsdp_state()._lazy_init()
     kept = [group.post_forward_mesh_info for group in groups]
     held = [bool(group.is_unsharded) for group in groups]
     try:
