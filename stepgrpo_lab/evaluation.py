@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from stepgrpo_lab.evaluation_records import Comparison, Evaluation, compare, completion_pairs
 from stepgrpo_lab.grading import Grader, extract_boxed
 from stepgrpo_lab.presets import RolloutSettings
-from stepgrpo_lab.records import Outcome, Problem, Trajectory
+from stepgrpo_lab.processes import gather_shares, my_share
+from stepgrpo_lab.records import Cost, Outcome, Problem, Trajectory
 from stepgrpo_lab.sampling import SampleKey, Sampling
 from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
 
@@ -87,6 +88,7 @@ def evaluate(
     suffix: str = "",
     keep_texts: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    shared: bool = False,
 ) -> Evaluation:
     """Sample completions for every problem and grade them.
 
@@ -105,7 +107,8 @@ def evaluate(
         grader: A grader to reuse; by default one is started and closed.
         suffix: Text added to every question.
         keep_texts: For how many problems the first sample's text is kept.
-        progress: Called with (finished, all) completions after each one.
+        progress: Called with (finished, all) completions of this process after each one.
+        shared: In a training of several processes, let each decode its share; all must call, and all get the whole.
 
     Raises:
         ValueError: No problems, duplicate ids, or a setting out of range.
@@ -122,22 +125,25 @@ def evaluate(
     _check(problems, samples, limit)
     prompts = [encode_prompt(tokenizer, problem.prompt, suffix) for problem in problems]
     repeated = [problem for problem in problems for _ in range(samples)]
+    share = my_share(len(repeated)) if shared else range(len(repeated))
     finished = 0
 
     def count_finished(index: int, trajectory: Trajectory) -> None:
         nonlocal finished
         finished += 1
         if progress:
-            progress(finished, len(repeated))
+            progress(finished, len(share))
 
     trajectories, cost = LockstepEngine(model, tokenizer, max_rows=max_rows).generate(
-        [prompt for prompt in prompts for _ in range(samples)],
+        [prompts[index // samples] for index in share],
         limit=limit,
-        keys=[SampleKey(seed, "eval", 0, index) for index in range(len(repeated))],
+        keys=[SampleKey(seed, "eval", 0, index) for index in share],
         settings=settings,
         sampling=sampling,
         on_finish=count_finished,
     )
+    if shared:
+        trajectories, cost = gather_shares(trajectories), sum(gather_shares([cost]), Cost())
     with Grader() if grader is None else nullcontext(grader) as judge:
         golds = [problem.answer for problem in repeated]
         graded = outcomes(trajectories, golds, judge, MarkerSegmenter(markers))

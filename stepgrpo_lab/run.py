@@ -6,7 +6,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import load_model, mixed_precision
 from stepgrpo_lab.presets import RolloutSettings
+from stepgrpo_lab.processes import is_main_process, main_process_value, process_count
 from stepgrpo_lab.recipes.building import (
     check_recipe_problems,
     check_settings,
@@ -28,14 +29,8 @@ from stepgrpo_lab.recipes.building import (
 )
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.records import Problem
-from stepgrpo_lab.report_files import read_environment, read_evaluation
-from stepgrpo_lab.run_files import (
-    is_main_process,
-    open_folder,
-    says_what_cannot_be_written,
-    system,
-    write_text,
-)
+from stepgrpo_lab.report_files import read_evaluation
+from stepgrpo_lab.run_files import open_folder, save_policy, says_what_cannot_be_written, write_environment, write_text
 from stepgrpo_lab.run_trainers import fine_tuner, reinforcer, select_once, selection_figures
 from stepgrpo_lab.validation import validation_figures
 
@@ -103,6 +98,8 @@ def train(
         check_settings(recipe)
     with says_what_cannot_be_written(Path(folder)):
         run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every, callbacks)
+        if process_count() > 1:
+            run.join_others()
         with Grader(timeout=run.recipe.reward.grading_timeout) as grader:
             return run.carry_out(grader)
 
@@ -139,6 +136,13 @@ class _Run:
     callbacks: Sequence[TrainerCallback] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
+    def join_others(self) -> None:
+        """Meet the other processes that were launched with this one: a single one names the folder and speaks."""
+        check_settings(self.recipe)  # a resumed run has not yet met them
+        self.folder = Path(main_process_value(str(self.folder)))  # a name may hold the time
+        if not is_main_process():
+            self.tell = _silent
+
     def begin(self, grader: Grader) -> tuple[Any, Any, list[Problem], Evaluation]:
         """Model, tokenizer, test problems, and the untrained model's evaluation on them."""
         data = self.recipe.data
@@ -151,19 +155,24 @@ class _Run:
 
     def carry_out(self, grader: Grader) -> RunResult:
         model, tokenizer, test, before = self.begin(grader)
+        from stepgrpo_lab.training.whole_policy import whole_policy
+
         trained = self.folder / "model"
-        if trained.is_dir():
+        policy: Any
+        if main_process_value(trained.is_dir()):
             section = self.recipe.model
             model, tokenizer = load_model(trained, dtype=section.dtype, quantization=section.quantization)
+            policy = nullcontext(model)
         else:
             trainer = self._trainer(model, tokenizer, grader)
             finished = self._train(trainer)
             self.note_environment(trainer)
             if not finished:
                 return RunResult(self.folder, False, before, None)
-            _save(trainer, trained)
-            model = trainer.accelerator.unwrap_model(trainer.model)
-        after = self._measured(AFTER, lambda: self._evaluate(model, tokenizer, test, grader, "after"))
+            save_policy(trainer, trained)
+            policy = whole_policy(trainer)
+        with policy as model:
+            after = self._measured(AFTER, lambda: self._evaluate(model, tokenizer, test, grader, "after"))
         self.note_environment(None)
         if is_main_process():
             rows = completion_pairs(test, before, after)
@@ -176,6 +185,7 @@ class _Run:
     def _trainer(self, model: Any, tokenizer: Any, grader: Grader) -> Any:
         """The trainer of the recipe's method, with everything that happens around its steps."""
         from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, TokenBudget, Validation
+        from stepgrpo_lab.training.whole_policy import whole_policy
 
         data, optimisation = self.recipe.data, self.recipe.optimisation
         problems = training_problems(self.recipe)
@@ -193,10 +203,10 @@ class _Run:
         rollout = recipe_rollout_settings(self.recipe) if truncated else None
 
         def validate(trainer: Any) -> dict[str, float]:
-            policy = trainer.accelerator.unwrap_model(trainer.model)
-            return validation_figures(
-                lambda settings: self._evaluate(policy, tokenizer, held_out, grader, settings=settings), rollout
-            )
+            with whole_policy(trainer) as policy:
+                return validation_figures(
+                    lambda settings: self._evaluate(policy, tokenizer, held_out, grader, settings=settings), rollout
+                )
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
         budget = optimisation.token_budget if self.recipe.method == "grpo" else None
@@ -216,7 +226,8 @@ class _Run:
         interrupt = own[0] if own else Interrupt(self.tell)
         for callback in dict.fromkeys((*self.callbacks, interrupt)):
             trainer.add_callback(callback)
-        checkpoint = last_checkpoint(self.folder / "checkpoints", self.tell)
+        found = last_checkpoint(self.folder / "checkpoints", self.tell) if is_main_process() else None
+        checkpoint = main_process_value(found)  # a damaged one is removed once
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
@@ -256,13 +267,15 @@ class _Run:
                 suffix=self.recipe.data.suffix,
                 keep_texts=section.texts if when else 0,
                 progress=told,
+                shared=True,
             )
 
     def _measured(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
         """An evaluation from its file, or made now and written there."""
         path = self.folder / name
-        if path.exists():
-            return read_evaluation(path)
+        stored = main_process_value(read_evaluation(path) if is_main_process() and path.exists() else None)
+        if stored is not None:
+            return stored
         with self._timed(path.stem):
             evaluation = measure()
         if is_main_process():
@@ -278,22 +291,7 @@ class _Run:
             self.seconds[phase] += time.perf_counter() - started
 
     def note_environment(self, trainer: Any) -> None:
-        """Versions, and seconds by phase added to those of earlier sittings of the same run."""
-        if not is_main_process():
-            return
-        path = self.folder / "environment.json"
-        earlier = read_environment(path)
-        seconds = dict(earlier.get("seconds", {}))
-        for phase, spent in self.seconds.items():
-            seconds[phase] = seconds.get(phase, 0.0) + spent
-        self.seconds.clear()
-        device = str(trainer.accelerator.device) if trainer else earlier.get("device", "")
-        write_text(path, json.dumps({**system(), "device": device, "seconds": seconds}, indent=2))
-
-
-def _save(trainer: Any, folder: Path) -> None:
-    """Write the policy under another name first: a model folder that exists is whole."""
-    beside = folder.with_name(folder.name + ".part")
-    trainer.save_model(str(beside))
-    if is_main_process():
-        beside.replace(folder)
+        """Write what the run took so far."""
+        if is_main_process():
+            write_environment(self.folder, self.seconds, str(trainer.accelerator.device) if trainer else None)
+            self.seconds.clear()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.processes import is_main_process
 from stepgrpo_lab.recipes import Recipe, load_recipe, write_recipe
+from stepgrpo_lab.report_files import read_environment
 
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
@@ -105,11 +108,36 @@ def export_model(run: str | Path, output: str | Path) -> Path:
     return output
 
 
+def save_policy(trainer: Any, folder: Path) -> None:
+    """Write a trainer's policy under another name first: a model folder that exists is whole."""
+    beside = folder.with_name(folder.name + ".part")
+    trainer.save_model(str(beside))
+    if is_main_process():
+        beside.replace(folder)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file in one go: whoever reads it sees the old content or the new, never a half."""
     beside = path.with_name(path.name + ".part")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
+
+
+def write_environment(folder: Path, seconds: Mapping[str, float], device: str | None) -> None:
+    """Write ``environment.json``: versions, device, and seconds by phase.
+
+    Args:
+        folder: The run folder.
+        seconds: Spent since the file was last written; added to those of earlier sittings of the same run.
+        device: Where it was trained; None if it was not in this sitting.
+    """
+    path = folder / "environment.json"
+    earlier = read_environment(path)
+    spent = dict(earlier.get("seconds", {}))
+    for phase, more in seconds.items():
+        spent[phase] = spent.get(phase, 0.0) + more
+    told = {**system(), "device": device or earlier.get("device", ""), "seconds": spent}
+    write_text(path, json.dumps(told, indent=2))
 
 
 def system() -> dict[str, Any]:
@@ -121,8 +149,3 @@ def system() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {"versions": found, "platform": platform.platform()}
-
-
-def is_main_process() -> bool:
-    """Whether this process writes the files; under ``torchrun`` that is rank 0."""
-    return os.environ.get("RANK", "0") == "0"

@@ -35,7 +35,7 @@ PUBLIC_NAMES = " ".join(
 FLOORS = {
     1: (
         "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems"
-        " problem_files"
+        " problem_files processes"
     ),
     2: ("rollout presets sampling trial_answer replay exit_rules losses toy_policy"),
     3: ("engines models tokenizer_checks prompts policy_loss"),

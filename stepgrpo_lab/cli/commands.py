@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from argparse import Namespace
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
+from stepgrpo_lab.processes import is_main_process
 from stepgrpo_lab.quiet import quiet
 from stepgrpo_lab.records import Problem
 
@@ -17,6 +20,13 @@ GENERATED_PROBLEMS = 1000
 
 def train(options: Namespace) -> int:
     """``stepgrpo train``."""
+    if is_main_process():
+        return _train(options)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # one process speaks for all
+        return _train(options)
+
+
+def _train(options: Namespace) -> int:
     from stepgrpo_lab.recipes import load_recipe
 
     if options.resume and (options.recipe or options.overrides or options.seed is not None or options.output):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from stepgrpo_lab.baselines import scaled_tokens
 from stepgrpo_lab.grading import Grader
 from stepgrpo_lab.models import OVERTHINKER, load_model
 from stepgrpo_lab.problems import check_problems, find_benchmark, load_problems
+from stepgrpo_lab.processes import process_count
 from stepgrpo_lab.prompts import long_prompts, prompt_room
 from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Optimisation, Recipe
 from stepgrpo_lab.records import Problem
@@ -121,7 +123,7 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
     from stepgrpo_lab.training import StepGRPOConfig
 
     optimisation, rollout = recipe.optimisation, recipe.rollout
-    processes = _processes()
+    processes = process_count()
     passes, rest = divmod(
         optimisation.prompts_per_step * optimisation.group_size, optimisation.rows_per_pass * processes
     )
@@ -171,7 +173,7 @@ def recipe_fine_tune_config(recipe: Recipe, output: str | Path) -> FineTuneConfi
     from stepgrpo_lab.training.config import native_precision
     from stepgrpo_lab.training.fine_tuning import FineTuneConfig
 
-    if _processes() > 1:
+    if process_count() > 1:
         raise ValueError("method sft samples its examples in one process: start it without torchrun")
     optimisation = recipe.optimisation
     rows = math.gcd(optimisation.prompts_per_step, optimisation.rows_per_pass)
@@ -203,6 +205,7 @@ def _common_settings(recipe: Recipe, output: str | Path) -> dict[str, Any]:
         "save_steps": _save_steps(recipe),
         "save_total_limit": 2,
         "report_to": recipe.report_to,
+        "use_cpu": _launched_on_cpu(),
     }
 
 
@@ -252,10 +255,11 @@ def check_settings(recipe: Recipe) -> None:
     settings(recipe, "unused")
 
 
-def _processes() -> int:
-    import os
+def _launched_on_cpu() -> bool:
+    """Whether a launcher started this process on a machine without GPU: accelerate would let each train alone."""
+    import torch
 
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
 
 
 def _precision(choice: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from stepgrpo_lab.processes import any_process
 from stepgrpo_lab.run_metrics import read_metrics
 from stepgrpo_lab.training.config import StepGRPOConfig
 
@@ -205,7 +206,10 @@ class Interrupt(TrainerCallback):
             self.tell("stopping after this step and saving; Ctrl-C again stops at once, without saving")
 
     def on_step_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.interrupted and state.global_step % args.window_steps == 0:
+        if state.global_step % args.window_steps:
+            return
+        self.interrupted = any_process(self.interrupted)  # the signal may reach them in different steps
+        if self.interrupted:
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -106,6 +106,9 @@ class StepGRPOConfig(GRPOConfig):
     fp16: bool = field(default=False, metadata=_help("Mixed precision for GPUs without bfloat16 units."))
     logging_steps: float = field(default=1, metadata=_help("Steps between two lines of metrics."))
     disable_tqdm: bool | None = field(default=True, metadata=_help("Progress is a callback's business."))
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata=_help("Every weight of a causal language model is used in every pass.")
+    )
     dataloader_pin_memory: bool = field(default=False, metadata=_help("Prompts are text: there is nothing to pin."))
 
     def __post_init__(self) -> None:
@@ -148,7 +151,10 @@ class StepGRPOConfig(GRPOConfig):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {allowed}")
 
     def _check_engine(self) -> None:
-        for name, neutral in (("use_vllm", False), ("repetition_penalty", 1.0), ("min_p", None)):
+        for name, neutral in (
+            *(("use_vllm", False), ("repetition_penalty", 1.0), ("min_p", None)),
+            ("ds3_gather_for_generation", True),  # else every pass is common to all processes, and their numbers differ
+        ):
             if getattr(self, name) != neutral:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: the lockstep engine only knows {name}={neutral}")
         if self.use_transformers_continuous_batching:

@@ -15,6 +15,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from stepgrpo_lab.checkpoints import PICKLED_ARGUMENTS, checkpoint_damage
+from stepgrpo_lab.processes import any_process, is_main_process
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
@@ -69,14 +70,14 @@ class GuardedTrainer(Trainer):
         """
         if self.accelerator.scaler is not None:  # with fp16 the scaler skips such updates by itself
             return
-        gradients = (parameter.grad for parameter in self.model.parameters() if parameter.grad is not None)
-        if not all(torch.isfinite(gradient).all() for gradient in gradients):
+        if not finite_gradients(self.model):
             raise self.not_finite("the gradient is not finite", self._inputs)
 
     def not_finite(self, what: str, evidence: Any) -> FloatingPointError:
         """The error that ends training, its evidence written."""
         step, batch = self._batch[0] + 1, self._batch[1]
-        path = Path(self.args.output_dir) / f"not-finite-step-{step}.json"
+        where = "" if is_main_process() else f"-process-{self.accelerator.process_index}"
+        path = Path(self.args.output_dir) / f"not-finite-step-{step}{where}.json"
         told = {"step": step, "batch": batch, "what": what, "evidence": self._plain(evidence)}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(told, allow_nan=False), encoding="utf-8")
@@ -102,7 +103,8 @@ class GuardedTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        (Path(output_dir or self.args.output_dir) / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+        if self.args.should_save:  # transformers calls this in every process
+            (Path(output_dir or self.args.output_dir) / PICKLED_ARGUMENTS).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -128,6 +130,13 @@ class GuardedTrainer(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: a checkpoint is for resuming, and a model card would name tracking accounts."""
+
+
+def finite_gradients(model: torch.nn.Module) -> bool:
+    """Whether every gradient of a model is finite, in every process: sharding gives each a part of its own."""
+    gradients = (parameter.grad for parameter in model.parameters() if parameter.grad is not None)
+    parts = (gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in gradients)
+    return not any_process(not all(torch.isfinite(part).all() for part in parts))
 
 
 class _FiniteGradients(TrainerCallback):

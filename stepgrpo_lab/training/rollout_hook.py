@@ -6,14 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-from trl.models import unwrap_model_for_generation
-
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.serial import complete_serially
+from stepgrpo_lab.processes import every_process
 from stepgrpo_lab.records import Cost, Trajectory
 from stepgrpo_lab.rollout import probed_members
 from stepgrpo_lab.sampling import SampleKey, Sampling
+from stepgrpo_lab.training.whole_policy import whole_policy
 
 if TYPE_CHECKING:
     from stepgrpo_lab.training.trainer import StepGRPOTrainer
@@ -39,7 +38,8 @@ def complete_prompts(prompts: list[Any], trainer: StepGRPOTrainer) -> dict[str, 
         if not trajectory.completion_ids:
             raise RuntimeError("the rollout returned an empty completion, which the trainer cannot use")
     trainer.clock("rollout", time.perf_counter() - started)
-    trainer._metrics["train" if training else "eval"]["cost/forward_passes"].append(float(cost.forward_passes))
+    passes = max(every_process(cost.forward_passes))  # the others wait for the slowest
+    trainer._metrics["train" if training else "eval"]["cost/forward_passes"].append(float(passes))
     return {
         "prompt_ids": [trajectory.prompt_ids for trajectory in trajectories],
         "completion_ids": [trajectory.completion_ids for trajectory in trajectories],
@@ -82,14 +82,7 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
     sampling = Sampling(args.temperature, args.top_p, args.top_k)
     settings = trainer.rollout_settings if training else None
     with (
-        unwrap_model_for_generation(
-            trainer.model_wrapped,
-            trainer.accelerator,
-            gather_deepspeed3_params=args.ds3_gather_for_generation,
-            gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
-        ) as model,
-        torch.no_grad(),
-        trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
+        whole_policy(trainer) as model,
         trainer.accelerator.autocast(),  # around the whole rollout, else every step casts all weights again
     ):
         engine = LockstepEngine(model, trainer.token_text, max_rows=args.rollout_rows)

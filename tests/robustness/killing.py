@@ -79,7 +79,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     GuardedTrainer.compute_loss = telling("update", GuardedTrainer.compute_loss)  # type: ignore[method-assign]
     GuardedTrainer._save_checkpoint = telling("checkpoint", GuardedTrainer._save_checkpoint)  # type: ignore[method-assign]
     run.evaluate = telling("evaluation", run.evaluate)  # type: ignore[attr-defined]
-    run._save = telling("model", run._save)
+    run.save_policy = telling("model", run.save_policy)  # type: ignore[attr-defined]
     run.train(recipe, folder, resume=recipe is None)
     told.send(("end", time.monotonic()))
 
