@@ -189,7 +189,7 @@ class VLLMEngine:
         params = vllm.SamplingParams(
             **request.options(sampling), detokenize=False, output_kind=vllm.sampling_params.RequestOutputKind.DELTA
         )
-        prompt = {"prompt_token_ids": request.prompt}
+        prompt = {"type": "token", "prompt_token_ids": request.prompt}  # as vLLM's own renderer writes it
         self.engine.add_request(name, prompt, params, lora_request=self._adapter)
 
     def _take(self, row: RequestRow, output: Any) -> bool:
