@@ -21,6 +21,8 @@ from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from stepgrpo_lab.engines.completions import RolloutEngine
+
 __all__ = [
     "EVALUATION_SAMPLING",
     "Comparison",
@@ -72,7 +74,7 @@ def outcomes(
 
 
 def evaluate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
     *,
@@ -87,13 +89,14 @@ def evaluate(
     suffix: str = "",
     keep_texts: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    engine: RolloutEngine | None = None,
 ) -> Evaluation:
     """Sample completions for every problem and grade them.
 
     The result depends on the model, the problems and the seed, not on ``max_rows``: every completion has its own key.
 
     Args:
-        model, tokenizer: As loaded by :func:`stepgrpo_lab.models.load_model`.
+        model, tokenizer: As loaded by :func:`stepgrpo_lab.models.load_model`; with ``engine`` no model is needed.
         problems: ``[problems]`` with distinct ids.
         samples: Completions per problem; more samples, narrower intervals.
         limit: Completion limit in tokens.
@@ -106,6 +109,8 @@ def evaluate(
         suffix: Text added to every question.
         keep_texts: For how many problems the first sample's text is kept.
         progress: Called with (finished, all) completions after each one.
+        engine: Completes the prompts in place of ``model``, such as a vLLM engine with the same weights; by default a
+            lockstep engine with ``max_rows``.
 
     Raises:
         ValueError: No problems, duplicate ids, or a setting out of range.
@@ -130,7 +135,8 @@ def evaluate(
         if progress:
             progress(finished, len(repeated))
 
-    trajectories, cost = LockstepEngine(model, tokenizer, max_rows=max_rows).generate(
+    engine = engine or LockstepEngine(model, tokenizer, max_rows=max_rows)
+    trajectories, cost = engine.generate(
         [prompt for prompt in prompts for _ in range(samples)],
         limit=limit,
         keys=[SampleKey(seed, "eval", 0, index) for index in range(len(repeated))],

@@ -20,7 +20,8 @@ from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_requests import StopFinder
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
-from stepgrpo_lab.records import Trajectory
+from stepgrpo_lab.evaluation import evaluate
+from stepgrpo_lab.records import Problem, Trajectory
 from stepgrpo_lab.rollout import TrajectoryMachine, rollout_settings
 from stepgrpo_lab.sampling import SampleKey, Sampling, request_seed
 from stepgrpo_lab.steps import MarkerSegmenter
@@ -135,6 +136,17 @@ def test_lora_is_sampled_with(model: Any, byte_bpe_tokenizer: Any, prompts: Any,
         assert_same(complete(served, prompts, settings=PAPER, sampling=GREEDY), expected)
 
 
+def test_evaluation_takes_the_engine(model: Any, byte_bpe_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(byte_bpe_tokenizer, "chat_template", "{{ messages[0]['content'] }}")
+    problems = [Problem("sum", "3 + 4?", "7"), Problem("word", "a", "7")]
+    engine = VLLMEngine(FakeEngine({None: model}), byte_bpe_tokenizer)
+    ours, theirs = (
+        evaluate(model, byte_bpe_tokenizer, problems, limit=32, sampling=GREEDY, keep_texts=2, engine=choice)
+        for choice in (engine, None)
+    )
+    assert ours.texts == theirs.texts and ours.outcomes == theirs.outcomes
+
+
 def test_serial_rollouts_take_the_engine(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
     options: dict[str, Any] = {"group_size": 3, "limit": LIMIT, "settings": PAPER, "sampling": GREEDY}
     members = [
@@ -150,7 +162,7 @@ def test_serial_rollouts_take_the_engine(model: Any, byte_bpe_tokenizer: Any, pr
 # ---- sampling --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", [None, OFFICIAL, PAPER])
 def test_a_sampled_completion_depends_on_its_key_only(
     model: Any, byte_bpe_tokenizer: Any, prompts: Any, settings: Any
 ) -> None:
@@ -238,7 +250,7 @@ def test_markers_are_looked_for_once(byte_bpe_tokenizer: Any) -> None:
 def test_room_is_what_the_machine_takes() -> None:
     toy = TokenText.from_pieces(["so ", "Wait ", "</think>", "7", *" \n*FinalAswer\\boxed{}"], eos_ids=[3])
     machine = TrajectoryMachine(
-        toy, 12, rollout_settings("official", think_budget=5, probe_max_tokens=4, close_text="</think>")
+        toy, 12, rollout_settings("official", think_budget=5, probe_max_tokens=4, near_budget_margin=0)
     )
     assert machine.room == 5
     drive(machine, 0)

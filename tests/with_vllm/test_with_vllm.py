@@ -34,7 +34,7 @@ from stepgrpo_lab.records import Trajectory
 from stepgrpo_lab.rollout import rollout_settings
 from stepgrpo_lab.sampling import SampleKey, Sampling
 
-GREEDY, LIMIT, COUNT = Sampling(temperature=0.0), 256, 24
+GREEDY, LIMIT, COUNT = Sampling(temperature=0.0), 256, 16
 PAPER = rollout_settings("paper", exit_threshold=0.99)
 SETTINGS = {
     "plain": None,
