@@ -22,6 +22,8 @@ from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from stepgrpo_lab.engines.completions import RolloutEngine
+
 __all__ = [
     "EVALUATION_SAMPLING",
     "Comparison",
@@ -73,7 +75,7 @@ def outcomes(
 
 
 def evaluate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     problems: Sequence[Problem],
     *,
@@ -89,13 +91,14 @@ def evaluate(
     keep_texts: int = 0,
     progress: Callable[[int, int], None] | None = None,
     shared: bool = False,
+    engine: RolloutEngine | None = None,
 ) -> Evaluation:
     """Sample completions for every problem and grade them.
 
     The result depends on the model, the problems and the seed, not on ``max_rows``: every completion has its own key.
 
     Args:
-        model, tokenizer: As loaded by :func:`stepgrpo_lab.models.load_model`.
+        model, tokenizer: As loaded by :func:`stepgrpo_lab.models.load_model`; with ``engine`` no model is needed.
         problems: ``[problems]`` with distinct ids.
         samples: Completions per problem; more samples, narrower intervals.
         limit: Completion limit in tokens.
@@ -109,6 +112,8 @@ def evaluate(
         keep_texts: For how many problems the first sample's text is kept.
         progress: Called with (finished, all) completions of this process after each one.
         shared: In a training of several processes, let each decode its share; all must call, and all get the whole.
+        engine: Completes the prompts in place of ``model``, such as a vLLM engine with the same weights; by default a
+            lockstep engine with ``max_rows``.
 
     Raises:
         ValueError: No problems, duplicate ids, or a setting out of range.
@@ -134,7 +139,8 @@ def evaluate(
         if progress:
             progress(finished, len(share))
 
-    trajectories, cost = LockstepEngine(model, tokenizer, max_rows=max_rows).generate(
+    engine = engine or LockstepEngine(model, tokenizer, max_rows=max_rows)
+    trajectories, cost = engine.generate(
         [prompts[index // samples] for index in share],
         limit=limit,
         keys=[SampleKey(seed, "eval", 0, index) for index in share],

@@ -97,12 +97,25 @@ def load_model(
         raise ValueError(f"unknown quantization {quantization!r}: use 'nf4' or none")
     dtype = native_dtype() if dtype == "auto" else dtype
     device = device or default_device()
-    path = str(data_path("overthinker")) if str(path_or_id) == OVERTHINKER else str(path_or_id)
-    model = _read_weights(path, dtype, quantization, device)
-    tokenizer = _read_tokenizer(path)
+    model = _read_weights(model_location(path_or_id), dtype, quantization, device)
+    return model.eval(), load_tokenizer(path_or_id)
+
+
+def model_location(path_or_id: str | Path) -> str:
+    """The folder or Hugging Face id that a model path stands for: "overthinker" is the embedded model's folder."""
+    return str(data_path("overthinker")) if str(path_or_id) == OVERTHINKER else str(path_or_id)
+
+
+def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
+    """A model's tokenizer alone, as :func:`load_model` gives it: padding apart from the end of sequence, and checked.
+
+    Raises:
+        ValueError: There is none, or one that the method cannot use.
+    """
+    tokenizer = _read_tokenizer(model_location(path_or_id))
     separate_padding(tokenizer)
     check_tokenizer(tokenizer)
-    return model.eval(), tokenizer
+    return tokenizer
 
 
 def _read_weights(path: str, dtype: str, quantization: str | None, device: str) -> PreTrainedModel:

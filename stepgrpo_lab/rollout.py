@@ -119,6 +119,14 @@ class TrajectoryMachine:
         return "greedy" if self.phase is Phase.PROBE else "sample"
 
     @property
+    def room(self) -> int:
+        """So many choices can follow one another at most, before something else is fed or the completion ends."""
+        if self.phase is Phase.PROBE:
+            return self._settings.probe_max_tokens - len(self._trial.token_ids)
+        end = self._think_budget if self.phase is Phase.THINK else self._limit
+        return min(end, self._limit) - len(self._kept)
+
+    @property
     def position(self) -> int:
         """Position of the token to be sampled, as :func:`stepgrpo_lab.sampling.uniform` wants it.
 

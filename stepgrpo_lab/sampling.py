@@ -88,5 +88,19 @@ def uniform(key: SampleKey, position: int) -> float:
         >>> uniform(key, 5) == uniform(key, 5), uniform(key, 5) == uniform(key, 6)
         (True, False)
     """
-    bits = _mix((_stream(key) + (position + 1) * _GOLDEN_GAMMA) & _MASK)
-    return (bits >> 11) * 2.0**-53
+    return (_bits(key, position) >> 11) * 2.0**-53
+
+
+def request_seed(key: SampleKey, position: int) -> int:
+    """Seed in [0, 2**63) for an engine that draws from ``position`` on with a generator of its own.
+
+    Example:
+        >>> key = SampleKey(seed=0, split="train", rollout=3, sample=17)
+        >>> request_seed(key, 5) == request_seed(key, 5), request_seed(key, 5) == request_seed(key, 6)
+        (True, False)
+    """
+    return _bits(key, position) >> 1
+
+
+def _bits(key: SampleKey, position: int) -> int:
+    return _mix((_stream(key) + (position + 1) * _GOLDEN_GAMMA) & _MASK)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,24 +18,17 @@ import torch
 
 from stepgrpo_lab.engines.cache import LockstepCache, check_model
 from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
+from stepgrpo_lab.engines.completions import Completion, OnFinish, longest_reach, open_completions, text_of
 from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.records import Cost, Trajectory
-from stepgrpo_lab.rollout import TrajectoryMachine
 from stepgrpo_lab.sampling import SampleKey, Sampling, uniform
 from stepgrpo_lab.steps import Segmenter
-from stepgrpo_lab.token_text import TokenText
-
-OnFinish = Callable[[int, Trajectory], None]
 
 
 @dataclass
-class _Row:
+class _Row(Completion):
     """One active completion; its index in the list of rows is its slot in the cache."""
 
-    index: int
-    prompt: list[int]
-    machine: TrajectoryMachine
-    key: SampleKey
     token: int  # to be fed next,
     place: int  # at this place, the prompt included
 
@@ -74,7 +67,10 @@ class LockstepEngine:
             raise ValueError(f"max_rows is {max_rows}: give at least 1.")
         self.model = model
         self.max_rows = max_rows
-        self.token_text = tokenizer if isinstance(tokenizer, TokenText) else _text_of(tokenizer, model)
+        generation = getattr(
+            model, "generation_config", None
+        )  # names every id that the model's own generate() stops at
+        self.token_text = text_of(tokenizer, getattr(generation, "eos_token_id", None))
         self._layers = check_model(model)
         self._config = model.config.get_text_config(decoder=True)
         self._adds_mask = self._config._attn_implementation == "eager"  # sdpa takes a boolean mask
@@ -120,16 +116,19 @@ class LockstepEngine:
             FloatingPointError: The model returned logits that are no numbers; the message names row and position.
         """
         sampling = sampling or Sampling()
-        flags = [True] * len(prompt_ids) if probed is None else list(probed)
-        limits = [limit] * len(prompt_ids) if isinstance(limit, int) else list(limit)
-        _check_lengths(prompt_ids, keys, flags, limits)
-        waiting: deque[_Row] = deque()
-        for index, (prompt, key, flag, most) in enumerate(zip(prompt_ids, keys, flags, limits, strict=True)):
-            machine = TrajectoryMachine(self.token_text, most, settings, flag, segmenter)
-            waiting.append(_Row(index, list(prompt), machine, key, token=prompt[-1], place=len(prompt) - 1))
-        reach = max((len(row.prompt) + row.machine.reach for row in waiting), default=0)
-        self._check_positions(reach, max(limits, default=0))
-        cache = LockstepCache(self._layers, min(self.max_rows, len(waiting)), reach)
+        opened = open_completions(
+            self.token_text,
+            prompt_ids,
+            limit=limit,
+            keys=keys,
+            settings=settings,
+            probed=probed,
+            segmenter=segmenter,
+            positions=getattr(self._config, "max_position_embeddings", None),
+            positions_name="max_position_embeddings",
+        )
+        waiting = deque(_Row(**vars(row), token=row.prompt[-1], place=len(row.prompt) - 1) for row in opened)
+        cache = LockstepCache(self._layers, min(self.max_rows, len(waiting)), longest_reach(opened))
         finished: dict[int, Trajectory] = {}
         rows: list[_Row] = []
         total = Cost()
@@ -149,14 +148,6 @@ class LockstepEngine:
                         row.advance()
                 cache.move(_close_ranks(rows))
         return [finished[index] for index in range(len(finished))], total
-
-    def _check_positions(self, reach: int, limit: int) -> None:
-        positions = getattr(self._config, "max_position_embeddings", None)
-        if positions is not None and reach > positions:
-            raise ValueError(
-                f"The longest prompt, the limit of {limit} tokens and the probes need {reach} positions, but the model "
-                f"has {positions} (max_position_embeddings): lower the limit or shorten the prompt."
-            )
 
     def _admit(self, rows: list[_Row], waiting: deque[_Row], cache: LockstepCache) -> int:
         """Prefill waiting prompts into the free slots; return the number of forward passes (0 or 1).
@@ -219,24 +210,16 @@ def _choose(rows: Sequence[_Row], logits: torch.Tensor, sampling: Sampling) -> N
     if drawn:
         numbers = [uniform(rows[slot].key, rows[slot].machine.position) for slot in drawn]
         for slot, token, logprob in zip(drawn, *choose_sampled(_subset(logits, drawn), numbers, sampling), strict=True):
-            _check_finite(rows[slot], logprob)
+            rows[slot].check_finite(logprob)
             rows[slot].machine.observe(token, logprob)
     if greedy:
         for slot, token, logprob in zip(greedy, *choose_likeliest(_subset(logits, greedy)), strict=True):
-            _check_finite(rows[slot], logprob)
+            rows[slot].check_finite(logprob)
             rows[slot].machine.observe(token, None, math.exp(logprob))
 
 
 def _subset(logits: torch.Tensor, slots: list[int]) -> torch.Tensor:
     return logits if len(slots) == len(logits) else logits[torch.tensor(slots, device=logits.device)]
-
-
-def _check_finite(row: _Row, logprob: float) -> None:
-    if not math.isfinite(logprob):
-        raise FloatingPointError(
-            f"The model's logits for prompt {row.index} at position {row.machine.position} of the completion are not "
-            "finite: check the weights (a diverged training run?) or use bf16 or fp32 instead of fp16."
-        )
 
 
 def _close_ranks(rows: list[_Row]) -> list[tuple[int, int]]:
@@ -252,25 +235,6 @@ def _close_ranks(rows: list[_Row]) -> list[tuple[int, int]]:
             rows[slot] = last
             moves.append((len(rows), slot))
     return moves
-
-
-def _check_lengths(
-    prompt_ids: Sequence[Sequence[int]], keys: Sequence[SampleKey], probed: Sequence[bool], limits: Sequence[int]
-) -> None:
-    if not len(prompt_ids) == len(keys) == len(probed) == len(limits):
-        raise ValueError(
-            f"{len(prompt_ids)} prompts, {len(keys)} keys, {len(probed)} probed flags and {len(limits)} limits: "
-            "give as many of each."
-        )
-    for index, prompt in enumerate(prompt_ids):
-        if not len(prompt):
-            raise ValueError(f"Prompt {index} is empty: it needs at least one token.")
-
-
-def _text_of(tokenizer: Any, model: Any) -> TokenText:
-    """The tokenizer's text, with every end-of-sequence id that the model's own ``generate`` would stop at."""
-    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return TokenText.from_tokenizer(tokenizer, eos_ids=[ids] if isinstance(ids, int) else ids or [])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.completions import RolloutEngine
 from stepgrpo_lab.presets import RolloutSettings, close_tokens
 from stepgrpo_lab.records import Cost, Trajectory
 from stepgrpo_lab.sampling import SampleKey, Sampling
@@ -21,7 +21,7 @@ from stepgrpo_lab.token_text import TokenText
 
 
 def complete_serially(
-    engine: LockstepEngine,
+    engine: RolloutEngine,
     prompt_ids: Sequence[Sequence[int]],
     *,
     group_size: int,

@@ -1,0 +1,177 @@
+"""vLLM as far as our engines use it, over a transformers model: engine and server.
+
+It keeps vLLM's habits: a stop id is part of what comes back, a request draws from its own seeded generator, and, like
+an asynchronous scheduler, it may bring a token of a request that has been aborted meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+
+class Request:
+    """One request under way; ``options`` are vLLM's sampling options."""
+
+    def __init__(self, model: Any, prompt: list[int], options: dict[str, Any]) -> None:
+        assert options["max_tokens"] >= 1 and options["ignore_eos"] and options["logprobs"] == 0
+        self.model, self.new, self.cache, self.options = model, list(prompt), None, options
+        self.generator = torch.Generator().manual_seed(options["seed"] or 0)
+        self.tokens: list[int] = []
+        self.finish_reason: str | None = None
+
+    @torch.no_grad()
+    def advance(self) -> tuple[int, float]:
+        """Choose one more token; its id and log-probability at its temperature (greedy: at 1)."""
+        output = self.model(input_ids=torch.tensor([self.new]), past_key_values=self.cache, use_cache=True)
+        self.cache, logits = output.past_key_values, output.logits[0, -1].float()
+        logprobs = (logits / (self.options["temperature"] or 1.0)).log_softmax(dim=-1)
+        if self.options["temperature"] == 0:
+            token = int(logprobs.argmax())
+        else:
+            noise = torch.empty_like(logprobs).exponential_(generator=self.generator)
+            token = int((logprobs.exp() / noise).argmax())
+        self.new = [token]
+        self.tokens.append(token)
+        if token in self.options["stop_token_ids"]:
+            self.finish_reason = "stop"
+        elif len(self.tokens) == self.options["max_tokens"]:
+            self.finish_reason = "length"
+        return token, float(logprobs[token])
+
+
+class FakeEngine:
+    """A ``vllm.LLMEngine``.
+
+    Args:
+        models: The base model, and those with an adapter by the adapter's folder.
+        tokens_a_step: How many tokens a request gets in each step.
+        late: Whether an aborted request brings one more token.
+    """
+
+    def __init__(self, models: dict[str | None, Any], *, tokens_a_step: int = 1, late: bool = False) -> None:
+        self.models, self.tokens_a_step, self.late = models, tokens_a_step, late
+        self.running: dict[str, Request] = {}
+        self.aborted: dict[str, Request] = {}
+        self.asked: list[Request] = []
+        self.vllm_config = SimpleNamespace(
+            parallel_config=SimpleNamespace(tensor_parallel_size=1, pipeline_parallel_size=1),
+            scheduler_config=SimpleNamespace(max_num_seqs=4),
+            lora_config=SimpleNamespace() if len(models) > 1 else None,
+            model_config=SimpleNamespace(
+                max_model_len=512, logprobs_mode="processed_logprobs", try_get_generation_config=dict
+            ),
+        )
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.running)
+
+    def add_request(self, name: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
+        assert len(self.running) < self.vllm_config.scheduler_config.max_num_seqs and name not in self.running
+        options = dict(vars(params))
+        assert options.pop("output_kind") == "delta" and options.pop("detokenize") is False
+        model = self.models[lora_request.lora_path if lora_request else None]
+        self.running[name] = Request(model, prompt["prompt_token_ids"], options)
+        self.asked.append(self.running[name])
+
+    def abort_request(self, names: list[str]) -> None:
+        for name in names:
+            if name in self.running:
+                self.aborted[name] = self.running.pop(name)
+
+    def step(self) -> list[Any]:
+        outputs = [self._output(name, request, 1) for name, request in self.aborted.items() if self.late]
+        self.aborted.clear()
+        for name, request in list(self.running.items()):
+            outputs.append(self._output(name, request, self.tokens_a_step))
+            if request.finish_reason:
+                del self.running[name]
+        return outputs
+
+    def _output(self, name: str, request: Request, count: int) -> Any:
+        tokens, logprobs = [], []
+        while len(tokens) < count and request.finish_reason is None:
+            token, logprob = request.advance()
+            tokens.append(token)
+            logprobs.append({token: SimpleNamespace(logprob=logprob)})
+        new = SimpleNamespace(token_ids=tokens, logprobs=logprobs, finish_reason=request.finish_reason)
+        return SimpleNamespace(request_id=name, outputs=[new], finished=request.finish_reason is not None)
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    """Make ``import vllm`` find what the engines take from it."""
+
+    def lora_request(name: str, number: int, path: str) -> Any:
+        return SimpleNamespace(lora_name=name, lora_int_id=number, lora_path=path)
+
+    modules = {name: ModuleType(name) for name in ("vllm", "vllm.lora", "vllm.lora.request")}
+    modules["vllm"].SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
+    modules["vllm"].sampling_params = SimpleNamespace(RequestOutputKind=SimpleNamespace(DELTA="delta"))  # type: ignore[attr-defined]
+    modules["vllm"].lora = modules["vllm.lora"]  # type: ignore[attr-defined]
+    modules["vllm.lora"].request = modules["vllm.lora.request"]  # type: ignore[attr-defined]
+    modules["vllm.lora.request"].LoRARequest = lora_request  # type: ignore[attr-defined]
+    for name, module in modules.items():
+        patch.setitem(sys.modules, name, module)
+
+
+@contextmanager
+def fake_server(models: dict[str, Any], *, token_ids: bool = True) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A vLLM server on a free port of this machine; gives its address and the list of what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/v1/models"
+            first, *others = models
+            cards = [{"id": first, "max_model_len": 512}, *({"id": name, "max_model_len": None} for name in others)]
+            self._send(200, {"data": cards})
+
+        def do_POST(self) -> None:
+            assert self.path == "/v1/completions"
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(dict(body))
+            if len(body["prompt"]) > 500:
+                return self._send(400, {"error": {"message": "the prompt is too long"}})
+            request = Request(models[body.pop("model")], body.pop("prompt"), body)
+            logprobs = []
+            while request.finish_reason is None:
+                logprobs.append(request.advance()[1])
+            choice = {"finish_reason": request.finish_reason, "logprobs": {"token_logprobs": logprobs}}
+            self._send(200, {"choices": [{**choice, "token_ids": request.tokens if token_ids else None}]})
+
+        def _send(self, status: int, answer: dict[str, Any]) -> None:
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def save_marker_file(folder: Path) -> str:
+    """A folder that looks like a LoRA adapter's; the fake goes by its name."""
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    return str(folder)

@@ -1,0 +1,163 @@
+"""The vLLM engines on the Overthinker, with vLLM itself: in fp32 they write what the lockstep engine writes.
+
+``tests/with_vllm/run`` sets vLLM up and runs this; without vLLM it is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import torch
+
+pytest.importorskip("vllm", reason="vLLM is not installed: tests/with_vllm/run sets it up")
+
+from test_lockstep import logprob_gap
+from test_vllm_engine import assert_same
+
+from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.vllm_engine import VLLMEngine
+from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
+from stepgrpo_lab.models import encode_prompt, load_model
+from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.paths import data_path
+from stepgrpo_lab.records import Trajectory
+from stepgrpo_lab.rollout import rollout_settings
+from stepgrpo_lab.sampling import SampleKey, Sampling
+
+GREEDY, LIMIT, COUNT = Sampling(temperature=0.0), 256, 16
+PAPER = rollout_settings("paper", exit_threshold=0.99)
+SETTINGS = {
+    "plain": None,
+    "official": rollout_settings("official", exit_threshold=0.99),
+    "paper": PAPER,
+    "never exits": rollout_settings("official", exit_threshold=1.0, near_budget_margin=0),
+    "closed by budget": rollout_settings("paper", exit_threshold=1.0, near_budget_margin=0, think_budget=60),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def policy() -> tuple[Any, Any]:
+    return load_model("overthinker", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def prompts(policy: Any) -> list[list[int]]:
+    return [encode_prompt(policy[1], problem.prompt) for problem in overthinker_problems("validation", COUNT)]
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
+    """The Overthinker with an adapter that changes its words but does not make it stammer, and the adapter's folder."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    model = get_peft_model(
+        load_model("overthinker", device="cpu")[0],
+        LoraConfig(r=8, lora_alpha=8, target_modules="all-linear", init_lora_weights=False),
+    ).eval()
+    folder = tmp_path_factory.mktemp("lora") / "adapter"
+    model.save_pretrained(str(folder))
+    return model, str(folder)
+
+
+@pytest.fixture(scope="module")
+def engine() -> VLLMEngine:
+    options = {"max_model_len": 512, "enforce_eager": True, "enable_lora": True, "max_lora_rank": 8}
+    return VLLMEngine.load("overthinker", dtype="float32", **options)
+
+
+@pytest.fixture(scope="module")
+def server(adapted: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(data_path("overthinker")), "--served-model-name", "base", "--dtype", "float32"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "512", "--enforce-eager"]
+    command += ["--logprobs-mode", "processed_logprobs", "--enable-lora", "--lora-modules", f"adapter={adapted[1]}"]
+    command += ["--max-lora-rank", "8", "--enable-prefix-caching"]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url + "/health", process, log)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        try:
+            urlopen(url, timeout=5).close()
+            return
+        except (URLError, OSError):
+            assert process.poll() is None, f"the server ended: {log.read_text()[-3000:]}"
+            time.sleep(1)
+    raise AssertionError(f"the server did not start: {log.read_text()[-3000:]}")
+
+
+def keys(prompts: list[list[int]]) -> list[SampleKey]:
+    return [SampleKey(0, "train", 0, sample) for sample in range(len(prompts))]
+
+
+def complete(engine: Any, prompts: list[list[int]], **options: Any) -> list[Trajectory]:
+    return engine.generate(prompts, limit=LIMIT, keys=keys(prompts), **options)[0]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_colocated_greedy_equals_lockstep(engine: VLLMEngine, policy: Any, prompts: Any, name: str) -> None:
+    expected = complete(LockstepEngine(*policy), prompts, settings=SETTINGS[name], sampling=GREEDY)
+    assert_same(complete(engine, prompts, settings=SETTINGS[name], sampling=GREEDY), expected)
+    closes = {record.close for record in expected}
+    assert {"official": "early", "paper": "early", "closed by budget": "budget"}.get(name, "natural") in closes
+
+
+def test_colocated_lora_equals_lockstep(engine: VLLMEngine, policy: Any, adapted: Any, prompts: Any) -> None:
+    base, expected = (
+        complete(LockstepEngine(model, policy[1]), prompts, settings=PAPER, sampling=GREEDY)
+        for model in (policy[0], adapted[0])
+    )
+    changed = sum(record.completion_ids != other.completion_ids for record, other in zip(base, expected, strict=True))
+    assert changed > COUNT // 2 and any(record.probes for record in expected)
+    engine.use_adapter(adapted[1])
+    try:
+        assert_same(complete(engine, prompts, settings=PAPER, sampling=GREEDY), expected)
+    finally:
+        engine.use_adapter(None)
+    assert_same(complete(engine, prompts, settings=PAPER, sampling=GREEDY), base)
+
+
+def test_server_equals_lockstep(server: str, policy: Any, adapted: Any, prompts: Any) -> None:
+    for name, model in (("base", policy[0]), ("adapter", adapted[0])):
+        expected = complete(LockstepEngine(model, policy[1]), prompts, settings=PAPER, sampling=GREEDY)
+        served = VLLMServerEngine(policy[1], url=server, model=name, max_rows=8)
+        assert_same(complete(served, prompts, settings=PAPER, sampling=GREEDY), expected)
+
+
+def test_sampled_completions_depend_on_their_keys(engine: VLLMEngine, server: str, policy: Any, prompts: Any) -> None:
+    records = complete(engine, prompts, settings=PAPER)
+    assert logprob_gap(policy[0], records) < 1e-3
+    assert any(any(record.forced) for record in records)
+    alone = engine.generate(prompts[5:6], limit=LIMIT, keys=keys(prompts)[5:6], settings=PAPER)[0]
+    assert_same(alone, records[5:6])
+    served = VLLMServerEngine(policy[1], url=server, model="base", max_rows=5)
+    assert_same(complete(served, prompts, settings=PAPER), records)
+    assert logprob_gap(policy[0], complete(engine, prompts, sampling=Sampling(0.6)), 0.6) < 1e-3
