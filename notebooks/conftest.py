@@ -7,3 +7,5 @@ import os
 
 collect_ignore = ["sources"]
 os.environ.setdefault("STEPGRPO_FAST", "1")
+# Two kernels with two threads each on two cores wait for each other: one thread each is several times as fast.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
