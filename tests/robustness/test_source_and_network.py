@@ -24,6 +24,10 @@ MODULES = {"pickle", "marshal", "shelve", "dill", "socket", "socketserver", "htt
 LIBRARIES = {"wandb", "tensorboard", "mlflow", "comet_ml", "trackio", "uvicorn", "fastapi", "flask", "aiohttp"}
 
 
+CONNECTING = PACKAGE / "engines" / "vllm_server.py"
+"""The one module that opens connections, to the server whose address it is given."""
+
+
 def forbidden(source: str) -> list[str]:
     """What a module does that none of ours may do: evaluate, unpickle, open a connection, serve, trust remote code."""
     found = []
@@ -41,7 +45,11 @@ def forbidden(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_evaluates_unpickles_connects_or_serves(path: Path) -> None:
-    assert forbidden(path.read_text(encoding="utf-8")) == []
+    found = forbidden(path.read_text(encoding="utf-8"))
+    if path == CONNECTING:
+        assert found and all(name.partition(".")[0] == "urllib" for name in found)
+    else:
+        assert found == []
 
 
 @pytest.mark.parametrize(
