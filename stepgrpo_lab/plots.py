@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from stepgrpo_lab.plot_style import DASHES, HATCHES, INK, PALETTE, SHAPES, error_bar, series, styled, thinned
-from stepgrpo_lab.statistics import Calibration, Interval
+from stepgrpo_lab.statistics import Interval
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -234,42 +234,6 @@ def exit_reasons(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     figure.update_xaxes(title_text="optimiser step")
     figure.update_yaxes(title_text="share of completions (%)")
     return styled(figure, title="Why thoughts ended in training rollouts", height=380)
-
-
-def reliability_diagram(calibration: Calibration) -> Figure:
-    """Share of correct trial answers against their stated probability; calibrated answers lie on the diagonal."""
-    from plotly.graph_objects import Bar, Figure, Scatter
-
-    filled = [row for row in calibration.bins if row.count]
-    figure = Figure()
-    figure.add_trace(
-        Bar(
-            x=[(row.low + row.high) / 2 for row in filled],
-            y=[100 * row.count / calibration.count for row in filled],
-            width=[row.high - row.low for row in filled],
-            name="share of the answers",
-            marker={"color": INK, "opacity": 0.4, "pattern": {"shape": "/"}},
-        )
-    )
-    figure.add_trace(
-        Scatter(x=[0, 1], y=[0, 100], mode="lines", name="calibrated", line={"color": INK, "dash": "dash"})
-    )
-    figure.add_trace(
-        Scatter(
-            x=[row.confidence for row in filled],
-            y=[100 * (row.accuracy or 0.0) for row in filled],
-            customdata=[row.count for row in filled],
-            hovertemplate="stated %{x:.2f}, correct %{y:.1f} %, %{customdata} answers<extra></extra>",
-            mode="lines+markers",
-            name="correct",
-            line={"color": PALETTE[0], "width": 2},
-            marker={"size": 9},
-        )
-    )
-    figure.update_xaxes(title_text="joint probability of the trial answer", range=[0, 1])
-    figure.update_yaxes(title_text="%", range=[0, 102])
-    title = f"Reliability of {calibration.count} trial answers (ECE {calibration.ece:.3f})"
-    return styled(figure, title=title, height=420)
 
 
 def step_labels(counts: Mapping[str, Mapping[str, float]]) -> Figure:

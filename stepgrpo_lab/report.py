@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab import plots, report_html
+from stepgrpo_lab import plots, plots_probe, report_html
 from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.plot_style import series
 from stepgrpo_lab.report_files import RunRecord, read_run
@@ -156,7 +156,7 @@ def _figures(run: RunRecord) -> dict[str, Figure]:
     calibrations = [part.calibration() for part in (run.after, run.before) if part is not None]
     for calibration in calibrations:
         if calibration is not None:
-            drawn.setdefault("reliability", plots.reliability_diagram(calibration))
+            drawn.setdefault("reliability", plots_probe.reliability_diagram(calibration))
     return drawn
 
 

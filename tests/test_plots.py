@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from stepgrpo_lab import plots
+from stepgrpo_lab import plots, plots_probe
 from stepgrpo_lab.plot_style import INK
 from stepgrpo_lab.statistics import Interval, calibration
 
@@ -91,7 +91,7 @@ def test_exit_reasons_stack_to_the_recorded_shares():
 
 def test_reliability_diagram_shows_the_filled_bins_only():
     result = calibration([0.15, 0.95, 0.95], [False, True, False], bins=10)
-    traces = drawn(plots.reliability_diagram(result))
+    traces = drawn(plots_probe.reliability_diagram(result))
     assert traces["correct"] == ([pytest.approx(0.15), pytest.approx(0.95)], [0.0, 50.0])
     assert traces["share of the answers"][1] == [pytest.approx(100 / 3), pytest.approx(200 / 3)]
     assert traces["calibrated"] == ([0, 1], [0, 100])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Enum, Float, Int, Tuple
 
 from stepgrpo_lab.confidence import RULES
-from stepgrpo_lab.exit_rules import ExitPoint, ExitRule
+from stepgrpo_lab.exit_rules import ExitPoint, rules_at
 from stepgrpo_lab.plots_rollout import exit_scores
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.report_html import visible_text
@@ -86,7 +86,7 @@ class StepInspector(LabWidget):
     def compute(self) -> None:
         self.clamp("group", len(self.groups) - 1)
         self.clamp("member", len(self.recorded.members) - 1)
-        rules = [ExitRule(self.threshold, name, self.markers or self.words, self.skip_first) for name in RULES]
+        rules = rules_at(self.threshold, markers=self.markers or self.words, skip_first=self.skip_first)
         self.points = [self.recorded.exit_point(self.place, rule) for rule in rules]
         point, whole = self.point, self.recorded.members[self.place]
         verdict = "right" if point.right else "wrong"
