@@ -62,6 +62,17 @@ def test_every_row_is_a_recipe(row: Row, tmp_path: Path) -> None:
     recipe_reward(recipe.reward)
 
 
+def test_no_row_repeats_another_training(tmp_path: Path) -> None:
+    (tmp_path / "vanilla_tokens.json").write_text("110.0")
+    runs = Runs(tmp_path, Plan())
+    recipes = [
+        dataclasses.replace(runs.recipe(row, 0, 1e-4), name="", description="")
+        for row in ROWS
+        if row.kind != "untrained"
+    ]
+    assert all(recipe not in recipes[:index] for index, recipe in enumerate(recipes))
+
+
 def test_rows_are_found_by_name() -> None:
     assert [row.name for row in find_rows(["grpo", "deer"])] == ["deer", "grpo"]
     assert find_rows([]) == list(ROWS)

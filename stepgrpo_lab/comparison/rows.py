@@ -206,7 +206,9 @@ def _setting(name: str, title: str, expectation: str, *overrides: str) -> Row:
     return Row(name, title, "setting", expectation, overrides)
 
 
-_SCALING = "Group scaling makes step_beta inert where every member is right; the others keep its strength."
+_SCALING = (
+    "The recipe's group scaling makes step_beta inert where every member is right; without it its strength counts."
+)
 _BETA = "Without scaling, step_beta decides how much of the reward is about steps."
 _THRESHOLD = "A lower threshold exits earlier and less surely."
 _GROUP = "A larger group knows its mean better and leaves fewer prompts in the budget."
@@ -218,7 +220,6 @@ _SETTINGS = (
         "Failing fast pays, so accuracy falls.",
         "reward.penalize_wrong=true",
     ),
-    _setting("scale-group", "advantages scaled by group", _SCALING, "optimisation.scale_rewards=group"),
     _setting("scale-batch", "advantages scaled by batch", _SCALING, "optimisation.scale_rewards=batch"),
     *(
         _setting(
@@ -232,7 +233,7 @@ _SETTINGS = (
     ),
     *(
         _setting(f"threshold-{value}", f"exit threshold {value}", _THRESHOLD, f"rollout.exit_threshold={value}")
-        for value in (0.9, 0.95, 0.98)
+        for value in (0.9, 0.98)
     ),
     *(
         _setting(f"group-size-{size}", f"groups of {size}", _GROUP, f"optimisation.group_size={size}")

@@ -14,7 +14,7 @@ KINDS = {
     "untrained": "Untrained",
     "method": "Methods: three seeds, each with a learning rate of its own",
     "ablation": "Step-GRPO with one thing changed, three seeds",
-    "setting": "Step-GRPO with one setting changed, one seed",
+    "setting": "Step-GRPO with one setting changed, one seed (its own: groups of 8, threshold 0.95, group scaling)",
     "proof": "A few steps that show that it trains",
 }
 """Heading of each kind of row."""
