@@ -1,0 +1,258 @@
+"""The rollout engine: what probes cost, what exits gain, and how it compares with other strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+
+from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.models import encode_prompt, load_model
+from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.presets import RolloutSettings, rollout_settings
+from stepgrpo_lab.records import Cost, Trajectory
+from stepgrpo_lab.sampling import Sampling
+
+from . import strategies
+from .measuring import Result, alternate, figure, ratios
+from .scripted import (
+    EOS,
+    same_tokens,
+    sample_keys,
+    scripted_model,
+    scripted_prompts,
+    scripted_text,
+    uneven_lengths,
+)
+
+ROWS = 64
+LIMIT = 256
+SHORT_STEPS, LONG_STEPS = (12, 20), (300, 500)
+AT_DEFAULT = rollout_settings("official", markers="paper", think_budget=1.0, near_budget_margin=0)
+NEVER = rollout_settings("official", markers="paper", exit_threshold=1.0, think_budget=1.0, near_budget_margin=0)
+
+Job = dict[str, Any]
+"""One rollout's arguments: prompts, limits, keys, settings."""
+
+
+@lru_cache(maxsize=1)
+def overthinker() -> tuple[Any, Any]:
+    """The embedded model and its tokenizer."""
+    return load_model("overthinker")
+
+
+def overthinker_job(count: int) -> Job:
+    """Problems that the Overthinker thinks about, at temperature 1."""
+    _, tokenizer = overthinker()
+    problems = overthinker_problems("validation", count)
+    prompts = [encode_prompt(tokenizer, problem.prompt) for problem in problems]
+    return {"prompts": prompts, "limits": [LIMIT] * count, "keys": sample_keys(count)}
+
+
+def scripted_job(lengths: list[int]) -> Job:
+    """Completions of known lengths."""
+    return {"prompts": scripted_prompts(lengths), "limits": lengths, "keys": sample_keys(len(lengths))}
+
+
+def lockstep(
+    engine: LockstepEngine, job: Job, settings: RolloutSettings | None = None
+) -> tuple[list[Trajectory], Cost]:
+    """The engine on a job."""
+    return engine.generate(job["prompts"], limit=job["limits"], keys=job["keys"], settings=settings)
+
+
+def probe_overhead(quick: bool) -> Result:
+    """Probes that never exit, against none: the time ratio, over the ratio of tokens that must be fed."""
+    name = "probe_overhead"
+    model, tokenizer = overthinker()
+    lengths = uneven_lengths(16, 500, 700) if quick else uneven_lengths(48, 900, 1200)
+    cases = {
+        "the Overthinker": (LockstepEngine(model, tokenizer), overthinker_job(32 if quick else 192)),
+        "random weights, 300-500 tokens a step": (
+            LockstepEngine(scripted_model(), scripted_text(LONG_STEPS)),
+            scripted_job(lengths),
+        ),
+    }
+    figures = []
+    for case, (engine, job) in cases.items():
+        plain, _ = lockstep(engine, job)
+        probed, cost = lockstep(engine, job, NEVER)
+        assert same_tokens(plain, probed)
+        unavoidable = (cost.kept_tokens + cost.probe_tokens) / cost.kept_tokens
+        seconds = alternate(
+            {"plain": partial(lockstep, engine, job), "probed": partial(lockstep, engine, job, NEVER)},
+            1 if quick else 5,
+        )
+        probes = sum(len(row.probes) for row in probed) / len(probed)
+        figures.append(
+            figure(
+                name,
+                f"time of probes over their unavoidable share, {case}",
+                ratios(seconds["probed"], seconds["plain"], 1 / unavoidable),
+                most=1.15,
+                note=f"{probes:.1f} probes a completion; unavoidable {unavoidable:.3f} (kept and probed, over kept); "
+                f"{cost.replayed_tokens / cost.kept_tokens:.1%} of the kept tokens fed again after declines.",
+            )
+        )
+    return Result(figures)
+
+
+def net_gain(quick: bool) -> Result:
+    """Exits at the default threshold, against plain sampling: time saved and tokens saved."""
+    model, tokenizer = overthinker()
+    engine, job = LockstepEngine(model, tokenizer), overthinker_job(64 if quick else 256)
+    _, plain = lockstep(engine, job)
+    _, early = lockstep(engine, job, AT_DEFAULT)
+    tokens = 1 - early.decoded_tokens / plain.decoded_tokens
+    seconds = alternate(
+        {"plain": partial(lockstep, engine, job), "early": partial(lockstep, engine, job, AT_DEFAULT)},
+        1 if quick else 5,
+    )
+    saved = [1 - ratio for ratio in ratios(seconds["early"], seconds["plain"])]
+    gaps = [100 * (tokens - share) for share in saved]
+    return Result(
+        [
+            figure(
+                "net_gain",
+                "net tokens saved by exits, less time saved",
+                gaps,
+                "points",
+                most=10,
+                note=f"Probes included, {tokens:.1%} fewer tokens are decoded; kept tokens "
+                f"{1 - early.kept_tokens / plain.kept_tokens:.1%} fewer; every completion probed, threshold 0.95.",
+            ),
+            figure("net_gain", "time saved by exits", [100 * share for share in saved], "%"),
+        ]
+    )
+
+
+def against_generate(quick: bool) -> Result:
+    """Kept tokens per second against ``model.generate``, TRL's default path."""
+    count = 64 if quick else 192
+    engine = LockstepEngine(scripted_model(), scripted_text(LONG_STEPS), max_rows=ROWS)
+    jobs = {
+        "uneven": (scripted_job(uneven_lengths(count, 120, 400)), 1.5),
+        "even": (scripted_job([160] * count), 1.0),
+    }
+    figures = []
+    for kind, (job, least) in jobs.items():
+        most = max(job["limits"])
+        generate = partial(
+            strategies.generate_in_batches, engine.model, job["prompts"], limit=most, eos=EOS, pad=EOS, batch=ROWS
+        )
+        ours, _ = lockstep(engine, job)
+        assert generate() == [row.completion_ids for row in ours]
+        seconds = alternate({"generate": generate, "lockstep": partial(lockstep, engine, job)}, 1 if quick else 5)
+        mean = sum(job["limits"]) / count
+        figures.append(
+            figure(
+                "against_generate",
+                f"tokens per second over TRL's default path, {kind} lengths",
+                ratios(seconds["generate"], seconds["lockstep"]),
+                least=least,
+                note=f"{count} completions in batches of {ROWS}, mean {mean:.0f} and longest {most} tokens.",
+            )
+        )
+    return Result(figures)
+
+
+def against_one_by_one(quick: bool) -> Result:
+    """Early exit at the default threshold against one sample at a time, each probe on a copy of the cache."""
+    name = "against_one_by_one"
+    model, tokenizer = overthinker()
+    engine = LockstepEngine(model, tokenizer, max_rows=ROWS)
+    many, few = overthinker_job(128 if quick else 512), overthinker_job(4 if quick else 12)
+    common = {"sampling": Sampling(), "text": engine.token_text, "model": model}
+    one_by_one = partial(strategies.early_exit_one_by_one, settings=AT_DEFAULT, **common, **few)
+    theirs, ours = one_by_one(), lockstep(engine, many, AT_DEFAULT)[0]
+    assert same_tokens(theirs, ours[: len(theirs)])
+    seconds = alternate(
+        {
+            "one by one": one_by_one,
+            "single": partial(forward_passes, model, 1, 400),
+            "lockstep": partial(lockstep, engine, many, AT_DEFAULT),
+            "full": partial(forward_passes, model, ROWS, 400),
+        },
+        1 if quick else 5,
+    )
+    kept = [sum(row.tokens for row in rows) for rows in (ours, theirs)]
+    faster = ratios(seconds["one by one"], seconds["lockstep"], kept[0] / kept[1])
+    bound = ratios(seconds["single"], seconds["full"], ROWS)
+    return Result(
+        [
+            figure(
+                name,
+                f"tokens per second over one sample at a time with copied caches, batch {ROWS}",
+                faster,
+                note="The Overthinker at the default threshold; the same completions.",
+            ),
+            figure(
+                name,
+                f"bound: bare forward passes, tokens per second at batch {ROWS} over batch 1",
+                bound,
+                note="Plain passes of transformers over a context of 128 tokens, nothing chosen or recorded.",
+            ),
+            figure(name, "share of that bound", [a / b for a, b in zip(faster, bound, strict=True)], least=0.8),
+        ]
+    )
+
+
+@torch.no_grad()
+def forward_passes(model: Any, rows: int, count: int, context: int = 96) -> None:
+    """So many decoding passes and nothing else; the cache is renewed every 64 passes."""
+    from transformers import DynamicCache
+
+    for start in range(0, count, 64):
+        cache = DynamicCache(config=model.config)
+        model(input_ids=torch.ones(rows, context, dtype=torch.long), past_key_values=cache, logits_to_keep=1)
+        for _ in range(min(64, count - start)):
+            model(input_ids=torch.ones(rows, 1, dtype=torch.long), past_key_values=cache, logits_to_keep=1)
+
+
+def against_rounds(quick: bool) -> Result:
+    """The same truncated rollout, submitted in rounds."""
+    model, tokenizer = overthinker()
+    lengths = uneven_lengths(32 if quick else 64, 200 if quick else 700, 400 if quick else 1600)
+    cases: dict[str, tuple[LockstepEngine, Job]] = {
+        "the Overthinker": (LockstepEngine(model, tokenizer), overthinker_job(32 if quick else 64)),
+        "random weights, 300-500 tokens a step, uneven lengths": (
+            LockstepEngine(scripted_model(sure_every=4), scripted_text(LONG_STEPS)),
+            scripted_job(lengths),
+        ),
+    }
+    figures = []
+    for case, (engine, job) in cases.items():
+        rounds = partial(
+            strategies.resubmit_in_rounds,
+            engine.model,
+            engine.token_text,
+            settings=AT_DEFAULT,
+            sampling=Sampling(),
+            **job,
+        )
+        ours, cost = lockstep(engine, job, AT_DEFAULT)
+        theirs, passes = rounds()
+        assert same_tokens(theirs, ours)
+        tasks = {"rounds": rounds, "lockstep": partial(lockstep, engine, job, AT_DEFAULT)}
+        seconds = alternate(tasks, 1 if quick else 3)
+        probes: Sequence[int] = [len(row.probes) for row in ours]
+        figures.append(
+            figure(
+                "against_rounds",
+                f"time of re-submission in rounds over the engine's, {case}",
+                ratios(seconds["rounds"], seconds["lockstep"]),
+                least=2.0,
+                note=f"{len(ours)} completions at once, {min(probes)} to {max(probes)} probes each.",
+            )
+        )
+        figures.append(
+            figure(
+                "against_rounds",
+                f"forward passes of the rounds over the engine's, {case}",
+                [passes / cost.forward_passes],
+                note="Where a pass costs the same for few rows as for many (a GPU), this is the time ratio.",
+            )
+        )
+    return Result(figures)
