@@ -13,7 +13,7 @@ import re
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -144,19 +144,16 @@ class MarkerSegmenter(Segmenter):
 
     def split(self, text: str) -> list[Step]:
         """The steps of a completion; step 0 is the text before the first marker, and may be empty."""
-        close = text.find(self.close)
-        end = len(text) if close < 0 else close
-        found = [word for word in _WORD.finditer(text, 0, end) if word[0] in self.markers]
-        starts = [0, *(word.start() for word in found)]
-        names = [None, *(word[0] for word in found)]
-        bounds = zip(names, starts, [*starts[1:], end], strict=True)
+        thoughts = text.partition(self.close)[0]
+        found = sorted((start, marker) for marker in set(self.markers) for start in _places(marker, thoughts))
+        starts, names = [0, *(start for start, _ in found)], [None, *(marker for _, marker in found)]
+        bounds = zip(names, starts, [*starts[1:], len(thoughts)], strict=True)
         return [Step(index, name, text[start:stop], start, stop) for index, (name, start, stop) in enumerate(bounds)]
 
     def count(self, text: str) -> int:
         """Number of steps, without the steps: a completion may be long."""
-        close = text.find(self.close)
-        words = _WORD.finditer(text, 0, len(text) if close < 0 else close)
-        return 1 + sum(word[0] in self.markers for word in words)
+        thoughts = text.partition(self.close)[0]
+        return 1 + sum(1 for marker in set(self.markers) for _ in _places(marker, thoughts))
 
     def scanner(self, token_text: TokenText) -> MarkerScanner:
         """A fresh :class:`MarkerScanner` for one completion."""
@@ -282,6 +279,15 @@ class MarkerScanner:
 
 def _is_word(char: str) -> bool:
     return char.isalnum() or char == "_"  # the same as \w, and faster
+
+
+def _places(word: str, thoughts: str) -> Iterator[int]:
+    """Where ``word`` stands alone; a plain search takes a tenth of the time of a look at every word."""
+    start = -1
+    while (start := thoughts.find(word, start + 1)) >= 0:
+        after = start + len(word)
+        if not (_is_word(thoughts[start - 1 : start]) or _is_word(thoughts[after : after + 1])):
+            yield start
 
 
 def _first_token(position: int, text: str, spans: Sequence[tuple[int, int]]) -> int:

@@ -1,11 +1,14 @@
-"""The benchmarks by name."""
+"""The benchmarks by name, in the order of the record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from .growth import growth
 from .measuring import Result
 from .rollouts import against_generate, against_one_by_one, against_rounds, net_gain, probe_overhead
+from .startup import main_job, startup
+from .training_step import grading, reward, training_step
 
 BENCHMARKS: dict[str, Callable[[bool], Result]] = {
     "probe_overhead": probe_overhead,
@@ -13,4 +16,10 @@ BENCHMARKS: dict[str, Callable[[bool], Result]] = {
     "against_generate": against_generate,
     "against_one_by_one": against_one_by_one,
     "against_rounds": against_rounds,
+    "growth": growth,
+    "training_step": training_step,
+    "reward": reward,
+    "grading": grading,
+    "startup": startup,
+    "main_job": main_job,
 }

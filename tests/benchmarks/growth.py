@@ -47,7 +47,7 @@ def batch_table(batches: list[int], quick: bool) -> Table:
     first = {batch: scripted_job([tokens] * batch) | {"limits": [1] * batch} for batch in batches}
     tasks = {f"{batch}": partial(lockstep, engine, job) for batch, job in jobs.items()}
     tasks |= {f"{batch} first": partial(lockstep, engine, job) for batch, job in first.items()}
-    seconds = {name: statistics.median(values) for name, values in alternate(tasks, 1 if quick else 5).items()}
+    seconds = {name: statistics.median(values) for name, values in alternate(tasks, 2 if quick else 4).items()}
     steps = {batch: (seconds[f"{batch}"] - seconds[f"{batch} first"]) / (tokens - 1) for batch in batches}
     rows = [[f"{batch}", f"{1e3 * step:.2f}", f"{1e6 * step / batch:.0f}"] for batch, step in steps.items()]
     return Table("Batch (context 32 to 96 tokens)", ["rows", "ms a step", "µs a token"], rows)
@@ -67,7 +67,7 @@ def context_table(contexts: list[int], quick: bool, rows: int = 8) -> Table:
             "mask": _Dynamic(model, rows, context, masked=True),
             "fork": _Dynamic(model, rows, context, masked=False),
         }
-        seconds = alternate(passes, 1 if quick else 5)
+        seconds = alternate(passes, 2 if quick else 4)
         each = {name: 1e3 * statistics.median(values) / PASSES for name, values in seconds.items()}
         lines.append([f"{context:,}", *(f"{each[name]:.2f}" for name in passes)])
     columns = ["context", *(f"{name}, ms a pass" for name in ("rewind", "mask", "fork"))]
@@ -115,9 +115,9 @@ class _Dynamic:
 
 def probe_table(quick: bool) -> Table:
     """The whole engine by probes per completion: time over that without probes, and over the tokens fed."""
-    length, rows = (240, 16) if quick else (480, 64)
+    length, rows = (240, 8) if quick else (240, 16)
     lines = []
-    for step in (240, 120, 60, 30):
+    for step in (120, 60, 30, 15):
         settings = dataclasses.replace(NEVER, max_probes=1000)
         engine = LockstepEngine(scripted_model(positions=POSITIONS), scripted_text((step, step)))
         job = scripted_job([length] * rows)
@@ -144,5 +144,10 @@ def probe_memory(counts: list[int]) -> Table:
         probes = sum(len(row.probes) for row in records) / rows
         holes = (cost.probe_tokens + cost.replayed_tokens) / rows / length
         lines.append([f"{probes:.0f}", f"{cost.probe_tokens // rows}", f"{allocated.peak}", f"{1 + holes:.2f}"])
-    columns = ["probes abandoned", "places that they used", "most bytes at once", "places over kept, if they stayed (mask)"]
+    columns = [
+        "probes abandoned",
+        "places that they used",
+        "most bytes at once",
+        "places over kept if they stayed",
+    ]
     return Table(f"Memory of abandoned probes ({rows} rows, {length} tokens kept)", columns, lines)

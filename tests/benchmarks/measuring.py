@@ -83,14 +83,12 @@ def seconds_of(task: Callable[[], object]) -> float:
 def alternate(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each task, each run in turn ``repeats`` times, so that a slow minute of the machine meets them all.
 
-    A first round that is not counted warms the kernels up.
+    Run each once before: the first call of a tensor shape is slow.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for repeat in range(repeats + 1):
+    for _ in range(repeats):
         for name, task in tasks.items():
-            elapsed = seconds_of(task)
-            if repeat:
-                seconds[name].append(elapsed)
+            seconds[name].append(seconds_of(task))
     return seconds
 
 

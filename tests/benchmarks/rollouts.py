@@ -67,9 +67,9 @@ def probe_overhead(quick: bool) -> Result:
     """Probes that never exit, against none: the time ratio, over the ratio of tokens that must be fed."""
     name = "probe_overhead"
     model, tokenizer = overthinker()
-    lengths = uneven_lengths(16, 500, 700) if quick else uneven_lengths(48, 900, 1200)
+    lengths = uneven_lengths(8 if quick else 16, 500, 700)
     cases = {
-        "the Overthinker": (LockstepEngine(model, tokenizer), overthinker_job(32 if quick else 192)),
+        "the Overthinker": (LockstepEngine(model, tokenizer), overthinker_job(32 if quick else 64)),
         "random weights, 300-500 tokens a step": (
             LockstepEngine(scripted_model(), scripted_text(LONG_STEPS)),
             scripted_job(lengths),
@@ -83,7 +83,7 @@ def probe_overhead(quick: bool) -> Result:
         unavoidable = (cost.kept_tokens + cost.probe_tokens) / cost.kept_tokens
         seconds = alternate(
             {"plain": partial(lockstep, engine, job), "probed": partial(lockstep, engine, job, NEVER)},
-            1 if quick else 5,
+            1 if quick else 3,
         )
         probes = sum(len(row.probes) for row in probed) / len(probed)
         figures.append(
@@ -102,13 +102,13 @@ def probe_overhead(quick: bool) -> Result:
 def net_gain(quick: bool) -> Result:
     """Exits at the default threshold, against plain sampling: time saved and tokens saved."""
     model, tokenizer = overthinker()
-    engine, job = LockstepEngine(model, tokenizer), overthinker_job(64 if quick else 256)
+    engine, job = LockstepEngine(model, tokenizer), overthinker_job(64 if quick else 96)
     _, plain = lockstep(engine, job)
     _, early = lockstep(engine, job, AT_DEFAULT)
     tokens = 1 - early.decoded_tokens / plain.decoded_tokens
     seconds = alternate(
         {"plain": partial(lockstep, engine, job), "early": partial(lockstep, engine, job, AT_DEFAULT)},
-        1 if quick else 5,
+        1 if quick else 3,
     )
     saved = [1 - ratio for ratio in ratios(seconds["early"], seconds["plain"])]
     gaps = [100 * (tokens - share) for share in saved]
@@ -130,11 +130,11 @@ def net_gain(quick: bool) -> Result:
 
 def against_generate(quick: bool) -> Result:
     """Kept tokens per second against ``model.generate``, TRL's default path."""
-    count = 64 if quick else 192
+    count = 64 if quick else 128
     engine = LockstepEngine(scripted_model(), scripted_text(LONG_STEPS), max_rows=ROWS)
     jobs = {
-        "uneven": (scripted_job(uneven_lengths(count, 120, 400)), 1.5),
-        "even": (scripted_job([160] * count), 1.0),
+        "uneven": (scripted_job(uneven_lengths(count, 80, 256)), 1.5),
+        "even": (scripted_job([64] * count), 1.0),
     }
     figures = []
     for kind, (job, least) in jobs.items():
@@ -144,7 +144,7 @@ def against_generate(quick: bool) -> Result:
         )
         ours, _ = lockstep(engine, job)
         assert generate() == [row.completion_ids for row in ours]
-        seconds = alternate({"generate": generate, "lockstep": partial(lockstep, engine, job)}, 1 if quick else 5)
+        seconds = alternate({"generate": generate, "lockstep": partial(lockstep, engine, job)}, 1 if quick else 3)
         mean = sum(job["limits"]) / count
         figures.append(
             figure(
@@ -163,7 +163,7 @@ def against_one_by_one(quick: bool) -> Result:
     name = "against_one_by_one"
     model, tokenizer = overthinker()
     engine = LockstepEngine(model, tokenizer, max_rows=ROWS)
-    many, few = overthinker_job(128 if quick else 512), overthinker_job(4 if quick else 12)
+    many, few = overthinker_job(128), overthinker_job(2 if quick else 4)
     common = {"sampling": Sampling(), "text": engine.token_text, "model": model}
     one_by_one = partial(strategies.early_exit_one_by_one, settings=AT_DEFAULT, **common, **few)
     theirs, ours = one_by_one(), lockstep(engine, many, AT_DEFAULT)[0]
@@ -171,11 +171,11 @@ def against_one_by_one(quick: bool) -> Result:
     seconds = alternate(
         {
             "one by one": one_by_one,
-            "single": partial(forward_passes, model, 1, 400),
+            "single": partial(forward_passes, model, 1, 128),
             "lockstep": partial(lockstep, engine, many, AT_DEFAULT),
-            "full": partial(forward_passes, model, ROWS, 400),
+            "full": partial(forward_passes, model, ROWS, 128),
         },
-        1 if quick else 5,
+        1 if quick else 3,
     )
     kept = [sum(row.tokens for row in rows) for rows in (ours, theirs)]
     faster = ratios(seconds["one by one"], seconds["lockstep"], kept[0] / kept[1])
@@ -214,11 +214,11 @@ def forward_passes(model: Any, rows: int, count: int, context: int = 96) -> None
 def against_rounds(quick: bool) -> Result:
     """The same truncated rollout, submitted in rounds."""
     model, tokenizer = overthinker()
-    lengths = uneven_lengths(32 if quick else 64, 200 if quick else 700, 400 if quick else 1600)
+    lengths = uneven_lengths(16 if quick else 32, 200, 400)
     cases: dict[str, tuple[LockstepEngine, Job]] = {
-        "the Overthinker": (LockstepEngine(model, tokenizer), overthinker_job(32 if quick else 64)),
-        "random weights, 300-500 tokens a step, uneven lengths": (
-            LockstepEngine(scripted_model(sure_every=4), scripted_text(LONG_STEPS)),
+        "the Overthinker": (LockstepEngine(model, tokenizer), overthinker_job(32)),
+        "random weights, 50-80 tokens a step, uneven lengths": (
+            LockstepEngine(scripted_model(sure_every=4), scripted_text((50, 80))),
             scripted_job(lengths),
         ),
     }

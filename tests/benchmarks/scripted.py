@@ -93,7 +93,9 @@ def scripted_text(step_tokens: tuple[int, int]) -> TokenText:
 def scripted_prompts(lengths: list[int], prompt_tokens: int = 32) -> list[list[int]]:
     """A prompt for each completion length; no two are equal."""
     rng = random.Random(1)
-    return [[len(SIGNS) + rng.randrange(NUMBERS) for _ in range(prompt_tokens - 1)] + [len(SIGNS) + n - 1] for n in lengths]
+    return [
+        [len(SIGNS) + rng.randrange(NUMBERS) for _ in range(prompt_tokens - 1)] + [len(SIGNS) + n - 1] for n in lengths
+    ]
 
 
 def uneven_lengths(count: int, median: int, most: int) -> list[int]:

@@ -166,14 +166,18 @@ def _round(model: Any, rows: list[_Row], contexts: dict[int, list[int]], probing
     cache = DynamicCache(config=model.config)
     while True:
         passes += 1
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1].float()
+        logits = (
+            model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
         _choose(rows, logits, sampling)
         stay = [slot for slot, row in enumerate(rows) if not row.machine.done and _extend(row, contexts, probing)]
         if not stay:

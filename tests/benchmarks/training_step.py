@@ -1,0 +1,210 @@
+"""What a training step costs beside the rollout: against TRL's plain GRPO, and its parts in bulk."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback
+
+from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.grading import Grader, extract_boxed
+from stepgrpo_lab.models import load_model
+from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.records import Trajectory
+from stepgrpo_lab.rewards import StepAwareReward, format_ok
+from stepgrpo_lab.steps import MarkerSegmenter
+
+from .measuring import Result, alternate, figure, ratios, seconds_of
+from .rollouts import AT_DEFAULT, LIMIT, lockstep, overthinker, overthinker_job
+
+GROUP = 8
+
+
+def training_step(quick: bool) -> Result:
+    """Seconds of an optimiser step with our trainer and with TRL's, both handed the same finished completions."""
+    problems, steps = (4, 2) if quick else (4, 4)
+    records = sampled(problems)
+    seconds: dict[str, list[float]] = {"ours": [], "trl": []}
+    for _ in range(1 if quick else 2):
+        for name, make in (("ours", our_trainer), ("trl", trl_trainer)):
+            with tempfile.TemporaryDirectory() as folder:
+                clock = _Clock()
+                trainer = make(problems, records, settings(folder, problems, steps))
+                trainer.add_callback(clock)
+                trainer.train()
+                if name == "ours":
+                    trainer.close()
+                seconds[name] += clock.seconds[1:]  # the first step warms up
+    return Result(
+        [
+            figure(
+                "training_step",
+                "training step beside the rollout, over TRL's plain GRPO on the same completions",
+                ratios(seconds["ours"], seconds["trl"]),
+                most=1.10,
+                note=f"{problems * GROUP} completions of the Overthinker; ours grades answers and trial answers, TRL's "
+                "reward only compares strings.",
+            )
+        ]
+    )
+
+
+def sampled(problems: int) -> list[Trajectory]:
+    """Truncated rollouts: the members of a group follow each other."""
+    model, tokenizer = overthinker()
+    job = overthinker_job(problems)
+    every = [prompt for prompt in job["prompts"] for _ in range(GROUP)]
+    count = len(every)
+    job = overthinker_job(count) | {"prompts": every, "limits": [LIMIT] * count}
+    return lockstep(LockstepEngine(model, tokenizer), job, AT_DEFAULT)[0]
+
+
+def settings(folder: str, problems: int, steps: int) -> dict[str, Any]:
+    """What both trainers are told."""
+    return {
+        "output_dir": folder,
+        "use_cpu": True,
+        "bf16": False,
+        "max_steps": steps,
+        "per_device_train_batch_size": 32,
+        "gradient_accumulation_steps": problems * GROUP // 32,
+        "num_generations": GROUP,
+        "max_completion_length": LIMIT,
+        "learning_rate": 1e-4,
+        "beta": 0.0,
+        "loss_type": "dapo",
+        "gradient_checkpointing": False,
+        "shuffle_dataset": False,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+
+
+def our_trainer(problems: int, records: list[Trajectory], options: dict[str, Any]) -> Any:
+    """Our trainer, whose rollout hands out the recorded completions."""
+    from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
+
+    model, tokenizer = load_model("overthinker")
+    data = problems_dataset(overthinker_problems("validation", problems))
+    trainer = StepGRPOTrainer(model, StepGRPOConfig(**options, markers="paper"), data, tokenizer)
+    trainer.rollout_func = lambda prompts, _: (
+        rolled_out(records)
+        | {
+            "step_trajectory": records,
+            "step_group_size": GROUP,
+        }
+    )
+    return trainer
+
+
+def trl_trainer(problems: int, records: list[Trajectory], options: dict[str, Any]) -> Any:
+    """TRL's trainer with the same."""
+    from transformers import PrinterCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    from stepgrpo_lab.training import problems_dataset
+
+    model, tokenizer = load_model("overthinker")
+    trainer = GRPOTrainer(
+        model,
+        reward_funcs=right_string,
+        args=GRPOConfig(**options),
+        train_dataset=problems_dataset(overthinker_problems("validation", problems)),
+        processing_class=tokenizer,
+        rollout_func=lambda prompts, _: rolled_out(records),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def rolled_out(records: list[Trajectory]) -> dict[str, Any]:
+    """What a rollout tells TRL."""
+    from stepgrpo_lab.training.rollout_hook import loss_inputs
+
+    return {
+        "prompt_ids": [row.prompt_ids for row in records],
+        "completion_ids": [row.completion_ids for row in records],
+        **loss_inputs(records, train_forced_close=True),
+    }
+
+
+def right_string(completions: list[Any], answer: list[str], **_: Any) -> list[float]:
+    """The cheapest reward that looks at the answer."""
+    texts = [row if isinstance(row, str) else row[0]["content"] for row in completions]
+    return [float(extract_boxed(text) == gold) for text, gold in zip(texts, answer, strict=True)]
+
+
+class _Clock(TrainerCallback):
+    """Seconds of each optimiser step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.perf_counter() - self.started)
+
+
+def reward(quick: bool) -> Result:
+    """Steps, format and reward of 10,000 completions of 2,000 tokens (8,000 characters)."""
+    count = 1_000 if quick else 10_000
+    texts = [_long_completion(random.Random(number)) for number in range(count)]
+    segmenter, rule = MarkerSegmenter("paper"), StepAwareReward()
+
+    def judge() -> None:
+        steps = [segmenter.count(text) for text in texts]
+        formatted = [format_ok(text) for text in texts]
+        for start in range(0, count, GROUP):
+            group = slice(start, start + GROUP)
+            rule([True] * GROUP, steps[group], formatted[group], [2000] * GROUP)
+
+    seconds = alternate({"judge": judge}, 1 if quick else 5)["judge"]
+    return Result([figure("reward", f"steps, format and reward of {count:,} long completions", seconds, "s", most=1.0)])
+
+
+def _long_completion(rng: random.Random) -> str:
+    lines = []
+    length = 0
+    while length < 8_000:
+        opening = rng.choices(["So", "We see that", "Waiting aside,", "Wait,", "Alternatively,"], [8, 8, 1, 2, 1])[0]
+        lines.append(f"{opening} we take {rng.randrange(1000)} and add {rng.randrange(1000)}, which is not yet enough.")
+        length += len(lines[-1]) + 1
+    return "<think>\n" + "\n".join(lines) + f"\n</think>\n\n\\boxed{{{rng.randrange(1000)}}}"
+
+
+def grading(quick: bool) -> Result:
+    """Short answers per second, on one core: plain numbers, and expressions for the computer algebra."""
+    count = 100 if quick else 400
+    rng = random.Random(0)
+    kinds: dict[str, tuple[Callable[[], tuple[str, str]], str]] = {
+        "numbers": (
+            lambda: (str(rng.randrange(10_000)), f"\\frac{{{rng.randrange(99)}}}{{7}}"),
+            "Compared exactly, in this process.",
+        ),
+        "expressions": (
+            lambda: (f"{rng.randrange(2, 99)}x^2+{rng.randrange(2, 99)}", f"x^2+\\sqrt{{{rng.randrange(2, 999)}}}"),
+            "Parsed and compared by math-verify in a worker process, every pair a different one.",
+        ),
+    }
+    figures = []
+    with Grader() as grader:
+        grader.grade(["x+1"], ["1+x"])  # starts the worker
+        for kind, (draw, note) in kinds.items():
+            rates = []
+            for _ in range(1 if quick else 3):
+                pairs = [draw() for _ in range(count)]
+                answers, golds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+                rates.append(count / seconds_of(lambda: grader.grade(answers, golds)))  # noqa: B023
+            figures.append(
+                figure("grading", f"short answers graded a second, {kind}", rates, "a second", least=2_000, note=note)
+            )
+    return Result(figures)
