@@ -244,7 +244,8 @@ def against_rounds(quick: bool) -> Result:
                 f"time of re-submission in rounds over the engine's, {case}",
                 ratios(seconds["rounds"], seconds["lockstep"]),
                 least=2.0,
-                note=f"{len(ours)} completions at once, {min(probes)} to {max(probes)} probes each.",
+                note=f"{len(ours)} completions at once, {min(probes)} to {max(probes)} probes each; "
+                "the next line says where the time goes.",
             )
         )
         figures.append(
@@ -252,7 +253,8 @@ def against_rounds(quick: bool) -> Result:
                 "against_rounds",
                 f"forward passes of the rounds over the engine's, {case}",
                 [passes / cost.forward_passes],
-                note="Where a pass costs the same for few rows as for many (a GPU), this is the time ratio.",
+                note="Near 1, rounds lose nothing by waiting: rows that stop leave the batch. What they lose then is "
+                "reading each text again and probing apart.",
             )
         )
     return Result(figures)

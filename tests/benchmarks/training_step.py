@@ -192,7 +192,8 @@ def grading(quick: bool) -> Result:
         ),
         "expressions": (
             lambda: (f"{rng.randrange(2, 99)}x^2+{rng.randrange(2, 99)}", f"x^2+\\sqrt{{{rng.randrange(2, 999)}}}"),
-            "Parsed and compared by math-verify in a worker process, every pair a different one.",
+            "Every pair a different one, none equal. The cause is math-verify: alone it took 28 ms of CPU for a pair, "
+            "56 % of them in its pure-Python LaTeX parser and 44 % in sympy's comparison (cProfile).",
         ),
     }
     figures = []
