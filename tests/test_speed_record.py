@@ -22,7 +22,7 @@ def test_the_page_is_the_record() -> None:
 def test_the_readme_quotes_the_record() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     [section] = re.findall(r"## How fast it is\n(.*?)\n## ", readme, flags=re.DOTALL)
-    assert figures_markdown(FIGURES) in section
+    assert figures_markdown([row for row in FIGURES if row.target]) in section
 
 
 def test_every_miss_has_its_cause() -> None:

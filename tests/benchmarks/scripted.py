@@ -80,12 +80,13 @@ def scripted_model(
     return ScriptedQwen3(config, sure_every).eval()
 
 
-def scripted_text(step_tokens: tuple[int, int]) -> TokenText:
-    """The numbers' text: a marker after every so many tokens, at random between the two bounds."""
+def scripted_text(step_tokens: tuple[int, int] | list[int]) -> TokenText:
+    """The numbers' text: a marker after every so many tokens, drawn between two bounds or given one by one."""
     rng = random.Random(0)
     pieces = [*SIGNS, *[" so"] * NUMBERS]
     place = len(SIGNS)
-    while (place := place + rng.randint(*step_tokens)) < len(pieces):
+    steps = iter(step_tokens) if isinstance(step_tokens, list) else iter(lambda: rng.randint(*step_tokens), None)
+    while (place := place + next(steps)) < len(pieces):
         pieces[place] = " Wait"
     return TokenText.from_pieces(pieces, eos_ids=[EOS])
 
