@@ -72,7 +72,7 @@ def load_problems(source: str | Path, *, split: str | None = None, limit: int | 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The source is unknown, or a row is bad; the message names the file, row, field and remedy.
-        RuntimeError: The hub data set cannot be loaded; the message says why and what to do.
+        OSError: The hub data set cannot be loaded; the message says why and what to do.
 
     Example:
         >>> load_problems("my_problems.jsonl", limit=100)  # doctest: +SKIP
@@ -161,13 +161,13 @@ def _hub_rows(benchmark: Benchmark, split: str | None) -> Iterable[Row]:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise RuntimeError(f"{hub_id} comes from the hub, which needs: pip install datasets") from error
+        raise ImportError(f"{hub_id} comes from the hub, which needs: pip install datasets") from error
     try:
         rows: Iterable[Row] = load_dataset(hub_id, benchmark.config, split=split)
     except Exception as error:
         remedy = f"check the connection; if https://huggingface.co/datasets/{hub_id} is gated, accept its terms there"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeError(
+        raise OSError(
             f"cannot load {hub_id} (split {split}): {reason}; {remedy} and log in with: hf auth login"
         ) from error
     return rows

@@ -166,6 +166,13 @@ def test_the_command_prints_the_table(
     assert main(["benchmark", str(model), "--set", "aime23"]) == 2
     assert "unknown benchmark 'aime23'" in capsys.readouterr().err
 
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=unreachable))
+    assert main(["benchmark", str(model), "--set", "aime24"]) != 0
+    assert "no route to the hub; check the connection" in capsys.readouterr().err
+
 
 def test_qwen3s_template_asks_in_thinking_mode(qwen3_tokenizer: Any) -> None:
     prompt = qwen3_tokenizer.decode(encode_prompt(qwen3_tokenizer, "1+1?", MATH_SUFFIX))

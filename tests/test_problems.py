@@ -187,7 +187,7 @@ def test_a_hub_failure_names_the_set_and_the_remedy(monkeypatch: pytest.MonkeyPa
         raise ConnectionError("gated\nsecond line")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    with pytest.raises(RuntimeError, match=r"cannot load Idavidrein/gpqa \(split train\): gated; .* hf auth login"):
+    with pytest.raises(OSError, match=r"cannot load Idavidrein/gpqa \(split train\): gated; .* hf auth login"):
         load_problems("gpqa")
 
 
