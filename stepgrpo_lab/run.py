@@ -6,7 +6,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,7 @@ def train(
         run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every, callbacks)
         if process_count() > 1:
             run.join_others()
-        with Grader(timeout=run.recipe.reward.grading_timeout) as grader:
+        with closing(run), Grader(timeout=run.recipe.reward.grading_timeout) as grader:
             return run.carry_out(grader)
 
 
@@ -123,7 +123,7 @@ def measure_untrained(recipe: Recipe, folder: str | Path, *, progress: Tell = _s
     check_settings(recipe)
     with says_what_cannot_be_written(Path(folder)):
         run = _Run(open_folder(recipe, Path(folder), False), Path(folder), progress, 1)
-        with Grader(timeout=recipe.reward.grading_timeout) as grader:
+        with closing(run), Grader(timeout=recipe.reward.grading_timeout) as grader:
             *_, before = run.begin(grader)
             run.note_environment(None)
     return before
@@ -145,6 +145,11 @@ class _Run:
         self.folder = Path(main_process_value(str(self.folder)))  # a name may hold the time
         if not is_main_process():
             self.tell = _silent
+
+    def close(self) -> None:
+        """Stop the engine, if the recipe has one."""
+        if self.engine is not None:
+            self.engine.close()
 
     def begin(self, grader: Grader) -> tuple[Any, Any, list[Problem], Evaluation]:
         """Model, tokenizer, test problems, and the untrained model's evaluation on them."""

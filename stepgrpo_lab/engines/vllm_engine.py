@@ -130,6 +130,10 @@ class VLLMEngine:
         if not self.engine.reset_prefix_cache():
             raise RuntimeError("the vLLM engine keeps cached prefixes of older weights: let its requests finish first")
 
+    def close(self) -> None:
+        """Stop vLLM and free its memory. It keeps state for the process: close one engine before starting another."""
+        self.engine.engine_core.shutdown()
+
     def wake(self) -> None:
         """Take the GPU's memory again, if the engine sleeps."""
         if self.engine.is_sleeping():

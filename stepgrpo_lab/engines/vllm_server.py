@@ -149,7 +149,7 @@ class VLLMServerEngine:
             RuntimeError: It was not started for this; the message says how.
         """
         check_weights(folder)
-        self._check_reload()
+        self._check_reload(Path(folder))
         self._call("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
         self._call("/reset_prefix_cache", {})
 
@@ -171,19 +171,22 @@ class VLLMServerEngine:
         if before not in (self._base, self.model) and before in served:
             self._call("/v1/unload_lora_adapter", {"lora_name": before}, needs=_RENEWING)
 
+    def close(self) -> None:
+        """Nothing: the server goes on."""
+
     def wake(self) -> None:
         """Nothing: a server has GPUs of its own."""
 
     def sleep(self) -> None:
         """Nothing: a server has GPUs of its own."""
 
-    def _check_reload(self) -> None:
+    def _check_reload(self, folder: Path) -> None:
         """vLLM for CPUs packs a tied LM head by itself, and a server offers no way to have it packed anew."""
         info = self._call("/server_info?config_format=json", needs=_DEVELOPING)["vllm_config"]
-        model = info["model_config"]
-        if model["logprobs_mode"] != "processed_logprobs":
-            raise RuntimeError(f"the server at {self.url} gives {model['logprobs_mode']}: start it with {_START}")
-        if info["device_config"]["device"] == "cpu" and model["hf_config"].get("tie_word_embeddings"):
+        mode = info["model_config"]["logprobs_mode"]
+        if mode != "processed_logprobs":
+            raise RuntimeError(f"the server at {self.url} gives {mode}: start it with {_START}")
+        if info["device_config"]["device"] == "cpu" and "lm_head.weight" not in _names_in(folder):
             raise ValueError(
                 f"the server at {self.url} runs on a CPU, where vLLM keeps the old LM head of a model with tied "
                 "embeddings: train an adapter, or use rollout.engine=vllm"
@@ -225,3 +228,13 @@ class VLLMServerEngine:
             raise RuntimeError(f"the server at {self.url} refused a request ({error.code}): {reason[:500]}") from error
         except (URLError, TimeoutError, ConnectionError) as error:
             raise ConnectionError(f"no vLLM server answers at {self.url}: start one with {_START}") from error
+
+
+def _names_in(folder: Path) -> set[str]:
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            names |= set(weights.keys())
+    return names

@@ -47,8 +47,8 @@ class SyncedEngine:
             if folder is not None:
                 Path(folder).mkdir(parents=True, exist_ok=True)
             made = tempfile.mkdtemp(prefix="stepgrpo-weights-", dir=folder)
-            weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
         self._folder = Path(main_process_value(made))
+        self._remove = weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
         self._versions = 0
 
     def push(self, model: Any) -> None:
@@ -85,6 +85,11 @@ class SyncedEngine:
             yield self.engine
         finally:
             self.engine.sleep()
+
+    def close(self) -> None:
+        """Stop the engine, if it is this process's own, and remove the folder."""
+        self.engine.close()
+        self._remove()
 
 
 def write_policy(model: Any, folder: Path, dtype: torch.dtype | None = None) -> None:

@@ -25,19 +25,19 @@ from stepgrpo_lab.training import trainer as trainer_module
 from stepgrpo_lab.training.engine_weights import SyncedEngine
 from stepgrpo_lab.training.whole_policy import whole_policy
 
-Rollouts = list[tuple[Any, list[Trajectory]]]
+Rollouts = list[tuple[float, list[Trajectory]]]
 
 
 @pytest.fixture
 def rollouts(monkeypatch: pytest.MonkeyPatch) -> Rollouts:
-    """Of the training to come: the policy at that moment, and what was sampled."""
+    """Of the training to come: what was sampled, and how far its log-probabilities are from the policy's of then."""
     found: Rollouts = []
     complete = trainer_module.complete_prompts
 
     def watch(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         told = complete(prompts, trainer)
         with whole_policy(trainer) as policy:
-            found.append((copy.deepcopy(policy), told["step_trajectory"]))
+            found.append((logprob_gap(policy, told["step_trajectory"]), told["step_trajectory"]))
         return told
 
     monkeypatch.setattr(trainer_module, "complete_prompts", watch)
@@ -53,10 +53,10 @@ def two_steps(folder: Path, model: str | Path, *overrides: str) -> list[dict[str
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_follows(rollouts: Rollouts, metrics: list[dict[str, Any]]) -> None:
-    (untrained, first), (trained, second) = rollouts
-    assert logprob_gap(untrained, first) < 1e-3
-    assert logprob_gap(trained, second) < 1e-3, "the second rollout is not the updated policy's"
+def assert_follows(rollouts: Rollouts, metrics: list[dict[str, Any]], untrained: Any) -> None:
+    (first_gap, first), (second_gap, second) = rollouts
+    assert first_gap < 1e-3
+    assert second_gap < 1e-3, "the second rollout is not the updated policy's"
     assert logprob_gap(untrained, second) > 1e-2, "the step changed too little to tell"
     assert any(any(row.forced) for row in first + second)
     ratios = [line for line in metrics if "sampling/importance_sampling_ratio/max" in line]
@@ -64,7 +64,6 @@ def assert_follows(rollouts: Rollouts, metrics: list[dict[str, Any]]) -> None:
     for line in ratios:
         assert line["sampling/importance_sampling_ratio/max"] == pytest.approx(1, abs=1e-3)
         assert line["sampling/importance_sampling_ratio/min"] == pytest.approx(1, abs=1e-3)
-        assert line["seconds/weights"] > 0
 
 
 LORA = ("model.lora.r=4", "optimisation.learning_rate=1e-2")
@@ -72,9 +71,9 @@ COLOCATED = ("rollout.engine=vllm", "rollout.vllm.context=512")
 
 
 @pytest.mark.parametrize("trained", [(), LORA], ids=["all weights", "adapter"])
-def test_an_engine_in_this_process(rollouts: Rollouts, tmp_path: Path, trained: tuple[str, ...]) -> None:
+def test_an_engine_in_this_process(rollouts: Rollouts, policy: Any, tmp_path: Path, trained: tuple[str, ...]) -> None:
     metrics = two_steps(tmp_path / "run", "overthinker", *COLOCATED, *trained)
-    assert_follows(rollouts, metrics)
+    assert_follows(rollouts, metrics, policy[0])
 
 
 @pytest.mark.parametrize("trained", [(), LORA], ids=["all weights", "adapter"])
@@ -89,4 +88,4 @@ def test_a_server(
         untrained = copy.deepcopy(policy[0])
         untrained.lm_head.weight = copy.deepcopy(untrained.lm_head.weight)
         SyncedEngine(VLLMServerEngine(policy[1], url=server, model="base")).push(untrained)
-    assert_follows(rollouts, metrics)
+    assert_follows(rollouts, metrics, policy[0])
