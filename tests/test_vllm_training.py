@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 from fake_vllm import FakeEngine, fake_server, install
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from test_lockstep import logprob_gap
 from test_training import by_position, make_config
 from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from stepgrpo_lab import run, run_trainers
+from stepgrpo_lab.cli import main
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
@@ -122,8 +123,6 @@ def test_a_server_is_given_every_new_policy(tmp_path: Path, lora: bool) -> None:
 
 
 def test_a_server_that_takes_no_weights_is_named(tmp_path: Path) -> None:
-    from peft import get_peft_model
-
     write_policy(tiny_model(), tmp_path / "whole")
     write_policy(get_peft_model(tiny_model(), LORA), tmp_path / "adapter")
     with fake_server({"base": tiny_model()}) as (url, _):
@@ -140,7 +139,6 @@ def test_a_server_that_takes_no_weights_is_named(tmp_path: Path) -> None:
 
 
 def test_weights_travel_rounded_and_adapters_whole(tmp_path: Path) -> None:
-    from peft import get_peft_model
     from safetensors.torch import load_file
 
     model = tiny_model()
@@ -258,7 +256,7 @@ def test_what_this_machine_cannot_start_is_refused(monkeypatch: pytest.MonkeyPat
         check_settings(recipe)
     monkeypatch.setattr("stepgrpo_lab.recipes.engines.find_spec", lambda name: object())
     high = load_recipe("overthinker", ["rollout.engine=vllm", "model.lora.r=1024"])
-    with pytest.raises(ValueError, match=r"model\.lora\.r is 1024: vLLM takes ranks up to 512"):
+    with pytest.raises(ValueError, match="an adapter of rank 1024: vLLM takes ranks up to 512"):
         check_settings(high)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"in 2 processes.*rollout\.engine=vllm-server"):
@@ -280,3 +278,36 @@ def test_what_vllm_is_started_with() -> None:
     types = {"bf16": "bfloat16", "fp16": "float16", "no": "float32", "auto": "float32"}  # auto: this is a CPU
     for precision, dtype in types.items():
         assert engine_dtype(load_recipe("overthinker", [f"optimisation.mixed_precision='{precision}'"])) == dtype
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_commands_sample_with_vllm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, adapter = save_tiny(tmp_path / "model"), tmp_path / "adapter"
+    command = ["evaluate", str(model), "--count", "3", "--limit", "16", "--temperature", "0", "--json"]
+    assert main(command) == 0
+    expected = capsys.readouterr().out
+    with fake_server({"base": tiny_model()}) as (url, _):
+        assert main([*command, "--engine", "vllm-server", "--url", url]) == 0
+        assert capsys.readouterr().out == expected
+        assert main([*command, "--engine", "vllm-server", "--url", url, "--served-name", "other"]) == 2
+        assert "has no model 'other': it serves base" in capsys.readouterr().err
+
+    started: list[dict[str, Any]] = []
+
+    def start(path_or_id: Any, **options: Any) -> VLLMEngine:
+        started.append({"path": str(path_or_id), **options})
+        engine = colocated()[0]
+        monkeypatch.setattr(engine, "close", lambda: started.append({"closed": True}))
+        return engine
+
+    monkeypatch.setattr(VLLMEngine, "load", start)
+    assert main(["rollout", str(model), "--engine", "vllm", "--limit", "16"]) == 0
+    assert started[0]["path"] == str(model) and started[1] == {"closed": True}
+    write_policy(get_peft_model(AutoModelForCausalLM.from_pretrained(model), LORA), adapter)
+    tiny_tokenizer().save_pretrained(str(adapter))
+    assert main(["rollout", str(adapter), "--engine", "vllm", "--limit", "16"]) == 0
+    assert started[2] | {"path": str(model), "adapter": str(adapter), "max_lora_rank": 8} == started[2]

@@ -244,6 +244,26 @@ class VLLMEngine:
             )
 
 
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Those that vLLM makes room for."""
+
+
+def lora_room(rank: int) -> int:
+    """The rank that vLLM has to be started for, to take an adapter of some rank.
+
+    Raises:
+        ValueError: The rank is too high.
+
+    Example:
+        >>> lora_room(48)
+        64
+    """
+    for room in LORA_RANKS:
+        if rank <= room:
+            return room
+    raise ValueError(f"an adapter of rank {rank}: vLLM takes ranks up to {LORA_RANKS[-1]}")
+
+
 def _vllm() -> Any:
     try:
         import vllm

@@ -5,15 +5,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines.vllm_engine import lora_room
 from stepgrpo_lab.models import native_dtype
 from stepgrpo_lab.processes import process_count
 from stepgrpo_lab.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from stepgrpo_lab.training.engine_weights import SyncedEngine
-
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Those that vLLM makes room for."""
 
 
 def check_engine(recipe: Recipe) -> None:
@@ -35,9 +33,8 @@ def check_engine(recipe: Recipe) -> None:
             f"rollout.engine is vllm in {process_count()} processes: this version starts one engine in one process; "
             "run a vLLM server on a GPU of its own and set rollout.engine=vllm-server"
         )
-    lora = recipe.model.lora
-    if lora and lora.r > LORA_RANKS[-1]:
-        raise ValueError(f"model.lora.r is {lora.r}: vLLM takes ranks up to {LORA_RANKS[-1]}")
+    if recipe.model.lora is not None:
+        lora_room(recipe.model.lora.r)
 
 
 def recipe_engine(recipe: Recipe, model: Any, tokenizer: Any) -> SyncedEngine | None:
@@ -111,5 +108,5 @@ def vllm_options(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
     }
     if lora is not None:
-        options |= {"enable_lora": True, "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= lora.r)}
+        options |= {"enable_lora": True, "max_lora_rank": lora_room(lora.r)}
     return options
