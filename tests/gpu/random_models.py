@@ -63,6 +63,8 @@ def write_wide_tokenizer(folder: Path, vocabulary: int) -> None:
         if (source / name).is_file():
             shutil.copy(source / name, folder / name)
     told = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
-    known = set(told["model"]["vocab"].values()) | {token["id"] for token in told["added_tokens"]}
-    told["model"]["vocab"] |= {f"filler{number}": number for number in range(vocabulary) if number not in known}
+    known = told["model"]["vocab"]
+    known |= {token["content"]: token["id"] for token in told["added_tokens"]}  # else they would move to the end
+    taken = set(known.values())
+    known |= {f"filler{number}": number for number in range(vocabulary) if number not in taken}
     (folder / "tokenizer.json").write_text(json.dumps(told), encoding="utf-8")
