@@ -100,12 +100,17 @@ def write_policy(model: Any, folder: Path, dtype: torch.dtype | None = None) -> 
     from accelerate.utils import is_peft_model
     from huggingface_hub import save_torch_state_dict
 
-    weights = {name: weight.detach() for name, weight in model.named_parameters()}
-    if is_peft_model(model):
+    adapted = is_peft_model(model)
+    # Copied, because gathered weights are views of one large buffer.
+    weights = {
+        name: weight.detach().to("cpu", weight.dtype if adapted else dtype or weight.dtype, copy=True).contiguous()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad or not adapted
+    }
+    if adapted:
         model.save_pretrained(
             str(folder), state_dict=weights, save_embedding_layers=False, selected_adapters=["default"]
         )
         return
     folder.mkdir(parents=True)
-    weights = {name: weight.to("cpu", dtype or weight.dtype).contiguous() for name, weight in weights.items()}
     save_torch_state_dict(weights, folder)
