@@ -96,12 +96,13 @@ def _handed(model: Any) -> dict[str, np.ndarray]:
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
+    import torch
     from safetensors.numpy import load_file
 
     from stepgrpo_lab.training.engine_weights import write_policy
 
     with TemporaryDirectory() as folder:
-        write_policy(model, Path(folder) / "weights")
+        write_policy(model, Path(folder) / "weights", torch.float32)  # numpy knows no bf16
         return load_file(Path(folder) / "weights" / "model.safetensors")
 
 
