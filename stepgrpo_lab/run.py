@@ -6,36 +6,38 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.checkpoints import last_checkpoint
-from stepgrpo_lab.evaluation import Evaluation, completion_pairs, evaluate
+from stepgrpo_lab.evaluation import Evaluation, completion_pairs
 from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.models import load_model, mixed_precision
+from stepgrpo_lab.models import load_model
 from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.processes import is_main_process, main_process_value, process_count
 from stepgrpo_lab.recipes.building import (
     check_recipe_problems,
     check_settings,
-    recipe_markers,
     recipe_model,
     recipe_problems,
     recipe_rollout_settings,
-    recipe_sampling,
     training_problems,
 )
+from stepgrpo_lab.recipes.engines import recipe_engine
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.report_files import read_evaluation
+from stepgrpo_lab.run_evaluation import evaluate_policy
 from stepgrpo_lab.run_files import open_folder, save_policy, says_what_cannot_be_written, write_environment, write_text
 from stepgrpo_lab.run_trainers import fine_tuner, reinforcer, select_once, selection_figures
 from stepgrpo_lab.validation import validation_figures
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+
+    from stepgrpo_lab.training.engine_weights import SyncedEngine
 
 Tell = Callable[[str], None]
 
@@ -100,7 +102,7 @@ def train(
         run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every, callbacks)
         if process_count() > 1:
             run.join_others()
-        with Grader(timeout=run.recipe.reward.grading_timeout) as grader:
+        with closing(run), Grader(timeout=run.recipe.reward.grading_timeout) as grader:
             return run.carry_out(grader)
 
 
@@ -121,7 +123,7 @@ def measure_untrained(recipe: Recipe, folder: str | Path, *, progress: Tell = _s
     check_settings(recipe)
     with says_what_cannot_be_written(Path(folder)):
         run = _Run(open_folder(recipe, Path(folder), False), Path(folder), progress, 1)
-        with Grader(timeout=recipe.reward.grading_timeout) as grader:
+        with closing(run), Grader(timeout=recipe.reward.grading_timeout) as grader:
             *_, before = run.begin(grader)
             run.note_environment(None)
     return before
@@ -135,6 +137,7 @@ class _Run:
     tell_every: int
     callbacks: Sequence[TrainerCallback] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    engine: SyncedEngine | None = None
 
     def join_others(self) -> None:
         """Meet the other processes that were launched with this one: a single one names the folder and speaks."""
@@ -143,11 +146,19 @@ class _Run:
         if not is_main_process():
             self.tell = _silent
 
+    def close(self) -> None:
+        """Stop the engine, if the recipe has one."""
+        if self.engine is not None:
+            self.engine.close()
+
     def begin(self, grader: Grader) -> tuple[Any, Any, list[Problem], Evaluation]:
         """Model, tokenizer, test problems, and the untrained model's evaluation on them."""
         data = self.recipe.data
         self.tell("loading model and problems")
         model, tokenizer = recipe_model(self.recipe)
+        self.engine = recipe_engine(self.recipe, model, tokenizer)
+        if self.engine is not None and self.recipe.model.lora is None:
+            self.engine.push(model)  # a server may hold what an earlier run has trained
         test = recipe_problems(data.test, data.counts.test)
         check_recipe_problems(self.recipe, test, data.test, tokenizer, model, grader)
         before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
@@ -155,13 +166,13 @@ class _Run:
 
     def carry_out(self, grader: Grader) -> RunResult:
         model, tokenizer, test, before = self.begin(grader)
-        from stepgrpo_lab.training.whole_policy import whole_policy
-
         trained = self.folder / "model"
         policy: Any
         if main_process_value(trained.is_dir()):
             section = self.recipe.model
             model, tokenizer = load_model(trained, dtype=section.dtype, quantization=section.quantization)
+            if self.engine is not None:
+                self.engine.push(model)
             policy = nullcontext(model)
         else:
             trainer = self._trainer(model, tokenizer, grader)
@@ -170,7 +181,7 @@ class _Run:
             if not finished:
                 return RunResult(self.folder, False, before, None)
             save_policy(trainer, trained)
-            policy = whole_policy(trainer)
+            policy = self._policy_of(trainer)
         with policy as model:
             after = self._measured(AFTER, lambda: self._evaluate(model, tokenizer, test, grader, "after"))
         self.note_environment(None)
@@ -185,7 +196,6 @@ class _Run:
     def _trainer(self, model: Any, tokenizer: Any, grader: Grader) -> Any:
         """The trainer of the recipe's method, with everything that happens around its steps."""
         from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, TokenBudget, Validation
-        from stepgrpo_lab.training.whole_policy import whole_policy
 
         data, optimisation = self.recipe.data, self.recipe.optimisation
         problems = training_problems(self.recipe)
@@ -197,13 +207,13 @@ class _Run:
                 selection = select_once(self.recipe, self.folder, model, tokenizer, problems, grader, self.tell)
             trainer: Any = fine_tuner(self.recipe, self.folder, model, tokenizer, selection)
         else:
-            trainer = reinforcer(self.recipe, self.folder, model, tokenizer, problems, grader)
+            trainer = reinforcer(self.recipe, self.folder, model, tokenizer, problems, grader, self.engine)
 
         truncated = self.recipe.method == "grpo" and self.recipe.rollout.dynamic
         rollout = recipe_rollout_settings(self.recipe) if truncated else None
 
         def validate(trainer: Any) -> dict[str, float]:
-            with whole_policy(trainer) as policy:
+            with self._policy_of(trainer) as policy:
                 return validation_figures(
                     lambda settings: self._evaluate(policy, tokenizer, held_out, grader, settings=settings), rollout
                 )
@@ -217,6 +227,14 @@ class _Run:
         if budget:
             trainer.add_callback(TokenBudget(budget))
         return trainer
+
+    def _policy_of(self, trainer: Any) -> AbstractContextManager[Any]:
+        """The policy as it is now, whole; an engine that samples for it gets its weights."""
+        from stepgrpo_lab.training.whole_policy import whole_policy
+
+        if self.engine is not None:
+            trainer.sync_weights()
+        return whole_policy(trainer)
 
     def _train(self, trainer: Any) -> bool:
         """Train to the end; False if Ctrl-C stopped it."""
@@ -245,29 +263,14 @@ class _Run:
         when: str = "",
         settings: RolloutSettings | None = None,
     ) -> Evaluation:
-        section = self.recipe.evaluation
-
         def told(done: int, total: int) -> None:
             if when and done % max(1, total // 20 if self.tell_every == 1 else total) == 0:
                 self.tell(f"test problems {when} training: {done}/{total}")
 
-        with mixed_precision(model, self.recipe.optimisation.mixed_precision):
-            return evaluate(
-                model,
-                tokenizer,
-                problems,
-                samples=section.samples if when else 1,
-                limit=self.recipe.rollout.max_tokens,
-                sampling=recipe_sampling(section),
-                settings=settings,
-                seed=self.recipe.seed,
-                max_rows=section.rows or self.recipe.rollout.rows,
-                markers=recipe_markers(self.recipe),
-                grader=grader,
-                suffix=self.recipe.data.suffix,
-                keep_texts=section.texts if when else 0,
-                progress=told,
-                shared=True,
+        with self.engine.awake() if self.engine else nullcontext() as engine:
+            policy = (self.recipe, model, tokenizer)
+            return evaluate_policy(
+                *policy, problems, grader, test=bool(when), settings=settings, engine=engine, progress=told
             )
 
     def _measured(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from stepgrpo_lab.training import StepGRPOTrainer
+    from stepgrpo_lab.training.engine_weights import SyncedEngine
     from stepgrpo_lab.training.fine_tuning import FineTuneTrainer, Selection
 
 SELECTION = "selection.json"
@@ -31,9 +32,15 @@ SELECTION = "selection.json"
 
 
 def reinforcer(
-    recipe: Recipe, folder: Path, model: Any, tokenizer: Any, problems: Sequence[Problem], grader: Grader
+    recipe: Recipe,
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    grader: Grader,
+    engine: SyncedEngine | None = None,
 ) -> StepGRPOTrainer:
-    """The trainer of method grpo."""
+    """The trainer of method grpo, which samples with the engine of the recipe if that has one."""
     from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
 
     return StepGRPOTrainer(
@@ -44,6 +51,7 @@ def reinforcer(
         group_reward=recipe_reward(recipe.reward),
         grader=grader,
         peft_config=recipe_lora(recipe.model.lora),
+        engine=engine,
     )
 
 

@@ -44,9 +44,9 @@ FLOORS = {
         " analysis benchmarks recordings selection checkpoints"
     ),
     5: (
-        "recipes scaling run run_files run_trainers plots plots_rollout plots_group plots_loss plots_tradeoff"
-        " reproduce studies study_results study_svg comparison checks course report report_files report_html"
-        " report_pages report_svg widgets cli __main__ plots_steps plots_toy plots_probe plots_study quiet"
+        "recipes scaling run run_evaluation run_files run_trainers plots plots_rollout plots_group plots_loss"
+        " plots_tradeoff reproduce studies study_results study_svg comparison checks course report report_files"
+        " report_html report_pages report_svg widgets cli __main__ plots_steps plots_toy plots_probe plots_study quiet"
         " plots_memory"
     ),
 }

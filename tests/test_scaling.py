@@ -84,7 +84,7 @@ def test_shards_are_spread_and_gathered() -> None:
 
 def test_who_samples_decides_where_the_cache_lies() -> None:
     recipe = load_recipe("qwen3-8b-full-8xh100")
-    lockstep, colocated, server = (plan_memory(recipe, engine=engine) for engine in ("lockstep", "colocated", "server"))
+    lockstep, colocated, server = (plan_memory(recipe, engine=engine) for engine in ("lockstep", "vllm", "vllm-server"))
     assert held(colocated, "the engine's own weights", "rollout") == 2 * QWEN3["Qwen/Qwen3-8B"].parameters
     assert held(colocated, "weights gathered for the rollout", "rollout") == 0
     assert held(server, "KV cache", "rollout") == 0
@@ -135,7 +135,7 @@ def test_what_cannot_be_is_said() -> None:
     ("overrides", "options", "message"),
     [
         ([], {"gpu": "B7"}, "unknown GPU 'B7': choose from T4, L4"),
-        ([], {"engine": "vllm"}, "unknown engine 'vllm'"),
+        ([], {"engine": "sglang"}, "unknown engine 'sglang'"),
         ([], {"gpus": 0}, "0 GPUs"),
         (["optimisation.optimizer=lion_32bit"], {}, "optimizer is 'lion_32bit': its memory is unknown"),
         (["rollout.max_tokens=50000"], {}, "max_tokens is 50000.*the model has 40960"),
@@ -154,7 +154,7 @@ def test_what_cannot_be_planned_is_named(overrides: list[str], options: dict[str
         ("qwen3-0.6b-lora-t4", ["model.dtype=bfloat16"], {}, r"T4 \(compute capability 7.5\) claims bfloat16"),
         ("qwen3-0.6b-lora-t4", ["optimisation.mixed_precision=bf16"], {}, "emulates it"),
         ("qwen3-8b-full-1xh200", ["model.dtype=bfloat16"], {}, "16-bit weights without masters"),
-        ("qwen3-1.7b-qlora-t4", [], {"engine": "colocated"}, "cannot be handed to a second engine"),
+        ("qwen3-1.7b-qlora-t4", [], {"engine": "vllm"}, "cannot be handed to a second engine"),
         ("qwen3-8b-lora-a100", [], {"gpus": 7}, "cannot be shared by 7 GPUs"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import stepgrpo_lab
 from stepgrpo_lab.cli.parsing import add_command as _command
-from stepgrpo_lab.cli.parsing import add_recipe_arguments
+from stepgrpo_lab.cli.parsing import add_engine_arguments, add_recipe_arguments
 from stepgrpo_lab.cli.scaling import add_plan, add_rate
 from stepgrpo_lab.studies import STUDIES
 
@@ -118,6 +118,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument("--suffix", default="", help="text appended to every question")
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     command.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_engine_arguments(command)
 
 
 def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -157,6 +158,7 @@ def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--limit", type=int, default=256, help="completion limit in tokens (default: %(default)s)")
     command.add_argument("--temperature", type=float, default=1.0, help="default: %(default)s")
     command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_engine_arguments(command)
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

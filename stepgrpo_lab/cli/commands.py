@@ -75,33 +75,33 @@ def evaluate(options: Namespace) -> int:
     """``stepgrpo evaluate``."""
     quiet()
     from stepgrpo_lab import evaluation
-    from stepgrpo_lab.models import load_model
+    from stepgrpo_lab.cli.engines import opened_engine
     from stepgrpo_lab.recipes.building import recipe_problems
     from stepgrpo_lab.rollout import Sampling, rollout_settings
-    from stepgrpo_lab.run_files import model_folder
 
     generated = options.data.startswith("overthinker:")
     problems = recipe_problems(options.data, options.count or (GENERATED_PROBLEMS if generated else None))
-    model, tokenizer = load_model(model_folder(options.model))
     status = StatusLine()
 
     def told(done: int, total: int) -> None:
         if status.live and not options.json:
             status(f"{done}/{total} completions")
 
-    measured = evaluation.evaluate(
-        model,
-        tokenizer,
-        problems,
-        samples=options.samples,
-        limit=options.limit,
-        sampling=Sampling(options.temperature, options.top_p, options.top_k),
-        settings=rollout_settings(options.deer, markers=options.markers) if options.deer else None,
-        seed=options.seed,
-        markers=options.markers,
-        suffix=options.suffix,
-        progress=told,
-    )
+    with opened_engine(options) as (engine, tokenizer):
+        measured = evaluation.evaluate(
+            None,
+            tokenizer,
+            problems,
+            samples=options.samples,
+            limit=options.limit,
+            sampling=Sampling(options.temperature, options.top_p, options.top_k),
+            settings=rollout_settings(options.deer, markers=options.markers) if options.deer else None,
+            seed=options.seed,
+            markers=options.markers,
+            suffix=options.suffix,
+            progress=told,
+            engine=engine,
+        )
     status.end()
     summary = measured.summary()
     if options.json:
@@ -145,12 +145,11 @@ def benchmark(options: Namespace) -> int:
 def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
     quiet()
-    from stepgrpo_lab.engines.lockstep import LockstepEngine
+    from stepgrpo_lab.cli.engines import opened_engine
     from stepgrpo_lab.grading import Grader, extract_boxed
-    from stepgrpo_lab.models import encode_prompt, load_model
+    from stepgrpo_lab.models import encode_prompt
     from stepgrpo_lab.recipes.building import recipe_problems
     from stepgrpo_lab.rollout import Sampling, rollout_settings
-    from stepgrpo_lab.run_files import model_folder
     from stepgrpo_lab.sampling import SampleKey
 
     if options.index < 0:
@@ -161,15 +160,14 @@ def rollout(options: Namespace) -> int:
         problem = recipe_problems("overthinker:test", options.index + 1)[options.index]
     changes = {} if options.threshold is None else {"exit_threshold": options.threshold}
     settings = rollout_settings(options.preset, markers=options.markers, **changes)
-    model, tokenizer = load_model(model_folder(options.model))
-    engine = LockstepEngine(model, tokenizer)
-    [trajectory], _ = engine.generate(
-        [encode_prompt(tokenizer, problem.prompt)],
-        limit=options.limit,
-        keys=[SampleKey(options.seed, "eval", 0, 0)],
-        settings=settings,
-        sampling=Sampling(options.temperature),
-    )
+    with opened_engine(options) as (engine, tokenizer):
+        [trajectory], _ = engine.generate(
+            [encode_prompt(tokenizer, problem.prompt)],
+            limit=options.limit,
+            keys=[SampleKey(options.seed, "eval", 0, 0)],
+            settings=settings,
+            sampling=Sampling(options.temperature),
+        )
     correct = None
     if problem.answer:
         with Grader() as grader:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+ENGINE_NAMES = ("lockstep", "vllm", "vllm-server")
+
 
 def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
@@ -43,4 +45,20 @@ def add_recipe_arguments(command: argparse.ArgumentParser, *, required: bool = F
         default=[],
         metavar="KEY=VALUE",
         help="change one value of the recipe; can be repeated",
+    )
+
+
+def add_engine_arguments(command: argparse.ArgumentParser) -> None:
+    """``--engine``, ``--url`` and ``--served-name``."""
+    command.add_argument(
+        "--engine",
+        choices=ENGINE_NAMES,
+        default="lockstep",
+        help="who samples: this package's own engine, vLLM in this process, or a vLLM server (default: %(default)s)",
+    )
+    command.add_argument(
+        "--url", default="http://127.0.0.1:8000", help="where the vLLM server listens (default: %(default)s)"
+    )
+    command.add_argument(
+        "--served-name", metavar="NAME", help="the server's name of the model or adapter (default: its first)"
     )

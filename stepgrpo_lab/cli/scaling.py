@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from stepgrpo_lab.cli.output import StatusLine, printable
-from stepgrpo_lab.cli.parsing import add_command, add_recipe_arguments
+from stepgrpo_lab.cli.parsing import ENGINE_NAMES, add_command, add_recipe_arguments
 
 GPU_NAMES = ("T4", "L4", "A100", "H100", "H200")
 
@@ -27,9 +27,8 @@ def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.add_argument("--gpus", type=int, metavar="N", help="how many of them (default: the recipe's)")
     command.add_argument(
         "--engine",
-        choices=("lockstep", "colocated", "server"),
-        default="lockstep",
-        help="who samples: the trained model, a second copy beside it, or one on other GPUs (default: %(default)s)",
+        choices=ENGINE_NAMES,
+        help="who samples: the trained model, a second copy beside it, or one on other GPUs (default: the recipe's)",
     )
     command.add_argument("--prompt-tokens", type=int, default=512, help="longest prompt (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print the plan as JSON")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
-from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, request_rows
+from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, check_weights, request_rows
 from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.records import Cost, Trajectory
 from stepgrpo_lab.sampling import SampleKey, Sampling
@@ -31,8 +31,7 @@ class VLLMEngine:
 
     Args:
         engine: A ``vllm.LLM`` or ``LLMEngine`` that nobody else uses meanwhile, with ``enable_prefix_caching=True``
-            (without it, every probe computes its whole context anew) and ``logprobs_mode="processed_logprobs"``. After
-            a change of its weights, call its ``reset_prefix_cache()``.
+            (without it, every probe computes its whole context anew) and ``logprobs_mode="processed_logprobs"``.
         tokenizer: The tokenizer, or the text of its tokens.
         adapter: Folder of a LoRA adapter to sample with; the engine needs ``enable_lora=True``.
         max_rows: Most completions decoded at once; by default as many as the engine runs (``max_num_seqs``).
@@ -46,6 +45,9 @@ class VLLMEngine:
         >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]
         >>> [trajectory], cost = engine.generate([[9707]], limit=256, keys=keys)    # doctest: +SKIP
     """
+
+    shared = False
+    """Every process of a training has an engine of its own."""
 
     def __init__(
         self, engine: Any, tokenizer: Any, *, adapter: str | Path | None = None, max_rows: int | None = None
@@ -109,10 +111,41 @@ class VLLMEngine:
             return
         if self._config.lora_config is None:
             raise ValueError("this vLLM engine was started without LoRA: start it with enable_lora=True")
-        if not (Path(folder) / "adapter_model.safetensors").is_file():
-            raise ValueError(f"{folder} holds no adapter_model.safetensors: save the adapter there as safetensors")
+        check_weights(folder, "adapter_model.safetensors")
         number = next(self._adapters)  # a new name each time, so that no cached prefix of older weights is taken
+        if self._adapter is not None:
+            self.engine.remove_lora(self._adapter.lora_int_id)
         self._adapter = _vllm().lora.request.LoRARequest(f"adapter-{number}", number, str(folder))
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Sample from the weights in a folder from now on: all of the model's, as safetensors.
+
+        Raises:
+            ValueError: The folder holds no safetensors.
+        """
+        check_weights(folder)
+        self.engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        if str(self._config.device_config.device) == "cpu":
+            self.engine.collective_rpc(_pack_tied_head)
+        if not self.engine.reset_prefix_cache():
+            raise RuntimeError("the vLLM engine keeps cached prefixes of older weights: let its requests finish first")
+
+    def close(self) -> None:
+        """Stop vLLM and free its memory. It keeps state for the process: close one engine before starting another."""
+        self.engine.engine_core.shutdown()
+
+    def wake(self) -> None:
+        """Take the GPU's memory again, if the engine sleeps."""
+        if self.engine.is_sleeping():
+            self.engine.wake_up()
+
+    def sleep(self) -> None:
+        """Leave the GPU's memory to an update: the weights wait in the host's, and cached prefixes are dropped.
+
+        Does nothing with an engine that was started without ``enable_sleep_mode=True``.
+        """
+        if self._config.model_config.enable_sleep_mode and not self.engine.is_sleeping():
+            self.engine.sleep(level=1)
 
     def generate(
         self,
@@ -211,6 +244,26 @@ class VLLMEngine:
             )
 
 
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Those that vLLM makes room for."""
+
+
+def lora_room(rank: int) -> int:
+    """The rank that vLLM has to be started for, to take an adapter of some rank.
+
+    Raises:
+        ValueError: The rank is too high.
+
+    Example:
+        >>> lora_room(48)
+        64
+    """
+    for room in LORA_RANKS:
+        if rank <= room:
+            return room
+    raise ValueError(f"an adapter of rank {rank}: vLLM takes ranks up to {LORA_RANKS[-1]}")
+
+
 def _vllm() -> Any:
     try:
         import vllm
@@ -221,6 +274,14 @@ def _vllm() -> Any:
             "lockstep engine needs nothing more"
         ) from error
     return vllm
+
+
+def _pack_tied_head(worker: Any) -> None:
+    """vLLM for CPUs packs the LM head by itself; a reload renews tied embeddings and leaves the old packed head."""
+    runner = worker.model_runner
+    if runner.model_config.hf_config.tie_word_embeddings:
+        head = runner.get_model().lm_head
+        head.quant_method.process_weights_after_loading(head)
 
 
 def _refuse_parallelism(config: Any) -> None:

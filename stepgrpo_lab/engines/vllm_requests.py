@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.engines.completions import Completion
@@ -198,3 +199,13 @@ def request_rows(
     """The completions of one call, each with the stop ids that it needs."""
     plain, probing = finder.find(), finder.find(settings, segmenter)
     return [RequestRow(row, probing if probed is None or probed[row.index] else plain) for row in opened]
+
+
+def check_weights(folder: str | Path, name: str = "*.safetensors") -> None:
+    """Refuse a folder without weights in safetensors; vLLM would look for others.
+
+    Raises:
+        ValueError: There are none; the message names the folder.
+    """
+    if not any(Path(folder).glob(name)):
+        raise ValueError(f"{folder} holds no {name}: save the weights there as safetensors")

@@ -10,26 +10,33 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
-from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, TokenRequest, request_rows
+from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, TokenRequest, check_weights, request_rows
 from stepgrpo_lab.presets import RolloutSettings
 from stepgrpo_lab.records import Cost, Trajectory
 from stepgrpo_lab.sampling import SampleKey, Sampling
 from stepgrpo_lab.steps import Segmenter
 
 _START = "vllm serve MODEL --host 127.0.0.1 --logprobs-mode processed_logprobs"
+_DEVELOPING = "VLLM_SERVER_DEV_MODE=1"
+_RENEWING = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
 
 
 class VLLMServerEngine:
     """Completes prompts on a running vLLM server; draws the same completions as :class:`VLLMEngine` in fp32.
 
     Start the server with ``vllm serve MODEL --host 127.0.0.1 --logprobs-mode processed_logprobs``; for LoRA add
-    ``--enable-lora --lora-modules NAME=FOLDER`` and give that name as ``model``. It has to serve the weights that are
-    meant: this engine brings it none.
+    ``--enable-lora --lora-modules NAME=FOLDER`` and give that name as ``model``.
+
+    A training renews the server's weights through a folder that both see. Start the server with VLLM_SERVER_DEV_MODE=1
+    in its environment for whole models, with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, ``--enable-lora`` and a sufficient
+    ``--max-lora-rank`` for adapters. Both let whoever reaches the port change the model: keep it on this machine or in
+    a network of trust.
 
     Args:
         tokenizer: The tokenizer of the model, or the text of its tokens (with every end-of-sequence id, if the model
@@ -49,6 +56,9 @@ class VLLMServerEngine:
         >>> [trajectory], cost = engine.generate([[9707]], limit=256, keys=keys)    # doctest: +SKIP
     """
 
+    shared = True
+    """All processes of a training use one server: one of them brings it the weights."""
+
     def __init__(
         self,
         tokenizer: Any,
@@ -66,7 +76,7 @@ class VLLMServerEngine:
         self._opener = build_opener(ProxyHandler({}))  # a proxy in the environment is none for the rollout's own server
         cards = self._call("/v1/models")["data"]
         names = [card["id"] for card in cards]
-        self.model = names[0] if model is None else model
+        self._base = self.model = names[0] if model is None else model
         if self.model not in names:
             raise ValueError(f"the server at {self.url} has no model {model!r}: it serves {', '.join(names)}")
         lengths = [card["max_model_len"] for card in cards if card.get("max_model_len")]  # an adapter names none
@@ -131,6 +141,57 @@ class VLLMServerEngine:
                 pool.shutdown(cancel_futures=True)
         return [finished[index] for index in range(len(finished))], total
 
+    def load_weights(self, folder: str | Path) -> None:
+        """Let the server sample from the weights in a folder from now on: all of the model's, as safetensors.
+
+        Raises:
+            ValueError: The folder holds no safetensors, or the server cannot take a model with tied embeddings.
+            RuntimeError: It was not started for this; the message says how.
+        """
+        check_weights(folder)
+        self._check_reload(Path(folder))
+        self._call("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
+        self._call("/reset_prefix_cache", {})
+
+    def use_adapter(self, folder: str | Path | None) -> None:
+        """Sample with the LoRA adapter in a folder from now on; None is the model that the engine was made for.
+
+        The adapter's name is its folder, so give every version a folder of its own.
+
+        Raises:
+            ValueError: The folder holds no adapter in safetensors.
+            RuntimeError: The server was not started for this; the message says how.
+        """
+        before, self.model = self.model, self._base if folder is None else str(folder)
+        served = {card["id"] for card in self._call("/v1/models")["data"]}
+        if folder is not None and self.model not in served:
+            check_weights(folder, "adapter_model.safetensors")
+            adapter = {"lora_name": self.model, "lora_path": str(folder)}
+            self._call("/v1/load_lora_adapter", adapter, needs=f"{_RENEWING} and --enable-lora")
+        if before not in (self._base, self.model) and before in served:
+            self._call("/v1/unload_lora_adapter", {"lora_name": before}, needs=_RENEWING)
+
+    def close(self) -> None:
+        """Nothing: the server goes on."""
+
+    def wake(self) -> None:
+        """Nothing: a server has GPUs of its own."""
+
+    def sleep(self) -> None:
+        """Nothing: a server has GPUs of its own."""
+
+    def _check_reload(self, folder: Path) -> None:
+        """vLLM for CPUs packs a tied LM head by itself, and a server offers no way to have it packed anew."""
+        info = self._call("/server_info?config_format=json", needs=_DEVELOPING)["vllm_config"]
+        mode = info["model_config"]["logprobs_mode"]
+        if mode != "processed_logprobs":
+            raise RuntimeError(f"the server at {self.url} gives {mode}: start it with {_START}")
+        if info["device_config"]["device"] == "cpu" and "lm_head.weight" not in _names_in(folder):
+            raise ValueError(
+                f"the server at {self.url} runs on a CPU, where vLLM keeps the old LM head of a model with tied "
+                "embeddings: train an adapter, or use rollout.engine=vllm"
+            )
+
     def _complete(self, request: TokenRequest, sampling: Sampling) -> list[tuple[int, float]]:
         """The tokens of one request with their log-probabilities."""
         answer = self._call(
@@ -151,14 +212,29 @@ class VLLMServerEngine:
             )
         return list(zip(tokens, choice["logprobs"]["token_logprobs"], strict=True))
 
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _call(self, path: str, body: dict[str, Any] | None = None, needs: str = "") -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
-                return json.load(response)
+                text = response.read()
+                return json.loads(text) if response.headers.get_content_type() == "application/json" else text
         except HTTPError as error:
+            if error.code == 404 and needs:
+                raise RuntimeError(
+                    f"the server at {self.url} takes no new weights: start it with {needs} (see VLLMServerEngine)"
+                ) from error
             reason = error.read().decode(errors="replace").strip()
             raise RuntimeError(f"the server at {self.url} refused a request ({error.code}): {reason[:500]}") from error
         except (URLError, TimeoutError, ConnectionError) as error:
             raise ConnectionError(f"no vLLM server answers at {self.url}: start one with {_START}") from error
+
+
+def _names_in(folder: Path) -> set[str]:
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            names |= set(weights.keys())
+    return names

@@ -15,6 +15,7 @@ from stepgrpo_lab.models import OVERTHINKER, load_model
 from stepgrpo_lab.problems import check_problems, find_benchmark, load_problems
 from stepgrpo_lab.processes import process_count
 from stepgrpo_lab.prompts import long_prompts, prompt_room
+from stepgrpo_lab.recipes.engines import check_engine
 from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Optimisation, Recipe
 from stepgrpo_lab.records import Problem
 from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
@@ -251,6 +252,7 @@ def check_settings(recipe: Recipe) -> None:
     Raises:
         ValueError: The recipe cannot be carried out on this machine.
     """
+    check_engine(recipe)
     settings = recipe_config if recipe.method == "grpo" else recipe_fine_tune_config
     settings(recipe, "unused")
 

@@ -190,6 +190,7 @@ def check_recipe(recipe: Recipe) -> None:
             "round to nothing; set model.dtype=float32"
         )
     _check_pass_rates(recipe)
+    _check_engine(recipe)
     optimisation = recipe.optimisation
     rows = optimisation.prompts_per_step * optimisation.group_size
     if rows % optimisation.rows_per_pass:
@@ -217,6 +218,21 @@ def _check_pass_rates(recipe: Recipe) -> None:
         )
 
 
+def _check_engine(recipe: Recipe) -> None:
+    engine = recipe.rollout.engine
+    if engine == "lockstep":
+        return
+    if recipe.model.quantization:
+        raise ValueError(
+            f"rollout.engine is {engine}, but model.quantization is {recipe.model.quantization}: vLLM would sample "
+            "from the weights before rounding, which are another policy; set rollout.engine=lockstep"
+        )
+    if recipe.method == "sft":
+        raise ValueError(f"rollout.engine is {engine}: method sft samples with the lockstep engine")
+    if not recipe.rollout.vllm.url.startswith(("http://", "https://")):
+        raise ValueError(f"rollout.vllm.url is {recipe.rollout.vllm.url!r}: it must start with http:// or https://")
+
+
 _MANY = 1e9
 _RANGES = (
     ("seed", 0, 2**32 - 1),
@@ -228,6 +244,9 @@ _RANGES = (
     ("rollout.probe_rate", 0, 1),
     ("rollout.exit_threshold", 0, 1),
     ("rollout.rows", 1, _MANY),
+    ("rollout.vllm.memory", 0.01, 1),
+    ("rollout.vllm.context", 16, _MANY),
+    ("rollout.vllm.timeout", 1, _MANY),
     ("reward.step_alpha", 0, 1),
     ("reward.step_beta", 0, 1),
     ("reward.strength", 0, 1),

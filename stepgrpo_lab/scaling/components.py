@@ -137,7 +137,7 @@ def _training_state(setup: Setup) -> list[Component]:
 
 def _rollout(setup: Setup) -> list[Component]:
     parameters = setup.dimensions.parameters
-    sampler = "server" if setup.engine == "server" else "rollout"
+    sampler = "server" if setup.engine == "vllm-server" else "rollout"
     found = _decoding(setup, setup.rollout_rows, setup.prompts_at_once, sampler)
     if setup.engine != "lockstep":
         return [*found, Component("the engine's own weights", 2 * parameters, (sampler,))]

@@ -75,7 +75,7 @@ def plan_memory(
     *,
     gpu: str | None = None,
     gpus: int | None = None,
-    engine: Engine = "lockstep",
+    engine: Engine | None = None,
     prompt_tokens: int = PROMPT_TOKENS,
     dimensions: ModelDimensions | None = None,
 ) -> MemoryPlan:
@@ -84,8 +84,8 @@ def plan_memory(
     Args:
         recipe: A checked recipe.
         gpu, gpus: The machine; by default the one that the recipe names.
-        engine: "lockstep" samples with the trained model; "colocated" with a second copy on the same GPU that sleeps
-            during updates; "server" on GPUs of its own.
+        engine: "lockstep" samples with the trained model; "vllm" with a second copy on the same GPU that sleeps during
+            updates; "vllm-server" on GPUs of its own. By default the recipe's.
         prompt_tokens: Longest prompt.
         dimensions: Of a model that lies nowhere yet; by default ``recipe.model.path`` decides.
 

@@ -12,8 +12,8 @@ from stepgrpo_lab.scaling.dimensions import ModelDimensions, model_dimensions
 from stepgrpo_lab.scaling.formulas import OPTIMIZERS, Optimizer, full_parameters, lora_parameters
 from stepgrpo_lab.scaling.hardware import Gpu, find_gpu
 
-Engine = Literal["lockstep", "colocated", "server"]
-ENGINES: tuple[Engine, ...] = ("lockstep", "colocated", "server")
+Engine = Literal["lockstep", "vllm", "vllm-server"]
+ENGINES: tuple[Engine, ...] = ("lockstep", "vllm", "vllm-server")
 """Who samples: the trained model itself, a second copy on the same GPU that sleeps during updates, or one elsewhere."""
 
 PROMPT_TOKENS = 512
@@ -96,11 +96,11 @@ def recipe_setup(
     *,
     gpu: str | None = None,
     gpus: int | None = None,
-    engine: Engine = "lockstep",
+    engine: Engine | None = None,
     prompt_tokens: int = PROMPT_TOKENS,
     dimensions: ModelDimensions | None = None,
 ) -> Setup:
-    """Read a recipe for a machine; by default for the machine that it names.
+    """Read a recipe for a machine and an engine; by default for those that it names.
 
     Raises:
         ValueError: A value that cannot be planned for; the message names it.
@@ -109,6 +109,7 @@ def recipe_setup(
     name = gpu or hardware.gpu
     if name is None:
         raise ValueError(f"recipe {recipe.name!r} names no GPU: give one, for example --gpu T4")
+    engine = engine or rollout.engine
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}: use one of {', '.join(ENGINES)}")
     if optimisation.optimizer not in OPTIMIZERS:

@@ -152,11 +152,21 @@ class StepGRPOConfig(GRPOConfig):
 
     def _check_engine(self) -> None:
         for name, neutral in (
-            *(("use_vllm", False), ("repetition_penalty", 1.0), ("min_p", None)),
+            *(("repetition_penalty", 1.0), ("min_p", None)),
             ("ds3_gather_for_generation", True),  # else every pass is common to all processes, and their numbers differ
         ):
             if getattr(self, name) != neutral:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: the lockstep engine only knows {name}={neutral}")
+                raise ValueError(f"{name} is {getattr(self, name)!r}: the rollout only knows {name}={neutral}")
+        if self.use_vllm:
+            raise ValueError(
+                "use_vllm is True: TRL's own use of vLLM knows no truncated rollout; leave it False and give the "
+                "trainer engine=SyncedEngine(VLLMEngine.load(...))"
+            )
+        if self.vllm_tensor_parallel_size > 1:
+            raise ValueError(
+                f"vllm_tensor_parallel_size is {self.vllm_tensor_parallel_size}: this version samples with one GPU for "
+                "each engine; set it to 1"
+            )
         if self.use_transformers_continuous_batching:
             raise ValueError("use_transformers_continuous_batching turns the trained weights to bf16: set it to False")
 

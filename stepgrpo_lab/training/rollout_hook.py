@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines.completions import RolloutEngine
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.processes import every_process
@@ -81,11 +83,7 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
     keys = [SampleKey(args.seed, split, index, sample) for sample in samples]
     sampling = Sampling(args.temperature, args.top_p, args.top_k)
     settings = trainer.rollout_settings if training else None
-    with (
-        whole_policy(trainer) as model,
-        trainer.accelerator.autocast(),  # around the whole rollout, else every step casts all weights again
-    ):
-        engine = LockstepEngine(model, trainer.token_text, max_rows=args.rollout_rows)
+    with policy_engine(trainer) as engine:
         if args.serial_rollout and settings is not None:
             _check_whole_groups(len(prompts), group_size)
             return complete_serially(
@@ -108,6 +106,27 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
             probed=[settings is not None and members[sample % group_size] for sample in samples],
             segmenter=trainer.segmenter,
         )
+
+
+@contextmanager
+def policy_engine(trainer: StepGRPOTrainer, *, rows: int | None = None) -> Iterator[RolloutEngine]:
+    """An engine that samples from the trainer's present weights; every process must enter and leave.
+
+    Args:
+        trainer: With an engine of its own or, without one, as :func:`stepgrpo_lab.training.whole_policy.whole_policy`
+            asks.
+        rows: Completions that a lockstep engine decodes at once; by default those of the training.
+    """
+    if trainer.engine is not None:
+        with trainer.engine.awake() as engine:
+            trainer.sync_weights()
+            yield engine
+        return
+    with (
+        whole_policy(trainer) as model,
+        trainer.accelerator.autocast(),  # around the whole rollout, else every step casts all weights again
+    ):
+        yield LockstepEngine(model, trainer.token_text, max_rows=rows or trainer.args.rollout_rows)
 
 
 def _check_whole_groups(completions: int, group_size: int) -> None:

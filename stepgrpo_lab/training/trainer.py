@@ -27,9 +27,11 @@ from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.token_text import TokenText
 from stepgrpo_lab.tokenizer_checks import check_markers
 from stepgrpo_lab.training.config import StepGRPOConfig
+from stepgrpo_lab.training.engine_weights import SyncedEngine
 from stepgrpo_lab.training.group_reward import GroupRewardFunction
 from stepgrpo_lab.training.guard import GuardedTrainer
 from stepgrpo_lab.training.rollout_hook import complete_prompts
+from stepgrpo_lab.training.whole_policy import whole_policy
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -70,10 +72,13 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         segmenter: What a semantic step is, and so where probes start; by default the settings' markers.
         grader: Judges answers; by default one is started, and closed by :meth:`close`.
         peft_config: Train a new LoRA adapter instead of the whole model.
+        engine: A vLLM engine that samples in place of the model; the trainer brings it the new weights after every
+            step. Its log-probabilities differ a little from the trainer's, so that TRL's truncated importance sampling
+            corrects the loss (``vllm_importance_sampling_correction``); forced tokens keep a ratio of 1.
         callbacks, eval_dataset, optimizers: As in TRL.
 
     Attributes:
-        seconds: Seconds spent so far by phase: "rollout", "grading", "update".
+        seconds: Seconds spent so far by phase: "rollout", "grading", "update", and "weights" on their way to an engine.
 
     Raises:
         ValueError: The data set lacks a column, the settings cannot work together, or the tokenizer cannot write the
@@ -93,11 +98,14 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         segmenter: Segmenter | None = None,
         grader: Grader | None = None,
         peft_config: PeftConfig | None = None,
+        engine: SyncedEngine | None = None,
         callbacks: list[TrainerCallback] | None = None,
         eval_dataset: Dataset | None = None,
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         _check_columns(train_dataset)
+        if engine is not None:
+            _check_unfiltered(args)
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._seconds_logged: defaultdict[str, float] = defaultdict(float)
         self._rollouts: Counter[tuple[str, int]] = Counter()
@@ -124,11 +132,27 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         self.token_text = TokenText.from_tokenizer(processing_class, eos_ids=self.eos_token_ids)
         check_markers(self.token_text, args.step_markers if segmenter is None else ())
         _lora_to_float32(self.model)
+        self.engine = engine
+        self._synced_step: int | None = None
+        if engine is not None:
+            # TRL corrects the loss under this flag, and asks for the weights before each rollout of a new step. Its
+            # own engine is not made: the arguments leave ``use_vllm`` False.
+            self.use_vllm, self.vllm_generation, self._last_loaded_step = True, self, -1
 
     def close(self) -> None:
         """Stop the grader's processes, if the trainer started them."""
         if self._owns_grader:
             self._grader.close()
+
+    def sync_weights(self) -> None:
+        """Bring the engine the policy's present weights, if a step has changed them; every process must call it."""
+        if self.engine is None or self._synced_step == self.state.global_step:
+            return
+        started = time.perf_counter()
+        with whole_policy(self) as model:
+            self.engine.push(model)
+        self._synced_step = self.state.global_step
+        self.clock("weights", time.perf_counter() - started)
 
     def next_rollout(self, mode: str) -> int:
         """Index of the rollout that begins now: a function of the step alone, so that a resumed run repeats it."""
@@ -162,11 +186,14 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         started = time.perf_counter()
-        elsewhere = self.seconds["rollout"] + self.seconds["grading"]
+        elsewhere = self._seconds_elsewhere()
         loss = super().training_step(*args, **kwargs)
-        elsewhere = self.seconds["rollout"] + self.seconds["grading"] - elsewhere
+        elsewhere = self._seconds_elsewhere() - elsewhere
         self.clock("update", time.perf_counter() - started - elsewhere)
         return loss
+
+    def _seconds_elsewhere(self) -> float:
+        return sum(seconds for phase, seconds in self.seconds.items() if phase != "update")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.model.training:
@@ -212,6 +239,15 @@ def _check_columns(dataset: Dataset) -> None:
     missing = {"prompt", "answer"} - set(dataset.column_names)
     if missing:
         raise ValueError(f"the data set has no column {min(missing)!r}: build it with problems_dataset(problems)")
+
+
+def _check_unfiltered(args: StepGRPOConfig) -> None:
+    """vLLM keeps the log-probabilities after top-p and top-k, the trainer those before: their ratio would be wrong."""
+    if args.top_p != 1 or args.top_k > 0:
+        raise ValueError(
+            f"top_p is {args.top_p:g} and top_k is {args.top_k}: vLLM's log-probabilities are those after these "
+            "filters, so train with top_p=1 and top_k=0"
+        )
 
 
 def _lora_to_float32(model: Any) -> None:

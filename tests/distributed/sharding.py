@@ -21,6 +21,7 @@ class Sharded:
         passes: Its forward passes during the rollout.
         reshards: Whether each sharded unit gives its weights away after a forward pass: inside, after.
         local: Elements of this process's shards before the rollout, inside, and after.
+        handed: Of the main process, what it writes for an engine of its own while the weights are whole.
         finite: What the guard against broken gradients says of the gradient, and of it with one NaN in rank 1's shard.
         weights: Whole weights after the update, by name.
         moved: Norm of their change.
@@ -30,6 +31,7 @@ class Sharded:
     passes: int
     reshards: list[list[bool]]
     local: list[int]
+    handed: dict[str, np.ndarray]
     finite: tuple[bool, bool]
     weights: dict[str, np.ndarray]
     moved: float
@@ -63,6 +65,7 @@ def roll_out_and_update(layers_reshard: bool | None = True, half: bool = False) 
     reshards, local = [], [_local(model)]
     with torch.no_grad(), unsharded(model):
         reshards.append(_reshards(model))
+        handed = _handed(model) if rank == 0 else {}
         local.append(_local(model))
         trajectories, cost = LockstepEngine(model, tokenizer).generate(
             [prompts[row] for row in mine],
@@ -86,7 +89,21 @@ def roll_out_and_update(layers_reshard: bool | None = True, half: bool = False) 
         _local_tensor(next(model.parameters()).grad).view(-1)[0] = float("nan")
     broken = finite_gradients(model)
     arrays = {name: value.numpy() for name, value in weights.items()}
-    return Sharded(completions, cost.forward_passes, reshards, local, (finite, broken), arrays, moved)
+    return Sharded(completions, cost.forward_passes, reshards, local, handed, (finite, broken), arrays, moved)
+
+
+def _handed(model: Any) -> dict[str, np.ndarray]:
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    import torch
+    from safetensors.numpy import load_file
+
+    from stepgrpo_lab.training.engine_weights import write_policy
+
+    with TemporaryDirectory() as folder:
+        write_policy(model, Path(folder) / "weights", torch.float32)  # numpy knows no bf16
+        return load_file(Path(folder) / "weights" / "model.safetensors")
 
 
 def collective_rollout() -> None:

@@ -44,6 +44,12 @@ def test_weights_are_whole_inside_and_shards_again_outside(
         assert restored == CHOICES[request.node.callspec.params["pair"]]
 
 
+def test_an_engine_is_handed_whole_weights(alone: Sharded, pair: list[Sharded]) -> None:
+    assert pair[0].handed.keys() == alone.handed.keys() != set()
+    for name, weights in alone.handed.items():
+        assert np.array_equal(pair[0].handed[name], weights)
+
+
 def test_one_update_is_that_of_one_process(alone: Sharded, pair: list[Sharded]) -> None:
     for seen in pair:
         difference = sum(float(np.square(value - alone.weights[name]).sum()) for name, value in seen.weights.items())

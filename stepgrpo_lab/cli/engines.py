@@ -1,0 +1,67 @@
+"""The engine that a command samples with."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stepgrpo_lab.engines.completions import RolloutEngine
+
+
+@contextmanager
+def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
+    """The engine that ``--engine`` names for the model of a command, and the model's tokenizer.
+
+    Args:
+        options: With ``model``, ``engine``, ``url`` and ``served_name``.
+
+    Raises:
+        ImportError: vLLM is not installed.
+        ConnectionError: No server answers.
+        ValueError: No such model.
+    """
+    from stepgrpo_lab.models import load_model, load_tokenizer
+    from stepgrpo_lab.run_files import model_folder
+
+    path = model_folder(options.model)
+    engine: Any
+    if options.engine == "lockstep":
+        from stepgrpo_lab.engines.lockstep import LockstepEngine
+
+        model, tokenizer = load_model(path)
+        yield LockstepEngine(model, tokenizer), tokenizer
+        return
+    tokenizer = load_tokenizer(path)
+    if options.engine == "vllm":
+        from stepgrpo_lab.engines.vllm_engine import VLLMEngine
+        from stepgrpo_lab.models import native_dtype
+
+        engine = VLLMEngine.load(dtype=native_dtype(), **_base_and_adapter(path))
+    else:
+        from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
+
+        engine = VLLMServerEngine(tokenizer, url=options.url, model=options.served_name)
+    try:
+        yield engine, tokenizer
+    finally:
+        engine.close()
+
+
+def _base_and_adapter(path: str) -> dict[str, Any]:
+    """What vLLM is started with: a model, or the model below a LoRA adapter with room for that adapter's rank."""
+    import torch
+
+    from stepgrpo_lab.engines.vllm_engine import lora_room
+
+    options: dict[str, Any] = {"enforce_eager": not torch.cuda.is_available()}
+    stored = Path(path) / "adapter_config.json"
+    if not stored.is_file():
+        return {"path_or_id": path, **options}
+    adapter = json.loads(stored.read_text(encoding="utf-8"))
+    base = adapter["base_model_name_or_path"]
+    return {"path_or_id": base, "adapter": path, "max_lora_rank": lora_room(adapter["r"]), **options}
