@@ -29,8 +29,8 @@ def small_dimensions(**changes: Any) -> ModelDimensions:
     return ModelDimensions(**{**values, **changes})
 
 
-def qwen3_config(dimensions: ModelDimensions) -> Any:
-    """The configuration with these dimensions."""
+def qwen3_config(dimensions: ModelDimensions, **others: Any) -> Any:
+    """The configuration with these dimensions and other settings."""
     from transformers import Qwen3Config
 
     return Qwen3Config(
@@ -43,6 +43,7 @@ def qwen3_config(dimensions: ModelDimensions) -> Any:
         head_dim=dimensions.head_dim,
         max_position_embeddings=dimensions.positions,
         tie_word_embeddings=dimensions.tied,
+        **others,
     )
 
 

@@ -173,8 +173,9 @@ class FakeEngine:
         return SimpleNamespace(request_id=name, outputs=[new], finished=request.finish_reason is not None)
 
 
-def install(patch: pytest.MonkeyPatch) -> None:
-    """Make ``import vllm`` find what the engines take from it."""
+@contextmanager
+def installed(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make ``import vllm`` find what the engines take from it; one thread meanwhile, as its server has threads too."""
 
     def lora_request(name: str, number: int, path: str) -> Any:
         return SimpleNamespace(lora_name=name, lora_int_id=number, lora_path=path)
@@ -187,6 +188,10 @@ def install(patch: pytest.MonkeyPatch) -> None:
     modules["vllm.lora.request"].LoRARequest = lora_request  # type: ignore[attr-defined]
     for name, module in modules.items():
         patch.setitem(sys.modules, name, module)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def with_weights(model: Any, folder: str) -> Any:

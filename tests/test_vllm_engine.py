@@ -9,8 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import torch
-from fake_vllm import FakeEngine, fake_server, install, save_marker_file
+from fake_vllm import FakeEngine, fake_server, installed, save_marker_file
 from test_lockstep import LIMIT, NEVER, OFFICIAL, PAPER, SIZES, TiltedQwen3, keys, logprob_gap
 from test_lockstep import tiny_model as tilted_model
 from transformers import Qwen3Config
@@ -33,11 +32,8 @@ SETTINGS = [None, OFFICIAL, PAPER, NEVER]
 
 @pytest.fixture(autouse=True)
 def fake_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    install(monkeypatch)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with installed(monkeypatch):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_vllm import FakeEngine, fake_server, install
+from fake_vllm import FakeEngine, fake_server, installed
 from peft import LoraConfig, get_peft_model
 from test_lockstep import logprob_gap
 from test_training import by_position, make_config
@@ -36,11 +36,8 @@ LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 
 @pytest.fixture(autouse=True)
 def fake_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    install(monkeypatch)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with installed(monkeypatch):
+        yield
 
 
 class Watched(StepGRPOTrainer):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from stepgrpo_lab.paths import data_path
 from stepgrpo_lab.scaling.dimensions import ModelDimensions
+
+from ..counting import qwen3_config
 
 DEVIATION = 0.02
 """Of the random weights, as models are initialised: all tokens stay about equally likely, and completions go on."""
@@ -25,20 +27,8 @@ def write_random_model(folder: Path, dimensions: ModelDimensions, device: str = 
     folder.mkdir(parents=True)
     write_wide_tokenizer(folder, dimensions.vocabulary)
     eos = json.loads((folder / "config.json").read_text())["eos_token_id"]
-    config = Qwen3Config(
-        vocab_size=dimensions.vocabulary,
-        hidden_size=dimensions.hidden,
-        intermediate_size=dimensions.intermediate,
-        num_hidden_layers=dimensions.layers,
-        num_attention_heads=dimensions.heads,
-        num_key_value_heads=dimensions.kv_heads,
-        head_dim=dimensions.head_dim,
-        max_position_embeddings=dimensions.positions,
-        tie_word_embeddings=dimensions.tied,
-        eos_token_id=eos,
-        dtype="bfloat16",
-        architectures=["Qwen3ForCausalLM"],
-    )
+    others = {"eos_token_id": eos, "dtype": "bfloat16", "architectures": ["Qwen3ForCausalLM"]}
+    config = qwen3_config(dimensions, **others)
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in Qwen3ForCausalLM(config).named_parameters()}
     generator = torch.Generator(device).manual_seed(0)
