@@ -48,7 +48,7 @@ def explain_recipe(recipe: Recipe, section: str, keys: Sequence[str] = ()) -> Re
 
     Example:
         >>> from stepgrpo_lab import load_recipe
-        >>> explain_recipe(load_recipe("overthinker"), "rollout").rows[0]
+        >>> explain_recipe(load_recipe("overthinker"), "rollout", ["dynamic"]).rows[0]
         ('dynamic', 'true', 'Use the dynamic truncated rollout; false samples plainly (ablation).')
     """
     part = getattr(recipe, section, None)
@@ -57,7 +57,7 @@ def explain_recipe(recipe: Recipe, section: str, keys: Sequence[str] = ()) -> Re
         raise ValueError(f"a recipe has no section {section!r}: use one of {', '.join(known)}")
     for key in keys:
         if not hasattr(part, key):
-            raise ValueError(f"{section} has no key {key!r}: see stepgrpo_lab/recipes/schema.py")
+            raise ValueError(f"{section} has no key {key!r}: see stepgrpo_lab/recipes/schema.py and rollout_schema.py")
     meanings = documented_attributes(type(part))
     rows = [
         (field.name, _written(_value(part, field)), meanings.get(field.name, ""))

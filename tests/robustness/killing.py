@@ -78,7 +78,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     trainer.complete_prompts = telling("rollout", trainer.complete_prompts)  # type: ignore[attr-defined]
     GuardedTrainer.compute_loss = telling("update", GuardedTrainer.compute_loss)  # type: ignore[method-assign]
     GuardedTrainer._save_checkpoint = telling("checkpoint", GuardedTrainer._save_checkpoint)  # type: ignore[method-assign]
-    run.evaluate = telling("evaluation", run.evaluate)  # type: ignore[attr-defined]
+    run.evaluate_policy = telling("evaluation", run.evaluate_policy)  # type: ignore[attr-defined]
     run.save_policy = telling("model", run.save_policy)  # type: ignore[attr-defined]
     run.train(recipe, folder, resume=recipe is None)
     told.send(("end", time.monotonic()))
