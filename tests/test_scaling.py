@@ -86,7 +86,11 @@ def test_who_samples_decides_where_the_cache_lies() -> None:
     recipe = load_recipe("qwen3-8b-full-8xh100")
     lockstep, colocated, server = (plan_memory(recipe, engine=engine) for engine in ("lockstep", "vllm", "vllm-server"))
     assert held(colocated, "the engine's own weights", "rollout") == 2 * QWEN3["Qwen/Qwen3-8B"].parameters
+    assert held(colocated, "the engine's own weights", "evaluation") == held(
+        colocated, "the engine's own weights", "rollout"
+    )
     assert held(colocated, "weights gathered for the rollout", "rollout") == 0
+    assert held(server, "KV cache", "evaluation") == 0 < held(colocated, "KV cache", "evaluation")
     assert held(server, "KV cache", "rollout") == 0
     assert held(server, "KV cache", "server") == held(lockstep, "KV cache", "rollout")
     assert server.phases["rollout"] < lockstep.phases["rollout"]
@@ -155,6 +159,7 @@ def test_what_cannot_be_planned_is_named(overrides: list[str], options: dict[str
         ("qwen3-0.6b-lora-t4", ["optimisation.mixed_precision=bf16"], {}, "emulates it"),
         ("qwen3-8b-full-1xh200", ["model.dtype=bfloat16"], {}, "16-bit weights without masters"),
         ("qwen3-1.7b-qlora-t4", [], {"engine": "vllm"}, "cannot be handed to a second engine"),
+        ("qwen3-8b-full-8xh100", [], {"engine": "vllm"}, "sample with vllm-server"),
         ("qwen3-8b-lora-a100", [], {"gpus": 7}, "cannot be shared by 7 GPUs"),
     ],
 )

@@ -29,6 +29,11 @@
 # number on this page is a measurement on one of them. All are arithmetic:
 # formulas that the package's tests hold against bytes counted on shrunken
 # models on a CPU, two assumptions that we name, and data sheets.
+#
+# **What was run**, on a CPU: two steps of every recipe with a Qwen3 shrunken
+# to random weights (its 4-bit storage included); trainings shared by two
+# processes; the Overthinker sampled and trained with vLLM. The package's
+# tests repeat all of it.
 
 # %% [markdown]
 # ## From one million to eight billion
@@ -573,7 +578,20 @@ faster.compare(sampling[0] / sampling[1])
 # computing: then each node keeps a whole set of shards.
 #
 # These are lower bounds from data sheets; nothing was measured. The package's
-# own engine decodes 16 rows at a time and needs several times as long.
+# own engine decodes 16 rows at a time and needs several times as long. So a
+# recipe may name another engine, which drives the same trajectories:
+
+# %% tags=["nbval-check-output"]
+for engine in ("lockstep", "vllm", "vllm-server"):
+    sampled = load_recipe("qwen3-8b-lora-a100", [f"rollout.engine={engine}"])
+    found = plan_memory(sampled)
+    told = [f"{p} {found.phases[p] / GIB:.1f}" for p in ("rollout", "update")]
+    print(f"{engine:12} {', '.join(told)} GiB")
+
+# %% [markdown]
+# `vllm` keeps a second copy of the model beside the trained one and sends it
+# to sleep during updates; `vllm-server` samples on GPUs of its own. After
+# every step either gets the new weights, or the new adapter.
 
 # %% [markdown]
 # ## What can go wrong: the wrong machine

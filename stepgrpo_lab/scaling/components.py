@@ -105,7 +105,10 @@ def _decoding(setup: Setup, rows: int, prompts: int, phase: str) -> list[Compone
 
 
 def _evaluation(setup: Setup) -> list[Component]:
-    copied = _copied(setup) if setup.weights > setup.compute else 0
+    """Whoever samples the rollouts samples the evaluations too."""
+    if setup.engine == "vllm-server":
+        return []
+    copied = _copied(setup) if setup.engine == "lockstep" and setup.weights > setup.compute else 0
     return [
         *_decoding(setup, setup.evaluation_rows, setup.evaluation_rows, "evaluation"),
         Component(_COPIES, copied, ("evaluation",)),
@@ -137,10 +140,13 @@ def _training_state(setup: Setup) -> list[Component]:
 
 def _rollout(setup: Setup) -> list[Component]:
     parameters = setup.dimensions.parameters
-    sampler = "server" if setup.engine == "vllm-server" else "rollout"
-    found = _decoding(setup, setup.rollout_rows, setup.prompts_at_once, sampler)
-    if setup.engine != "lockstep":
-        return [*found, Component("the engine's own weights", 2 * parameters, (sampler,))]
+    own_weights = "the engine's own weights"
+    if setup.engine == "vllm-server":
+        found = _decoding(setup, setup.rollout_rows, setup.prompts_at_once, "server")
+        return [*found, Component(own_weights, 2 * parameters, ("server",))]
+    found = _decoding(setup, setup.rollout_rows, setup.prompts_at_once, "rollout")
+    if setup.engine == "vllm":
+        return [*found, Component(own_weights, 2 * parameters, ("evaluation", "rollout"))]
     return [
         *found,
         Component("weights gathered for the rollout", 2 * parameters * setup.sharded, ("rollout",)),

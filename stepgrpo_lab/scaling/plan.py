@@ -136,6 +136,8 @@ def _notes(recipe: Recipe, setup: Setup) -> list[str]:
         notes.append("16-bit weights without masters: at a small learning rate most updates round to nothing")
     if setup.quantised and setup.engine != "lockstep":
         notes.append("4-bit weights cannot be handed to a second engine: sample with the lockstep engine")
+    if setup.engine == "vllm" and setup.gpus > 1:
+        notes.append("a training in several processes starts no vLLM engine in each: sample with vllm-server")
     per_step = recipe.optimisation.prompts_per_step * recipe.optimisation.group_size
     if per_step % (recipe.optimisation.rows_per_pass * setup.gpus):
         notes.append(
