@@ -27,13 +27,12 @@
 #
 # **What was not run.** This course was made without the GPUs below. No
 # number on this page is a measurement on one of them. All are arithmetic:
-# formulas that the package's tests hold against bytes counted on shrunken
+# formulas that tests hold against bytes counted on shrunken
 # models on a CPU, two assumptions that we name, and data sheets.
 #
-# **What was run**, on a CPU: two steps of every recipe with a Qwen3 shrunken
-# to random weights (its 4-bit storage included); trainings shared by two
-# processes; the Overthinker sampled and trained with vLLM. The package's
-# tests repeat all of it.
+# **What was run**, on a CPU: two steps of every recipe with a shrunken,
+# random Qwen3 (4-bit storage included); trainings shared by two
+# processes; the Overthinker with vLLM. The tests repeat it.
 
 # %% [markdown]
 # ## From one million to eight billion
