@@ -17,6 +17,7 @@ from stepgrpo_lab import run
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.comparison.compare import compare_methods, write_comparison
 from stepgrpo_lab.comparison.measuring import harder_problems
+from stepgrpo_lab.comparison.picture import draw_comparison
 from stepgrpo_lab.comparison.plan import Plan, chosen_rate, validation_score
 from stepgrpo_lab.comparison.results import ComparisonRecord, Measurement, RowResult, SeedResult, measure, verdicts
 from stepgrpo_lab.comparison.rows import ROWS, Published, Row, find_rows
@@ -270,7 +271,7 @@ def test_tables_and_page_say_what_the_record_says(compared: Any, tmp_path: Path)
         assert all(len(cells) == len(table.head) for cells in table.rows), table.caption
     assert headline_markdown(record).count("\n") == 1 + 5  # vanilla, two untrained and two methods
     written = write_comparison(tmp_path, record)
-    assert [path.name for path in written] == ["comparison.json", "comparison.md", "comparison.html"]
+    assert [path.suffix for path in written] == [".json", ".md", ".html", ".svg"]
     page = written[-1].read_text(encoding="utf-8")
     for name in ("tradeoff", "labels", "curves", "exits-step-grpo"):
         assert f'data-figure="{name}"' in page and f'"{name}": {{"data"' in page
@@ -312,6 +313,19 @@ def test_a_stopped_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [row.name for row in record.rows] == ["grpo"]
     steps = [line for line in lines if line.startswith("GRPO, seed 0, learning rate 0.0001: step")]
     assert len(steps) == 2  # two of the four steps had been done before
+
+
+def test_the_picture_names_every_row_it_draws_and_escapes_it() -> None:
+    rows = [
+        dataclasses.replace(result(Interval(-1, -2, 0), Interval(0.4, 0.3, 0.5), Published()), title=title, kind=kind)
+        for title, kind in (("<vanilla>", "untrained"), ("M & N", "method"), ("half", "ablation"), ("s", "setting"))
+    ]
+    drawn = draw_comparison(ComparisonRecord(rows, PLAN))
+    assert "1  &lt;vanilla&gt;" in drawn and "2  M &amp; N" in drawn and "<vanilla>" not in drawn
+    assert "1  half" in drawn and "s:" not in drawn  # single seeds are in the tables alone
+    assert "one thing changed" not in draw_comparison(ComparisonRecord(rows[:2], PLAN))
+    with pytest.raises(ValueError, match="carry one out first"):
+        draw_comparison(ComparisonRecord(rows[2:], PLAN))
 
 
 # ---- the record that is published ------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ def compare_methods(
     """Carry out rows of the comparison, or what is left of them, and write the table of all rows that are done.
 
     The folder receives ``runs/`` (a run folder each), ``rows/`` (a result each), ``comparison.json`` (the record),
-    ``comparison.md`` and ``comparison.html``. A row that is done is not done again, and a run cut off is resumed.
+    ``comparison.md``, ``comparison.svg`` and ``comparison.html``. A row that is done is not done again, and a run cut
+    off is resumed.
 
     Args:
         folder: Where everything is kept.
@@ -69,6 +70,7 @@ def compare_methods(
 def write_comparison(folder: Path, record: ComparisonRecord) -> list[Path]:
     """Write the record and what is made of it; returns the files."""
     from stepgrpo_lab.comparison.page import comparison_page
+    from stepgrpo_lab.comparison.picture import draw_comparison
     from stepgrpo_lab.comparison.tables import comparison_markdown
 
     texts = {
@@ -76,6 +78,8 @@ def write_comparison(folder: Path, record: ComparisonRecord) -> list[Path]:
         "comparison.md": comparison_markdown(record),
         "comparison.html": comparison_page(record),
     }
+    if any(row.kind in ("untrained", "method") for row in record.rows):
+        texts["comparison.svg"] = draw_comparison(record)
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]

@@ -19,7 +19,8 @@ def comparison_figures(record: ComparisonRecord) -> dict[str, Figure]:
     main = [row for row in record.rows if row.kind in ("untrained", "method")]
     shown = main or record.rows
     figures = {"tradeoff": plots.tradeoff(_points(shown)), "labels": plots.step_labels(_steps(shown))}
-    figures["tradeoff"].update_traces(mode="markers")  # so many names would cover each other; the legend has them
+    # So many names beside their markers would cover each other.
+    figures["tradeoff"].update_traces(mode="markers").update_layout(showlegend=True)
     trained = [row for row in record.rows if row.kind in ("method", "ablation") and row.seeds[0].curves]
     if any(key in row.seeds[0].curves for row in trained for key in VALIDATION):
         figures["curves"] = method_curves({row.title: row.seeds[0].curves for row in trained}, VALIDATION)

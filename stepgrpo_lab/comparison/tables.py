@@ -19,6 +19,8 @@ KINDS = {
 }
 """Heading of each kind of row."""
 
+_MEASURED = ["accuracy", "points", "tokens", "compression rate", "steps", "closed", "truncated"]
+
 LABELS: tuple[StepLabel, ...] = ("needed", "verifying", "redundant", "malformed")
 
 
@@ -84,6 +86,7 @@ def comparison_tables(record: ComparisonRecord) -> list[Table]:
     rows = record.rows
     return [
         *(_main_table(KINDS[kind], [row for row in rows if row.kind == kind]) for kind in kinds),
+        _harder_table(rows),
         _expectation_table(rows),
         _structure_table(rows),
         _part_table(rows),
@@ -92,26 +95,32 @@ def comparison_tables(record: ComparisonRecord) -> list[Table]:
 
 
 def _main_table(caption: str, rows: Sequence[RowResult]) -> Table:
-    head = ["", "learning rate", "accuracy", "points", "tokens", "compression rate", "steps", "closed", "truncated"]
-    head += ["points, harder", "compression, harder"]
-    return Table(caption, head, [_main_cells(row) for row in rows])
+    return Table(caption, ["", "learning rate", *_MEASURED], [_main_cells(row) for row in rows])
 
 
 def _main_cells(row: RowResult) -> list[str]:
-    test = row.test
     return [
         row.title,
         "" if row.learning_rate is None else f"{row.learning_rate:g}",
-        share(test.accuracy),
-        points(test.accuracy_points),
-        str(test.tokens),
-        ratio(test.token_ratio),
-        str(test.steps),
-        _percent(test.closed),
-        _percent(test.truncated),
-        points(row.harder.accuracy_points),
-        ratio(row.harder.token_ratio),
+        *_measured_cells(row.test),
     ]
+
+
+def _measured_cells(part: Measurement) -> list[str]:
+    return [
+        share(part.accuracy),
+        points(part.accuracy_points),
+        str(part.tokens),
+        ratio(part.token_ratio),
+        str(part.steps),
+        _percent(part.closed),
+        _percent(part.truncated),
+    ]
+
+
+def _harder_table(rows: Sequence[RowResult]) -> Table:
+    body = [[row.title, *_measured_cells(row.harder)] for row in rows]
+    return Table("Problems of a level above every trained one", ["", *_MEASURED], body)
 
 
 def share(interval: Interval) -> str:

@@ -12,8 +12,7 @@ from transformers import Qwen3ForCausalLM
 
 from stepgrpo_lab.paths import data_path
 from stepgrpo_lab.scaling.dimensions import ModelDimensions
-
-from ..counting import qwen3_config
+from tests.counting import qwen3_config
 
 DEVIATION = 0.02
 """Of the random weights, as models are initialised: all tokens stay about equally likely, and completions go on."""
