@@ -271,7 +271,7 @@ def test_tables_and_page_say_what_the_record_says(compared: Any, tmp_path: Path)
         assert all(len(cells) == len(table.head) for cells in table.rows), table.caption
     assert headline_markdown(record).count("\n") == 1 + 5  # vanilla, two untrained and two methods
     written = write_comparison(tmp_path, record)
-    assert [path.suffix for path in written] == [".json", ".md", ".html", ".svg"]
+    assert [path.suffix for path in written] == [".json", ".md", ".svg", ".html"]
     page = written[-1].read_text(encoding="utf-8")
     for name in ("tradeoff", "labels", "curves", "exits-step-grpo"):
         assert f'data-figure="{name}"' in page and f'"{name}": {{"data"' in page

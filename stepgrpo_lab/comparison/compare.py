@@ -76,10 +76,10 @@ def write_comparison(folder: Path, record: ComparisonRecord) -> list[Path]:
     texts = {
         "comparison.json": json.dumps(record.to_json(), indent=1) + "\n",
         "comparison.md": comparison_markdown(record),
-        "comparison.html": comparison_page(record),
     }
     if any(row.kind in ("untrained", "method") for row in record.rows):
         texts["comparison.svg"] = draw_comparison(record)
+    texts["comparison.html"] = comparison_page(record)
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]
