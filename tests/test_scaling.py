@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stepgrpo_lab import recipes
 from stepgrpo_lab.cli import main
+from stepgrpo_lab.cli.scaling import GPU_NAMES
 from stepgrpo_lab.recipes import load_recipe, recipe_names
 from stepgrpo_lab.recipes.launching import accelerate_config, launch_line
 from stepgrpo_lab.scaling import GPUS, MemoryPlan, plan_memory
@@ -122,6 +123,10 @@ def test_a_value_is_lowered_no_further_than_needed() -> None:
     [change] = plan.changes
     assert change.key == "rollout.rows"
     assert not plan_memory(load_recipe("qwen3-4b-qlora-l4", [f"rollout.rows={2 * change.value}"])).fits
+
+
+def test_the_command_offers_every_gpu_that_is_known() -> None:
+    assert tuple(GPUS) == GPU_NAMES  # written out there, so that --help loads nothing
 
 
 def test_more_gpus_are_offered_for_whole_models() -> None:

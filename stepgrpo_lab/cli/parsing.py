@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-ENGINE_NAMES = ("lockstep", "vllm", "vllm-server")
+from stepgrpo_lab.engines import ENGINES
 
 
 def add_command(
@@ -52,7 +52,7 @@ def add_engine_arguments(command: argparse.ArgumentParser) -> None:
     """``--engine``, ``--url`` and ``--served-name``."""
     command.add_argument(
         "--engine",
-        choices=ENGINE_NAMES,
+        choices=ENGINES,
         default="lockstep",
         help="who samples: this package's own engine, vLLM in this process, or a vLLM server (default: %(default)s)",
     )

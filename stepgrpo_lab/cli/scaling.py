@@ -8,7 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from stepgrpo_lab.cli.output import StatusLine, printable
-from stepgrpo_lab.cli.parsing import ENGINE_NAMES, add_command, add_recipe_arguments
+from stepgrpo_lab.cli.parsing import add_command, add_recipe_arguments
+from stepgrpo_lab.engines import ENGINES
 
 GPU_NAMES = ("T4", "L4", "A100", "H100", "H200")
 
@@ -27,7 +28,7 @@ def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.add_argument("--gpus", type=int, metavar="N", help="how many of them (default: the recipe's)")
     command.add_argument(
         "--engine",
-        choices=ENGINE_NAMES,
+        choices=ENGINES,
         help="who samples: the trained model, a second copy beside it, or one on other GPUs (default: the recipe's)",
     )
     command.add_argument("--prompt-tokens", type=int, default=512, help="longest prompt (default: %(default)s)")

@@ -1,1 +1,8 @@
 """Engines drive trajectory machines with a model. They hold no policy: every decision is the machine's."""
+
+from typing import Literal, get_args
+
+Engine = Literal["lockstep", "vllm", "vllm-server"]
+"""Who samples: the trained model itself, a second copy on the same GPU that sleeps during updates, or one elsewhere."""
+
+ENGINES: tuple[Engine, ...] = get_args(Engine)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from stepgrpo_lab.engines import Engine
+
 
 @dataclass(frozen=True)
 class VLLM:
@@ -52,7 +54,7 @@ class Rollout:
         rows: Completions decoded at once.
     """
 
-    engine: Literal["lockstep", "vllm", "vllm-server"] = "lockstep"
+    engine: Engine = "lockstep"
     vllm: VLLM = field(default_factory=VLLM)
     dynamic: bool = True
     serial: bool = False

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from stepgrpo_lab.engines import Engine
 from stepgrpo_lab.models import native_dtype_of
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.scaling.advice import Change, changes_that_fit, crowded
 from stepgrpo_lab.scaling.components import PHASES, Component, components, phase_bytes
 from stepgrpo_lab.scaling.dimensions import ModelDimensions, model_dimensions
-from stepgrpo_lab.scaling.setup import PROMPT_TOKENS, Engine, Setup, recipe_setup
+from stepgrpo_lab.scaling.setup import PROMPT_TOKENS, Setup, recipe_setup
 
 
 @dataclass(frozen=True)

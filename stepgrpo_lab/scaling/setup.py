@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
+from stepgrpo_lab.engines import ENGINES, Engine
 from stepgrpo_lab.models import native_dtype_of
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.scaling.dimensions import ModelDimensions, model_dimensions
 from stepgrpo_lab.scaling.formulas import OPTIMIZERS, Optimizer, full_parameters, lora_parameters
 from stepgrpo_lab.scaling.hardware import Gpu, find_gpu
-
-Engine = Literal["lockstep", "vllm", "vllm-server"]
-ENGINES: tuple[Engine, ...] = ("lockstep", "vllm", "vllm-server")
-"""Who samples: the trained model itself, a second copy on the same GPU that sleeps during updates, or one elsewhere."""
 
 PROMPT_TOKENS = 512
 """Longest prompt that a plan reckons with; nine in ten of DAPO-Math-17k's are shorter than half of it."""
