@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -30,6 +31,9 @@ STARTUP_SECONDS = 120.0
 
 ORPHAN_GRACE_SECONDS = 10
 """How long past its time a worker ends itself, should this process die before it can kill the worker."""
+
+KEPT = 4096
+"""Verdicts, and parsed golds, that a worker remembers: groups, epochs and evaluations ask the same again."""
 
 MEMORY_LIMIT_BYTES = 4 * 1024**3
 """Address space of a worker, where the platform can limit it."""
@@ -128,12 +132,19 @@ def _read_lines(stream: IO[str], lines: queue.Queue[str]) -> None:
     lines.put("")  # the end of the stream: whoever waits learns that the worker is gone
 
 
+@lru_cache(maxsize=KEPT)
 def judge(gold: str, answer: str) -> bool:
     """Whether math-verify finds the answer equal to the gold.
 
     Only LaTeX is read, never Python-like expressions, whose parser evaluates code.
     """
-    return _verify(_parse(gold), _parse(answer))
+    return _verify(list(_parsed_gold(gold)), _parse(answer))
+
+
+@lru_cache(maxsize=KEPT)
+def _parsed_gold(gold: str) -> tuple[Any, ...]:
+    """A group's answers share their gold, and parsing takes half of the time."""
+    return tuple(_parse(gold))
 
 
 def gold_error(gold: str) -> str | None:

@@ -377,6 +377,16 @@ def test_the_worker_keeps_stdout_for_its_protocol(tmp_path: Path) -> None:
     assert "noise" in done.stderr
 
 
+def test_a_group_parses_its_gold_once_and_no_answer_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr(grading_worker, "_parse", lambda latex: parsed.append(latex) or [latex.strip()])
+    monkeypatch.setattr(grading_worker, "_verify", lambda gold, answer: gold == answer)
+    gold = "asked in this test alone"
+    answers = [gold, f" {gold}", "another", gold, "another"]
+    assert [judge(gold, answer) for answer in answers] == [True, True, False, True, False]
+    assert parsed == [gold, gold, f" {gold}", "another"]
+
+
 def test_bad_arguments_are_refused(grader: Grader) -> None:
     with pytest.raises(ValueError, match="2 answers but 1 golds; give one gold per answer"):
         grader.grade(["1", "2"], ["1"])
