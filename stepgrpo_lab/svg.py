@@ -51,14 +51,14 @@ class Axes:
 def frame(axes: Axes, title: str, x_title: str, unit: str) -> list[str]:
     """Title, grid lines with their numbers, and the name of the horizontal axis."""
     lines = [text(title, axes.left - 32, axes.top - 22, weight="600", size=15)]
-    for value in roundround_ticks(axes.y, 5 if axes.bottom - axes.top > 150 else 3):
+    for value in round_ticks(axes.y, 5 if axes.bottom - axes.top > 150 else 3):
         if unit == "%" and not 0 <= value <= 100:
             continue
         _, y = axes.at(axes.x[0], value)
         label = f"{value:g} %" if unit == "%" else f"{value:g}"
         lines.append(f'<path d="M{axes.left:.1f} {y:.1f}H{axes.right:.1f}" stroke="#d9dce0" fill="none"/>')
         lines.append(text(label, axes.left - 6, y + 4, anchor="end", fill=QUIET, size=12))
-    for value in roundround_ticks(axes.x, 5):
+    for value in round_ticks(axes.x, 5):
         x, _ = axes.at(value, axes.y[0])
         lines.append(text(f"{value:g}", x, axes.bottom + 18, anchor="middle", fill=QUIET, size=12))
     if x_title:
@@ -73,7 +73,7 @@ def padded_span(values: Sequence[float], margin: float) -> tuple[float, float]:
     return low - air, high + air
 
 
-def roundround_ticks(span: tuple[float, float], about: int) -> list[float]:
+def round_ticks(span: tuple[float, float], about: int) -> list[float]:
     """Round numbers inside the span: multiples of 1, 2 or 5 times a power of ten, some ``about`` of them."""
     rough = (span[1] - span[0]) / about
     power = 10.0 ** math.floor(math.log10(rough))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -11,18 +12,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab import run
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.comparison.compare import compare_methods, write_comparison
 from stepgrpo_lab.comparison.measuring import harder_problems
-from stepgrpo_lab.comparison.picture import draw_comparison
+from stepgrpo_lab.comparison.picture import CLEARANCE, REACHES, draw_comparison, label_places
 from stepgrpo_lab.comparison.plan import Plan, chosen_rate, validation_score
-from stepgrpo_lab.comparison.results import ComparisonRecord, Measurement, RowResult, SeedResult, measure, verdicts
+from stepgrpo_lab.comparison.results import (
+    ComparisonRecord,
+    Measurement,
+    RowResult,
+    SeedResult,
+    measure,
+    verdicts,
+)
 from stepgrpo_lab.comparison.rows import ROWS, Published, Row, find_rows
 from stepgrpo_lab.comparison.runs import Runs
-from stepgrpo_lab.comparison.tables import Table, comparison_markdown, comparison_tables, headline_markdown, share
+from stepgrpo_lab.comparison.tables import (
+    KINDS,
+    Table,
+    comparison_markdown,
+    comparison_tables,
+    headline_markdown,
+    share,
+)
 from stepgrpo_lab.evaluation_records import Evaluation
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
@@ -72,6 +90,31 @@ def test_no_row_repeats_another_training(tmp_path: Path) -> None:
         if row.kind != "untrained"
     ]
     assert all(recipe not in recipes[:index] for index, recipe in enumerate(recipes))
+
+
+def test_the_trainings_left_include_those_that_choose_the_learning_rate(tmp_path: Path) -> None:
+    runs, rows = Runs(tmp_path, Plan()), {row.name: row for row in ROWS}
+    left = {name: {place.name for place in runs.left(row)} for name, row in rows.items()}
+    choosing = {f"step-grpo-seed-0-rate-{rate:g}" for rate in Plan().learning_rates}
+    assert left["vanilla"] == left["deer"] == set()
+    assert left["step-grpo"] == choosing | {"step-grpo-seed-1", "step-grpo-seed-2"}
+    assert left["threshold-0.9"] == choosing | {"threshold-0.9-seed-0"}
+    for name in choosing:
+        (tmp_path / "runs" / name / "model").mkdir(parents=True)
+    assert {place.name for place in runs.left(rows["close-masked"])} == {
+        f"close-masked-seed-{seed}" for seed in (0, 1, 2)
+    }
+
+
+def test_a_finished_row_remembers_how_its_learning_rate_was_chosen(tmp_path: Path) -> None:
+    runs, rows = Runs(tmp_path, Plan()), {row.name: row for row in ROWS}
+    one = Interval(1.0, 1.0, 1.0)
+    done = dataclasses.replace(result(one, one, Published()), rates={"5e-05": 1.0, "0.0001": 4.5, "0.0002": 2.0})
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "step-grpo.json").write_text(json.dumps(dataclasses.asdict(done)))
+    assert runs.rate_scores(rows["step-grpo"]) == {5e-5: 1.0, 1e-4: 4.5, 2e-4: 2.0}
+    assert runs.rate_scores(rows["threshold-0.9"]) == {1e-4: 4.5}
+    assert {place.name for place in runs.left(rows["threshold-0.9"])} == {"threshold-0.9-seed-0"}
 
 
 def test_rows_are_found_by_name() -> None:
@@ -246,6 +289,38 @@ def test_what_is_done_is_not_done_again(compared: Any, monkeypatch: pytest.Monke
     assert compare_methods(folder, ["length-penalty"], plan=PLAN, overrides=overrides) == record
 
 
+def test_a_row_that_another_process_holds_is_left_to_it(
+    compared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, overrides, record, _ = compared
+    others = FileLock(tmp_path / "rows" / "deer.lock")
+    (tmp_path / "rows").mkdir()
+    others.acquire()
+    finished_while_it_waited = []
+
+    def the_other_process_ends(seconds: float) -> None:
+        finished_while_it_waited.extend(sorted(path.stem for path in (tmp_path / "rows").glob("*.json")))
+        others.release()
+
+    monkeypatch.setattr("stepgrpo_lab.comparison.compare.time.sleep", the_other_process_ends)
+    lines: list[str] = []
+    names = ["vanilla", "deer", "think-budget"]
+    done = compare_methods(tmp_path, names, plan=PLAN, overrides=overrides, progress=lines.append)
+    assert finished_while_it_waited == ["think-budget", "vanilla"]
+    assert lines.count("waiting for DEER at inference: another process is at it") == 1
+    assert [row.test for row in done.rows] == [row.test for row in record.rows[:3]]
+
+
+def test_a_row_waits_for_the_figures_of_another(compared: Any, tmp_path: Path) -> None:
+    runs = Runs(tmp_path, PLAN, overrides=compared[1])
+    deer, threshold = find_rows(["deer", "threshold-0.9"])
+    with FileLock(runs.hold(runs.vanilla).lock_file), pytest.raises(Timeout):
+        runs.carry_out(deer)
+    with FileLock(runs.hold(runs.step_grpo).lock_file), pytest.raises(Timeout):
+        runs.rate_scores(threshold)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_folder_keeps_its_plan(compared: Any) -> None:
     folder, overrides, *_ = compared
     assert compare_methods(folder, ["vanilla"], plan=dataclasses.replace(PLAN, hours=9), overrides=overrides).rows
@@ -328,6 +403,22 @@ def test_the_picture_names_every_row_it_draws_and_escapes_it() -> None:
         draw_comparison(ComparisonRecord(rows[2:], PLAN))
 
 
+@given(st.lists(st.tuples(st.floats(0, 600), st.floats(0, 300)), min_size=1, max_size=12))
+def test_every_label_stands_near_its_marker(markers: list[tuple[float, float]]) -> None:
+    places = label_places(markers)
+    assert len(places) == len(markers)
+    for marker, place in zip(markers, places, strict=True):
+        assert min(REACHES) - 1e-6 <= math.dist(marker, place) <= max(REACHES) + 1e-6
+
+
+def test_labels_of_a_crowd_do_not_cover_each_other_or_a_marker() -> None:
+    markers = [(0.0, 0.0), (3.0, 3.0), (-8.0, 16.0), (-4.0, 34.0)]
+    places = label_places(markers)
+    for number, place in enumerate(places):
+        others = [*markers, *places[:number], *places[number + 1 :]]
+        assert min(math.dist(place, other) for other in others) >= CLEARANCE
+
+
 # ---- the record that is published ------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[1]
@@ -339,3 +430,9 @@ def test_the_published_tables_are_made_from_the_published_record() -> None:
     record = ComparisonRecord.from_json(json.loads((PUBLISHED / "comparison.json").read_text(encoding="utf-8")))
     assert (PUBLISHED / "comparison.md").read_text(encoding="utf-8") == comparison_markdown(record)
     assert headline_markdown(record) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_heading_of_single_settings_tells_the_recipe_own() -> None:
+    recipe = load_recipe("overthinker")
+    own = (recipe.optimisation.group_size, recipe.rollout.exit_threshold, recipe.optimisation.scale_rewards)
+    assert "groups of {}, threshold {}, {} scaling".format(*own) in KINDS["setting"]

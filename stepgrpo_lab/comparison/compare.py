@@ -8,12 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from stepgrpo_lab.comparison.plan import Plan
 from stepgrpo_lab.comparison.results import ComparisonRecord
 from stepgrpo_lab.comparison.rows import ROWS, Row, find_rows
 from stepgrpo_lab.comparison.runs import Runs
 from stepgrpo_lab.run_files import write_text
 from stepgrpo_lab.training.callbacks import duration
+
+PLAN_FILE = "plan.json"
+
+WAIT = 5.0
+"""Seconds between two looks at rows that another process carries out."""
 
 
 def compare_methods(
@@ -30,7 +37,7 @@ def compare_methods(
 
     The folder receives ``runs/`` (a run folder each), ``rows/`` (a result each), ``comparison.json`` (the record),
     ``comparison.md``, ``comparison.svg`` and ``comparison.html``. A row that is done is not done again, and a run cut
-    off is resumed.
+    off is resumed. Several processes may be given the same folder: they share the rows among them.
 
     Args:
         folder: Where everything is kept.
@@ -55,16 +62,34 @@ def compare_methods(
     clock = _Clock(plan, progress)
     runs = Runs(folder, plan, rows=rows, overrides=overrides, tell=clock.tell, tell_every=progress_every)
     wanted = find_rows(names, rows)
-    _keep_plan(folder, plan, overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    common_files = FileLock(folder / "comparison.lock")
+    with common_files:
+        _keep_plan(folder, plan, overrides)
     try:
-        for row in wanted:
-            clock.check(sum(map(runs.runs_left, wanted)), runs.runs_left(row))
-            runs.carry_out(row)
+        pending = wanted
+        while pending:
+            taken = [row for row in pending if not _carried_out(row, wanted, runs, clock)]
+            if taken == pending:
+                clock.tell(f"waiting for {', '.join(row.title for row in taken)}: another process is at it")
+                time.sleep(WAIT)
+            pending = taken
     finally:
-        record = ComparisonRecord([done for row in rows if (done := runs.finished(row))], plan)
-        if record.rows:
-            write_comparison(folder, record)
+        with common_files:
+            record = ComparisonRecord([done for row in rows if (done := runs.finished(row))], plan)
+            if record.rows:
+                write_comparison(folder, record)
     return record
+
+
+def _carried_out(row: Row, wanted: Sequence[Row], runs: Runs, clock: _Clock) -> bool:
+    """Carry out a row; False where another process holds it, or one whose figures it needs."""
+    clock.check(len(set[Path]().union(*map(runs.left, wanted))), len(runs.left(row)))
+    try:
+        runs.carry_out(row)
+    except Timeout:
+        return False
+    return True
 
 
 def write_comparison(folder: Path, record: ComparisonRecord) -> list[Path]:
@@ -87,11 +112,10 @@ def write_comparison(folder: Path, record: ComparisonRecord) -> list[Path]:
 
 def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
     """Rows of one table are measured alike, so a folder keeps the plan it was begun with."""
-    path = folder / "plan.json"
+    path = folder / PLAN_FILE
     kept = {**asdict(replace(plan, hours=0)), "overrides": list(overrides)}
     text = json.dumps(kept, indent=1) + "\n"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     elif path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{folder} was begun with another plan ({path}): give another folder")

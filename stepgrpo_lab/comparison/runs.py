@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from stepgrpo_lab import run
 from stepgrpo_lab.comparison.measuring import Measured, Measuring
 from stepgrpo_lab.comparison.plan import MOST_STEPS, Plan, chosen_rate, validation_score
@@ -62,6 +64,7 @@ class Runs:
         self.tell, self.tell_every = tell, tell_every
         self.vanilla, self.step_grpo = (find_rows([name], rows)[0] for name in (VANILLA, STEP_GRPO))
         self.measuring = Measuring(plan, tell)
+        self._locks: dict[str, FileLock] = {}
 
     # ---- a row -------------------------------------------------------------------------------------------------------
 
@@ -70,15 +73,27 @@ class Runs:
         path = self._result_path(row)
         return RowResult.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
+    def hold(self, row: Row) -> FileLock:
+        """A lock on what belongs to a row, so that processes which share the folder do not do the same work.
+
+        The operating system frees it when its process ends, however it ends. Entering it raises
+        :class:`filelock.Timeout` at once where another process is in it.
+        """
+        path = self._result_path(row).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return self._locks.setdefault(row.name, FileLock(path, timeout=0))
+
     def carry_out(self, row: Row) -> RowResult:
         """Train and measure what is left of a row.
 
         Raises:
             InterruptedError: Ctrl-C ended a run early; call again to go on.
+            filelock.Timeout: Another process is at this row, or at one whose figures it needs.
         """
-        done = self.finished(row)
-        if done is not None:
-            return done
+        with self.hold(row):
+            return self.finished(row) or self._carry_out(row)
+
+    def _carry_out(self, row: Row) -> RowResult:
         vanilla = self._untrained(self.vanilla)
         if row.kind == "untrained":
             scores: dict[float, float] = {}
@@ -110,22 +125,25 @@ class Runs:
         if row.kind != "method":
             scores = self.rate_scores(self.step_grpo)
             return {chosen_rate(scores): max(scores.values())}
+        done = self.finished(row)
+        if done is not None:
+            return {float(rate): score for rate, score in done.rates.items()}
         scores = {}
-        for rate in self.plan.learning_rates:
-            result = self._train(row, row.seeds[0], rate)
-            scores[rate] = validation_score(result.before, result.after)
+        with self.hold(row):
+            for rate in self.plan.learning_rates:
+                result = self._train(row, row.seeds[0], rate)
+                scores[rate] = validation_score(result.before, result.after)
         return scores
 
-    def runs_left(self, row: Row) -> int:
-        """How many trainings a row still needs."""
+    def left(self, row: Row) -> set[Path]:
+        """The folders of the trainings that a row still needs, those that choose its learning rate among them."""
         if row.kind == "untrained" or self._result_path(row).exists():
-            return 0
+            return set()
         rates = self.plan.learning_rates
-        first = rates if row.kind == "method" else rates[:1]
-        places = {
-            self.place(row, seed, rate) for seed in row.seeds for rate in (first if seed == row.seeds[0] else rates)
-        }
-        return sum(not (place / "model").is_dir() for place in places)
+        places = {self.place(row, seed, rate) for seed in row.seeds for rate in rates}
+        if row.kind != "method" and not self._result_path(self.step_grpo).exists():
+            places |= {self.place(self.step_grpo, self.step_grpo.seeds[0], rate) for rate in rates}
+        return {place for place in places if not (place / "model").is_dir()}
 
     def _result_path(self, row: Row) -> Path:
         return self.folder / "rows" / f"{row.name}.json"
@@ -175,9 +193,9 @@ class Runs:
         if not path.exists():
             recipe = load_recipe("overthinker", self.overrides)
             problems = overthinker_problems("validation", self.plan.validation)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            measured = self.measuring.evaluation(recipe_model(recipe), problems, recipe)
-            write_text(path, json.dumps(_mean(measured.column("tokens"))))
+            with self.hold(self.vanilla):
+                measured = self.measuring.evaluation(recipe_model(recipe), problems, recipe)
+                write_text(path, json.dumps(_mean(measured.column("tokens"))))
         return float(json.loads(path.read_text(encoding="utf-8")))
 
     def place(self, row: Row, seed: int, rate: float) -> Path:
@@ -216,7 +234,9 @@ class Runs:
         settings = None if row.inference == "plain" else recipe_rollout_settings(recipe)
         if settings is not None and row.inference == "budget":
             settings = dataclasses.replace(settings, max_probes=0)
-        return self.measuring.measured(self.folder / "runs" / row.name, recipe, lambda: recipe_model(recipe), settings)
+        with self.hold(row):
+            place = self.folder / "runs" / row.name
+            return self.measuring.measured(place, recipe, lambda: recipe_model(recipe), settings)
 
 
 def _evaluation(path: Path) -> Evaluation:
