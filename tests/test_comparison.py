@@ -29,6 +29,7 @@ from stepgrpo_lab.comparison.results import (
     RowResult,
     SeedResult,
     measure,
+    published_comparison,
     verdicts,
 )
 from stepgrpo_lab.comparison.rows import ROWS, Published, Row, find_rows
@@ -182,9 +183,11 @@ def result(points: Interval, ratio: Interval, published: Published) -> RowResult
 @pytest.mark.parametrize(
     ("points", "ratio", "published", "expected"),
     [
-        ((1, 0.5, 2), (0.6, 0.5, 0.7), Published(2.2, 0.68), {"accuracy": "agrees", "tokens": "agrees"}),
+        ((2, 1.5, 3), (0.6, 0.5, 0.7), Published(2.2, 0.68), {"accuracy": "agrees", "tokens": "agrees"}),
+        ((1, 0.5, 2), (0.6, 0.55, 0.65), Published(2.2, 0.68), {"accuracy": "weaker", "tokens": "stronger"}),
         ((-1, -2, -0.5), (1.1, 1.05, 1.2), Published(2.2, 0.68), {"accuracy": "disagrees", "tokens": "disagrees"}),
-        ((0, -1, 1), (1.0, 0.9, 1.1), Published(-1.5, 0.5), {"accuracy": "undecided", "tokens": "undecided"}),
+        ((0, -2, 1), (1.0, 0.4, 1.1), Published(-1.5, 0.5), {"accuracy": "undecided", "tokens": "undecided"}),
+        ((-0.2, -0.4, 0), (0.36, 0.35, 0.37), Published(-7.3, 0.79), {"accuracy": "weaker", "tokens": "stronger"}),
         ((0, -1, 1), (0.5, 0.4, 0.6), Published(0.0, None), {"accuracy": "agrees"}),
         ((3, 2, 4), (0.5, 0.4, 0.6), Published(0.0, None), {"accuracy": "disagrees"}),
         ((3, 2, 4), (0.5, 0.4, 0.6), Published(-5.8, None), {"accuracy": "disagrees"}),
@@ -425,11 +428,38 @@ ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "data" / "results" / "comparison"
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="no comparison is published yet")
 def test_the_published_tables_are_made_from_the_published_record() -> None:
-    record = ComparisonRecord.from_json(json.loads((PUBLISHED / "comparison.json").read_text(encoding="utf-8")))
+    record = published_comparison()
     assert (PUBLISHED / "comparison.md").read_text(encoding="utf-8") == comparison_markdown(record)
+    assert (PUBLISHED / "comparison.svg").read_text(encoding="utf-8") == draw_comparison(record)
     assert headline_markdown(record) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_published_record_holds_every_declared_row_at_its_plan() -> None:
+    record = published_comparison()
+    rows = find_rows([row.name for row in record.rows])  # ablations, settings and proofs are still being carried out
+    assert {row for row in ROWS if row.kind in ("untrained", "method")} <= set(rows)
+    declared = [(row.name, row.title, row.kind, row.expectation, row.published) for row in rows]
+    assert [(row.name, row.title, row.kind, row.expectation, row.published) for row in record.rows] == declared
+    assert record.plan == Plan()
+    for row, declared_row in zip(record.rows, rows, strict=True):
+        assert [seed.seed for seed in row.seeds] == list(declared_row.seeds)
+        assert (row.test.problems, row.harder.problems) == (record.plan.test, record.plan.harder)
+        assert row.test.samples == record.plan.samples * len(row.seeds)
+        assert set(row.rates) == ({f"{rate}" for rate in record.plan.learning_rates} if row.kind == "method" else set())
+        if row.kind in ("method", "ablation", "setting"):
+            assert all(seed.decoded_tokens >= record.plan.token_budget for seed in row.seeds)
+
+
+def test_the_published_record_is_written_anew_with_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--published", "--output", str(tmp_path / "page")]) == 0
+    assert headline_markdown(published_comparison()) in capsys.readouterr().out
+    for name in ("comparison.json", "comparison.md", "comparison.svg"):
+        assert (tmp_path / "page" / name).read_bytes() == (PUBLISHED / name).read_bytes()
+    assert (tmp_path / "page" / "comparison.html").stat().st_size > 1e6  # it brings its own drawing code
+    (tmp_path / "page" / "plan.json").write_text("{}")
+    assert main(["compare", "--published", "--output", str(tmp_path / "page")]) == 2
+    assert "holds a comparison of its own" in capsys.readouterr().err
 
 
 def test_the_heading_of_single_settings_tells_the_recipe_own() -> None:

@@ -213,9 +213,17 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--row", dest="rows", action="append", default=[], metavar="NAME", help="this row alone; can be repeated"
     )
     command.add_argument("--list", action="store_true", help="print the rows' names and end")
+    command.add_argument(
+        "--published",
+        action="store_true",
+        help="train nothing: write tables, picture and page of the record that comes with the package",
+    )
     command.add_argument("--hours", type=float, default=6.0, help="begin no row that would end later (default: 6)")
     command.add_argument(
-        "--output", type=Path, default=Path("runs/comparison"), help="folder of the runs (default: %(default)s)"
+        "--output",
+        type=Path,
+        default=Path("runs/comparison"),
+        help="folder of the runs; commands that run at once on the same folder share the rows (default: %(default)s)",
     )
 
 

@@ -9,11 +9,15 @@ from argparse import Namespace
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
 from stepgrpo_lab.processes import is_main_process
 from stepgrpo_lab.quiet import quiet
 from stepgrpo_lab.records import Problem
+
+if TYPE_CHECKING:
+    from stepgrpo_lab.comparison.results import ComparisonRecord
 
 GENERATED_PROBLEMS = 1000
 
@@ -231,13 +235,22 @@ def compare(options: Namespace) -> int:
         return 0
     find_rows(options.rows)
     quiet()
+    from stepgrpo_lab.comparison.compare import write_published
+    from stepgrpo_lab.comparison.tables import headline_markdown
+
+    record = write_published(options.output) if options.published else _carried_out(options)
+    print(printable(headline_markdown(record)))
+    print(f"written: {printable(str(options.output / 'comparison.html'))}")
+    return 0
+
+
+def _carried_out(options: Namespace) -> ComparisonRecord:
     from stepgrpo_lab.comparison.compare import compare_methods
     from stepgrpo_lab.comparison.plan import Plan
-    from stepgrpo_lab.comparison.tables import headline_markdown
 
     status = StatusLine()
     try:
-        record = compare_methods(
+        return compare_methods(
             options.output,
             options.rows,
             plan=Plan(hours=options.hours),
@@ -246,6 +259,3 @@ def compare(options: Namespace) -> int:
         )
     finally:
         status.end()
-    print(printable(headline_markdown(record)))
-    print(f"written: {printable(str(options.output / 'comparison.html'))}")
-    return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from stepgrpo_lab.comparison.plan import Plan
-from stepgrpo_lab.comparison.results import ComparisonRecord
+from stepgrpo_lab.comparison.results import ComparisonRecord, published_comparison
 from stepgrpo_lab.comparison.rows import ROWS, Row, find_rows
 from stepgrpo_lab.comparison.runs import Runs
 from stepgrpo_lab.run_files import write_text
@@ -84,11 +84,13 @@ def compare_methods(
 
 def _carried_out(row: Row, wanted: Sequence[Row], runs: Runs, clock: _Clock) -> bool:
     """Carry out a row; False where another process holds it, or one whose figures it needs."""
-    clock.check(len(set[Path]().union(*map(runs.left, wanted))), len(runs.left(row)))
+    own = len(runs.left(row))
+    clock.check(len(set[Path]().union(*map(runs.left, wanted))), own)
     try:
         runs.carry_out(row)
     except Timeout:
         return False
+    clock.trained += own
     return True
 
 
@@ -110,6 +112,27 @@ def write_comparison(folder: Path, record: ComparisonRecord) -> list[Path]:
     return [folder / name for name in texts]
 
 
+def write_published(folder: str | Path) -> ComparisonRecord:
+    """Write the comparison that comes with the package: its tables, its picture and its page with all figures.
+
+    Raises:
+        ValueError: The folder holds a comparison of its own.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_published(folder).rows[0].title
+        'vanilla'
+    """
+    folder = Path(folder)
+    if (folder / PLAN_FILE).exists():
+        raise ValueError(f"{folder} holds a comparison of its own: give another folder with --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    record = published_comparison()
+    write_comparison(folder, record)
+    return record
+
+
 def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
     """Rows of one table are measured alike, so a folder keeps the plan it was begun with."""
     path = folder / PLAN_FILE
@@ -122,13 +145,17 @@ def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
 
 
 class _Clock:
-    """Tells the time left, and begins no row that would probably end after the plan's hours."""
+    """Tells the time left, and begins no row that would probably end after the plan's hours.
+
+    Attributes:
+        trained: Trainings that this process has carried out; another one may have carried out some of the rest.
+    """
 
     def __init__(self, plan: Plan, progress: Callable[[str], None]) -> None:
         self.started = time.monotonic()
         self.limit = 3600 * plan.hours
         self.progress = progress
-        self.first = self.left = 0
+        self.first = self.left = self.trained = 0
 
     def tell(self, line: str) -> None:
         self.progress(line + (f" | {self.left} trainings left{self._estimate()}" if self.left else ""))
@@ -141,16 +168,16 @@ class _Clock:
         """
         self.first, self.left = max(self.first, left), left
         spent = time.monotonic() - self.started
-        if spent + row * self._each() > self.limit:
+        if spent + row * self._seconds_each(self.trained) > self.limit:
             raise InterruptedError(
                 f"stopped after {duration(spent)}: the next row would not end within {duration(self.limit)}; run the "
                 "same command to go on"
             )
 
-    def _each(self) -> float:
-        """Seconds of one training so far; 0 before the first has ended."""
-        done = self.first - self.left
-        return (time.monotonic() - self.started) / done if done else 0.0
+    def _seconds_each(self, trainings: int) -> float:
+        """Seconds for each of so many trainings since the start; 0 for none."""
+        return (time.monotonic() - self.started) / trainings if trainings else 0.0
 
     def _estimate(self) -> str:
-        return f", about {duration(self.left * self._each())}" if self._each() else ""
+        each = self._seconds_each(self.first - self.left)
+        return f", about {duration(self.left * each)}" if each else ""

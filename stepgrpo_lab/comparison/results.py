@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from stepgrpo_lab.comparison.plan import Plan
 from stepgrpo_lab.comparison.rows import Published
 from stepgrpo_lab.evaluation_records import Evaluation, compare, overall_figures
+from stepgrpo_lab.paths import data_path
 from stepgrpo_lab.statistics import Interval
 
 FIGURES = ("accuracy", "tokens", "steps", "truncated", "closed")
@@ -155,12 +158,27 @@ class ComparisonRecord:
         return cls([RowResult.from_json(row) for row in data["rows"]], Plan.from_json(data["plan"]))
 
 
+def published_comparison() -> ComparisonRecord:
+    """The comparison whose record comes with the package.
+
+    Example:
+        >>> next(row.title for row in published_comparison().rows if row.kind == "method")
+        'GRPO'
+    """
+    path = data_path("results", "comparison", "comparison.json")
+    return ComparisonRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
 def verdicts(row: RowResult) -> dict[str, str]:
-    """Where the miniature agrees with the published figures, and where it does not.
+    """How the changes that the miniature measured stand to the published ones.
 
     Returns:
-        "accuracy" and "tokens", as far as published -> "agrees", "disagrees", or "undecided" where the interval holds
-        both.
+        "accuracy" and "tokens", as far as published -> one of
+
+        - "agrees": the interval holds the published change;
+        - "weaker", "stronger": less of it, perhaps nothing, or more of it;
+        - "disagrees": a change in the other direction, or one where none is published;
+        - "undecided": the interval holds both the published change and no change.
     """
     found = {}
     points, ratio = row.published.accuracy_points, row.published.token_ratio
@@ -176,12 +194,19 @@ def _percent_change(ratio: Interval) -> Interval:
 
 
 def _verdict(published: float, margin: float, measured: Interval) -> str:
-    """Whether a measured change goes the published way; a published change within the margin is none."""
-    if published >= margin:
-        return "agrees" if measured.low > 0 else "disagrees" if measured.high < 0 else "undecided"
-    if published <= -margin:
-        return "agrees" if measured.high < 0 else "disagrees" if measured.low > 0 else "undecided"
-    return "agrees" if measured.low <= 0 <= measured.high else "disagrees"
+    """Compare a measured change with a published one, which within the margin counts as none."""
+    if abs(published) < margin:
+        return "agrees" if measured.low <= 0 <= measured.high else "disagrees"
+    size = abs(published)
+    # Seen in the published direction, so that "more" is always upwards.
+    low, high = sorted(math.copysign(1, published) * bound for bound in (measured.low, measured.high))
+    if high < 0:
+        return "disagrees"
+    if high < size:
+        return "weaker"
+    if low > size:
+        return "stronger"
+    return "agrees" if low > 0 else "undecided"
 
 
 def mean_structure(parts: Sequence[Structure]) -> Structure:

@@ -76,7 +76,9 @@ def conditions(record: ComparisonRecord) -> str:
     return (
         f"{plan.test} test problems and {plan.harder} of a level above every trained one, {plan.samples} "
         "samples each from every seed; changes are paired with the untrained model, brackets hold 95 % intervals over "
-        f"problems (not over seeds). Each training's rollouts decoded {plan.token_budget:,} tokens, probes included."
+        f"problems (not over seeds). Each training's rollouts decoded {plan.token_budget:,} tokens, probes included. "
+        'Beside a published change, "agrees" means that the interval holds it, "weaker" less of it or nothing, '
+        '"stronger" more of it, "disagrees" another direction, "undecided" that the interval holds no change as well.'
     )
 
 
