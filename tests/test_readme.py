@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from stepgrpo_lab.cli import build_parser
+from stepgrpo_lab.comparison.picture import draw_comparison
+from stepgrpo_lab.comparison.results import published_comparison
 from stepgrpo_lab.evaluation_records import Evaluation, compare
 from stepgrpo_lab.overthinker.gates import LEAST_CUT_COST_TRAINED
 from stepgrpo_lab.studies import STUDIES
@@ -53,10 +55,34 @@ def test_the_signals_are_the_recorded_ones() -> None:
     assert signals_markdown(load_study(RESULTS / "internalisation.json")) in RESULTS_PAGE
 
 
-def test_the_picture_is_drawn_from_the_records() -> None:
-    [name] = re.findall(r"!\[[^\]]*\]\((\S+\.svg)\)", README)
-    drawn = draw_study(load_study(RESULTS / "headline.json"), load_study(RESULTS / "internalisation.json"))
-    assert (ROOT / name).read_text(encoding="utf-8") == drawn
+def test_the_pictures_are_drawn_from_the_records() -> None:
+    drawn = {
+        "data/results/headline.svg": draw_study(
+            load_study(RESULTS / "headline.json"), load_study(RESULTS / "internalisation.json")
+        ),
+        "data/results/comparison/comparison.svg": draw_comparison(published_comparison()),
+    }
+    assert re.findall(r"!\[[^\]]*\]\((\S+\.svg)\)", README) == list(drawn)
+    for name, picture in drawn.items():
+        assert (ROOT / name).read_text(encoding="utf-8") == picture
+
+
+def test_what_is_read_from_the_comparison_stands_in_its_record() -> None:
+    rows = {row.name: row for row in published_comparison().rows}
+    trained = [row for row in rows.values() if row.kind == "method"]
+    assert rows["vanilla"].test.accuracy.low == 1
+    assert f"right on {100 * rows['vanilla'].harder.accuracy.estimate:.0f} %, and no interval leaves out zero" in README
+    assert all(row.harder.accuracy_points.low < 0 < row.harder.accuracy_points.high for row in trained)
+    assert min(trained, key=lambda row: row.test.tokens.estimate).name == "step-grpo"
+    assert max(trained, key=lambda row: row.test.accuracy_points.estimate).name == "deer-sft"
+    for name in ("step-grpo", "length-penalty"):
+        assert f"{100 * rows[name].structure['all']['oracle_saves']:.0f} %" == "1 %"
+    step, penalty = (rows[name].test.accuracy_points for name in ("step-grpo", "length-penalty"))
+    assert f"for {-penalty.estimate:.1f} points instead of {-step.estimate:.1f}; their intervals overlap" in README
+    assert step.low < penalty.high
+    first, second, third = (f"{100 * seed.accuracy:.1f}" for seed in rows["s-grpo"].seeds)
+    assert f"{first}, {second} and {third} % right" in README
+    assert rows["s-grpo"].learning_rate == min(map(float, rows["s-grpo"].rates))
 
 
 def test_the_headline_holds() -> None:
