@@ -80,6 +80,13 @@ def test_what_is_read_from_the_comparison_stands_in_its_record() -> None:
     step, penalty = (rows[name].test.accuracy_points for name in ("step-grpo", "length-penalty"))
     assert f"for {-penalty.estimate:.1f} points instead of {-step.estimate:.1f}; their intervals overlap" in README
     assert step.low < penalty.high
+    no_reward, no_rollout, masked = (
+        rows[name].test for name in ("no-step-reward", "no-dynamic-rollout", "close-masked")
+    )
+    assert f"the rollout alone leaves {100 * no_reward.token_ratio.estimate:.0f} % of the tokens" in README
+    lost = f"{100 * no_rollout.token_ratio.estimate:.0f} % and loses {-no_rollout.accuracy_points.estimate:.1f} points"
+    assert f"the reward alone reaches {lost}" in README
+    assert f"close masked it is {100 * masked.token_ratio.estimate:.0f} %" in README
     first, second, third = (f"{100 * seed.accuracy:.1f}" for seed in rows["s-grpo"].seeds)
     assert f"{first}, {second} and {third} % right" in README
     assert rows["s-grpo"].learning_rate == min(map(float, rows["s-grpo"].rates))

@@ -270,9 +270,9 @@ checks.k3_estimate(k3_estimate)
 #
 # Not every token was sampled. The truncated rollout *forces* `</think>` when a
 # probe was confident. As published, that token trains like the others: its
-# positive advantage is what teaches the model to stop. Nobody sampled it, so
-# there is no old log-probability; it takes the policy's own, and its ratio is
-# **exactly 1**. The ablation masks it: weight 0.
+# positive advantage is to teach the model to stop (notebook 08 takes it
+# away). Nobody sampled it, so there is no old log-probability; it takes the
+# policy's own, and its ratio is **exactly 1**. The ablation masks it: weight 0.
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab.losses import token_weights
