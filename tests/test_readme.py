@@ -71,7 +71,10 @@ def test_what_is_read_from_the_comparison_stands_in_its_record() -> None:
     rows = {row.name: row for row in published_comparison().rows}
     trained = [row for row in rows.values() if row.kind == "method"]
     assert rows["vanilla"].test.accuracy.low == 1
-    assert f"right on {100 * rows['vanilla'].harder.accuracy.estimate:.0f} %, and no interval leaves out zero" in README
+    assert (
+        f"right on {100 * rows['vanilla'].harder.accuracy.estimate:.0f} %, and no interval in the table leaves out zero"
+        in README
+    )
     assert all(row.harder.accuracy_points.low < 0 < row.harder.accuracy_points.high for row in trained)
     assert min(trained, key=lambda row: row.test.tokens.estimate).name == "step-grpo"
     assert max(trained, key=lambda row: row.test.accuracy_points.estimate).name == "deer-sft"
