@@ -460,6 +460,12 @@ def test_the_published_record_is_written_anew_with_its_page(tmp_path: Path, caps
     assert "holds a comparison of its own" in capsys.readouterr().err
 
 
+def test_rows_are_not_left_out_of_a_record_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "--published", "--row", "grpo"])
+    assert "--row: not allowed with argument --published" in capsys.readouterr().err
+
+
 def test_the_heading_of_single_settings_tells_the_recipe_own() -> None:
     recipe = load_recipe("overthinker")
     own = (recipe.optimisation.group_size, recipe.rollout.exit_threshold, recipe.optimisation.scale_rewards)

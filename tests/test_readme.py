@@ -75,7 +75,8 @@ def test_what_is_read_from_the_comparison_stands_in_its_record() -> None:
         f"right on {100 * rows['vanilla'].harder.accuracy.estimate:.0f} %, and no interval in the table leaves out zero"
         in README
     )
-    assert all(row.harder.accuracy_points.low < 0 < row.harder.accuracy_points.high for row in trained)
+    shown = [*trained, rows["deer"], rows["think-budget"]]
+    assert all(row.harder.accuracy_points.low < 0 < row.harder.accuracy_points.high for row in shown)
     assert min(trained, key=lambda row: row.test.tokens.estimate).name == "step-grpo"
     assert max(trained, key=lambda row: row.test.accuracy_points.estimate).name == "deer-sft"
     for name in ("step-grpo", "length-penalty"):
@@ -93,6 +94,32 @@ def test_what_is_read_from_the_comparison_stands_in_its_record() -> None:
     first, second, third = (f"{100 * seed.accuracy:.1f}" for seed in rows["s-grpo"].seeds)
     assert f"{first}, {second} and {third} % right" in README
     assert rows["s-grpo"].learning_rate == min(map(float, rows["s-grpo"].rates))
+
+
+def test_what_the_results_page_reads_from_single_settings_stands_in_the_record() -> None:
+    rows = {row.name: row for row in published_comparison().rows}
+    page = " ".join(RESULTS_PAGE.split())
+
+    def lost(name: str) -> str:
+        return f"{-rows[name].test.accuracy_points.estimate:.1f}"
+
+    def kept(name: str) -> str:
+        return f"{100 * rows[name].test.token_ratio.estimate:.0f}"
+
+    fed = rows["deer"].seeds[0]
+    betas = [kept(f"scale-none-beta-{beta}") for beta in (0.1, 0.5, 0.9)]
+    for said in (
+        f"GRPO loses {lost('grpo')} points and the soft overlong punishment {lost('soft-overlong')}, "
+        f"at {kept('grpo')} and {kept('soft-overlong')} %",
+        f"keeps {fed.tokens:.0f} tokens of a completion and feeds {fed.tokens_fed:.0f}",
+        f"Penalizing wrong answers loses {lost('wrong-penalized')} points",
+        "0.1 keeps {} % of the tokens, 0.5 and 0.9 keep {} and {} %".format(*betas),
+        f"Groups of 4 lose {lost('group-size-4')} points at {kept('group-size-4')} %",
+        f"reach {kept('group-size-16')} %",
+        f"lose {lost('threshold-0.9')} and {lost('threshold-0.98')} points",
+        f"{kept('preset-paper')} % of the tokens, {lost('preset-paper')} points lost",
+    ):
+        assert said in page
 
 
 def test_the_headline_holds() -> None:

@@ -209,11 +209,12 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train and measure Step-GRPO, its alternatives and its ablations, in one table (resumable)",
         "stepgrpo compare --row vanilla --row grpo --row step-grpo",
     )
-    command.add_argument(
+    what = command.add_mutually_exclusive_group()
+    what.add_argument(
         "--row", dest="rows", action="append", default=[], metavar="NAME", help="this row alone; can be repeated"
     )
-    command.add_argument("--list", action="store_true", help="print the rows' names and end")
-    command.add_argument(
+    what.add_argument("--list", action="store_true", help="print the rows' names and end")
+    what.add_argument(
         "--published",
         action="store_true",
         help="train nothing: write tables, picture and page of the record that comes with the package",

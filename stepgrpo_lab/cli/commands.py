@@ -238,13 +238,13 @@ def compare(options: Namespace) -> int:
     from stepgrpo_lab.comparison.compare import write_published
     from stepgrpo_lab.comparison.tables import headline_markdown
 
-    record = write_published(options.output) if options.published else _carried_out(options)
+    record = write_published(options.output) if options.published else _run_comparison(options)
     print(printable(headline_markdown(record)))
     print(f"written: {printable(str(options.output / 'comparison.html'))}")
     return 0
 
 
-def _carried_out(options: Namespace) -> ComparisonRecord:
+def _run_comparison(options: Namespace) -> ComparisonRecord:
     from stepgrpo_lab.comparison.compare import compare_methods
     from stepgrpo_lab.comparison.plan import Plan
 
