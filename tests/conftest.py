@@ -83,7 +83,7 @@ def qwen3_tokenizer(real_data: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def byte_bpe_tokenizer() -> Any:
-    """A small byte-level BPE, trained here, whose merges lay every trap of :mod:`stepgrpo_lab.steps`.
+    """A small byte-level BPE, trained here, whose merges lay every trap of :mod:`stepgrpo_lab.method.steps`.
 
     Special tokens as in Qwen3; ``<think>`` and ``</think>`` are single tokens that are not marked special.
     """

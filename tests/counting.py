@@ -1,4 +1,4 @@
-"""Bytes that really lie in memory, for the formulas of :mod:`stepgrpo_lab.scaling`."""
+"""Bytes that really lie in memory, for the formulas of :mod:`stepgrpo_lab.planning`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stepgrpo_lab.scaling.dimensions import ModelDimensions
+from stepgrpo_lab.planning.dimensions import ModelDimensions
 
 
 def small_dimensions(**changes: Any) -> ModelDimensions:

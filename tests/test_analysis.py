@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.analysis import LABELS, LanguageModelJudge, StepJudge, rule_judge, step_structure
+from stepgrpo_lab.evaluation.analysis import LABELS, LanguageModelJudge, StepJudge, rule_judge, step_structure
+from stepgrpo_lab.method.records import Problem, Step, StepLabel
+from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.overthinker import label_steps, overthinker_problems
-from stepgrpo_lab.records import Problem, Step, StepLabel
-from stepgrpo_lab.steps import MarkerSegmenter
 
 PROBLEM = Problem("p", "What is 3*4+1?", "13")
 

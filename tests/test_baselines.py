@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.baselines import (
+from stepgrpo_lab.method.baselines import (
     THINKPRUNE_LIMITS,
     correctness_rewards,
     kimi_length_rewards,
@@ -26,7 +26,7 @@ from stepgrpo_lab.baselines import (
     shortest_correct,
     soft_overlong_punishment,
 )
-from stepgrpo_lab.group_rewards import (
+from stepgrpo_lab.method.group_rewards import (
     GRPOLambdaReward,
     OutcomeReward,
     kimi_rewards,
@@ -34,7 +34,7 @@ from stepgrpo_lab.group_rewards import (
     serial_exit_rewards,
     soft_overlong_rewards,
 )
-from stepgrpo_lab.rewards import BatchReward, GroupReward
+from stepgrpo_lab.method.rewards import BatchReward, GroupReward
 
 Outcomes = Callable[[list[bool], list[int]], list[float]]
 

@@ -11,8 +11,10 @@ import pytest
 from test_problems import GPQA_ROW, HUB_ROWS
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 
-from stepgrpo_lab.analysis import rule_judge, step_structure
-from stepgrpo_lab.benchmarks import (
+from stepgrpo_lab.cli import main
+from stepgrpo_lab.engines.models import encode_prompt
+from stepgrpo_lab.evaluation.analysis import rule_judge, step_structure
+from stepgrpo_lab.evaluation.benchmarks import (
     CHOICE_SUFFIX,
     COMPLETION_LIMIT,
     MATH_SUFFIX,
@@ -22,12 +24,10 @@ from stepgrpo_lab.benchmarks import (
     suite_problems,
     suite_table,
 )
-from stepgrpo_lab.cli import main
-from stepgrpo_lab.evaluation_records import Evaluation
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.models import encode_prompt
-from stepgrpo_lab.problems import write_problems
-from stepgrpo_lab.records import Outcome, Problem
+from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.problems import write_problems
+from stepgrpo_lab.method.records import Outcome, Problem
 
 REAL_FILES = {"gsm8k": "gsm8k_test", "math500": "math500", "amc23": "amc23", "aime24": "aime24"}
 
@@ -101,7 +101,7 @@ def test_all_six_are_measured_end_to_end_with_their_samples_and_suffixes(
         prompts.append(question + suffix)
         return encode_prompt(tokenizer, question, suffix)
 
-    monkeypatch.setattr("stepgrpo_lab.models.encode_prompt", watched)
+    monkeypatch.setattr("stepgrpo_lab.engines.models.encode_prompt", watched)
     sets = {name: suite_problems(name, count=1) for name in PAPER_SUITE}
     told: list[str] = []
     measured = evaluate_suite(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from stepgrpo_lab import LockstepEngine, SampleKey, checks, rollout_settings
+from stepgrpo_lab import LockstepEngine, SampleKey, rollout_settings
+from stepgrpo_lab.course import checks
 from stepgrpo_lab.course.leaky_rollout import FAULTS, Fault, complete_naively, largest_surprise, measure_fault
 from stepgrpo_lab.course.tiny_policy import tiny_policy
 from stepgrpo_lab.engines.cache import LockstepCache

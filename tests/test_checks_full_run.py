@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 
 def reward(correct: list[bool], steps: list[int], formatted: list[bool], tokens: list[int]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab.checks import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
+from stepgrpo_lab.course.checks import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
 
 
 def right_advantages(rewards: list[float], eps: float = 1e-4) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 from stepgrpo_lab.overthinker.verifier import oracle_tokens
 
 

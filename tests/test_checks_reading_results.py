@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 
 def ratio(before: Any, after: Any, drawn: Any) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from stepgrpo_lab import load_recipe
-from stepgrpo_lab.checks import adapter_size, cache_bytes_per_token, longest_completion
-from stepgrpo_lab.scaling import plan_memory
+from stepgrpo_lab.course.checks import adapter_size, cache_bytes_per_token, longest_completion
+from stepgrpo_lab.planning import plan_memory
 
 
 def right_cache(config: Any, width: int) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab import MarkerSegmenter, TokenText, checks
+from stepgrpo_lab import MarkerSegmenter, TokenText
+from stepgrpo_lab.course import checks
 
 Markers = Sequence[str]
 
@@ -116,6 +117,6 @@ def test_importing_the_checks_imports_nothing_heavy() -> None:
     import subprocess
     import sys
 
-    program = "import sys, stepgrpo_lab.checks; print(*{name.partition('.')[0] for name in sys.modules})"
+    program = "import sys, stepgrpo_lab.course.checks; print(*{name.partition('.')[0] for name in sys.modules})"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "transformers", "plotly"} & set(told.split())

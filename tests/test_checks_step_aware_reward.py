@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab.checks import advantages_of_right, mean_steps_of_right, member_reward
+from stepgrpo_lab.course.checks import advantages_of_right, mean_steps_of_right, member_reward
 
 
 def right_mean(correct: Any, steps: Any) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 
 def exit_rule(confidences: list[float], threshold: float) -> int | None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 from stepgrpo_lab.course.scripted import ScriptedPolicy, drive, toy_token_text
-from stepgrpo_lab.rollout import TrajectoryMachine, rollout_settings
+from stepgrpo_lab.method.rollout import TrajectoryMachine, rollout_settings
 
 TOY = toy_token_text()
 TRIAL = [("{", 0.7), ("5", 0.97), ("}", 0.99), ("\n", 0.98), ("</think>", 0.99)]

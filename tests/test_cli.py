@@ -13,8 +13,8 @@ from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab.cli import build_parser, find_command, main
 from stepgrpo_lab.cli.output import StatusLine, printable, rollout_lines
-from stepgrpo_lab.records import Cost, Probe, Problem, Trajectory
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.records import Cost, Probe, Problem, Trajectory
+from stepgrpo_lab.method.token_text import TokenText
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_ctrl_c_outside_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_an_unfinished_run_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from stepgrpo_lab import run
+    from stepgrpo_lab.run import job as run
 
     monkeypatch.setattr(run, "train", lambda recipe, folder, **_: run.RunResult(folder, False, None, None))  # type: ignore[arg-type]
     assert main(["train", "--output", str(tmp_path / "r")]) == 0
@@ -114,7 +114,7 @@ def test_an_unfinished_run_says_how_to_go_on(
 def test_a_run_stopped_at_once_says_so_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from stepgrpo_lab import run
+    from stepgrpo_lab.run import job as run
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -172,7 +172,7 @@ def test_report_is_written_again_with_table_and_picture(
 
 
 def test_overthinker_build_is_called_with_the_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from stepgrpo_lab.overthinker import build
+    from stepgrpo_lab.authoring.overthinker import build
 
     calls: list[Any] = []
 

@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import save_tiny, tiny_overrides
 
-from stepgrpo_lab import run
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.comparison.compare import compare_methods, write_comparison
-from stepgrpo_lab.comparison.measuring import harder_problems
-from stepgrpo_lab.comparison.picture import CLEARANCE, REACHES, draw_comparison, label_places
-from stepgrpo_lab.comparison.plan import Plan, chosen_rate, validation_score
-from stepgrpo_lab.comparison.results import (
+from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.statistics import Interval
+from stepgrpo_lab.experiments.compare import compare_methods, write_comparison
+from stepgrpo_lab.experiments.measuring import harder_problems
+from stepgrpo_lab.experiments.picture import CLEARANCE, REACHES, draw_comparison, label_places
+from stepgrpo_lab.experiments.plan import Plan, chosen_rate, validation_score
+from stepgrpo_lab.experiments.results import (
     ComparisonRecord,
     Measurement,
     RowResult,
@@ -32,9 +33,9 @@ from stepgrpo_lab.comparison.results import (
     published_comparison,
     verdicts,
 )
-from stepgrpo_lab.comparison.rows import ROWS, Published, Row, find_rows
-from stepgrpo_lab.comparison.runs import Runs
-from stepgrpo_lab.comparison.tables import (
+from stepgrpo_lab.experiments.rows import ROWS, Published, Row, find_rows
+from stepgrpo_lab.experiments.runs import Runs
+from stepgrpo_lab.experiments.tables import (
     KINDS,
     Table,
     comparison_markdown,
@@ -42,12 +43,11 @@ from stepgrpo_lab.comparison.tables import (
     headline_markdown,
     share,
 )
-from stepgrpo_lab.evaluation_records import Evaluation
+from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.recipes.reward import recipe_reward
-from stepgrpo_lab.records import Outcome
-from stepgrpo_lab.statistics import Interval
+from stepgrpo_lab.run import job as run
 
 PLAN = Plan(token_budget=3000, learning_rates=(1e-4, 1e-3), validation=4, test=6, harder=4, samples=2, proof_steps=1)
 
@@ -137,7 +137,7 @@ def test_the_command_lists_rows_and_refuses_unknown_ones(
         assert (folder, names, plan.hours) == (tmp_path / "out", ["grpo"], 2.5)
         return ComparisonRecord([result(Interval(0, 0, 0), Interval(1, 1, 1), Published())], plan)
 
-    monkeypatch.setattr("stepgrpo_lab.comparison.compare.compare_methods", planned)
+    monkeypatch.setattr("stepgrpo_lab.experiments.compare.compare_methods", planned)
     assert main(["compare", "--row", "grpo", "--hours", "2.5", "--output", str(tmp_path / "out")]) == 0
     assert "| X | 100 % [100, 100] | +0.0 [+0.0, +0.0] points |" in capsys.readouterr().out
 
@@ -232,7 +232,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str],
     overrides = [key for key in overrides if "counts.test" not in key]
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stepgrpo_lab.comparison.rows.SEEDS", (0, 1))
+        patch.setattr("stepgrpo_lab.experiments.rows.SEEDS", (0, 1))
         record = compare_methods(folder, NAMES, plan=PLAN, overrides=overrides, progress=lines.append)
     return folder, overrides, record, lines
 
@@ -283,11 +283,11 @@ def test_what_is_done_is_not_done_again(compared: Any, monkeypatch: pytest.Monke
         raise AssertionError("a finished row was carried out again")
 
     monkeypatch.setattr(run, "train", untouched)
-    monkeypatch.setattr("stepgrpo_lab.comparison.measuring.evaluate", untouched)
+    monkeypatch.setattr("stepgrpo_lab.experiments.measuring.evaluate", untouched)
     assert compare_methods(folder, NAMES, plan=PLAN, overrides=overrides) == record
     (folder / "rows" / "length-penalty.json").unlink()
     monkeypatch.undo()
-    monkeypatch.setattr("stepgrpo_lab.comparison.rows.SEEDS", (0, 1))
+    monkeypatch.setattr("stepgrpo_lab.experiments.rows.SEEDS", (0, 1))
     monkeypatch.setattr(run._Run, "_train", untouched)
     assert compare_methods(folder, ["length-penalty"], plan=PLAN, overrides=overrides) == record
 
@@ -305,7 +305,7 @@ def test_a_row_that_another_process_holds_is_left_to_it(
         finished_while_it_waited.extend(sorted(path.stem for path in (tmp_path / "rows").glob("*.json")))
         others.release()
 
-    monkeypatch.setattr("stepgrpo_lab.comparison.compare.time.sleep", the_other_process_ends)
+    monkeypatch.setattr("stepgrpo_lab.experiments.compare.time.sleep", the_other_process_ends)
     lines: list[str] = []
     names = ["vanilla", "deer", "think-budget"]
     done = compare_methods(tmp_path, names, plan=PLAN, overrides=overrides, progress=lines.append)
@@ -378,7 +378,7 @@ def test_a_stopped_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     model = save_tiny(tmp_path / "model")
     overrides = tiny_overrides(model, **{"optimisation.token_budget": "null"})
     overrides = [key for key in overrides if "counts.test" not in key]
-    monkeypatch.setattr("stepgrpo_lab.comparison.rows.SEEDS", (0,))
+    monkeypatch.setattr("stepgrpo_lab.experiments.rows.SEEDS", (0,))
 
     def press_ctrl_c(line: str) -> None:
         if "step 1/4" in line:

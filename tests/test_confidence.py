@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.confidence import RULES, boxed_answer_span, confidence
-from stepgrpo_lab.presets import PRESETS
-from stepgrpo_lab.token_text import TokenText
-from stepgrpo_lab.trial_answer import TrialAnswer
+from stepgrpo_lab.method.confidence import RULES, boxed_answer_span, confidence
+from stepgrpo_lab.method.presets import PRESETS
+from stepgrpo_lab.method.token_text import TokenText
+from stepgrpo_lab.method.trial_answer import TrialAnswer
 
 PUBLISHED = [0.99, 0.9, 0.8, 0.999]
 PROBABILITIES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20)

@@ -7,11 +7,19 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from stepgrpo_lab import checks, course, group_advantages
-from stepgrpo_lab.checks import exercise, expect
-from stepgrpo_lab.course import building, environment, executing, linting
-from stepgrpo_lab.course.building import COMPARED, Lesson, find_lessons, fingerprint, notebook_path, split_solution
-from stepgrpo_lab.course.linting import drift, lint, unknown_keywords
+from stepgrpo_lab import course, group_advantages
+from stepgrpo_lab.authoring.notebooks import building, executing, linting
+from stepgrpo_lab.authoring.notebooks.building import (
+    COMPARED,
+    Lesson,
+    find_lessons,
+    fingerprint,
+    notebook_path,
+    split_solution,
+)
+from stepgrpo_lab.authoring.notebooks.linting import drift, lint, unknown_keywords
+from stepgrpo_lab.course import checks, environment
+from stepgrpo_lab.course.checks import exercise, expect
 
 SCRIPT = '''# ---
 # jupyter:
@@ -25,7 +33,8 @@ SCRIPT = '''# ---
 # ## Objectives
 
 # %%
-from stepgrpo_lab import checks, course
+from stepgrpo_lab import course
+from stepgrpo_lab.course import checks
 saved = course.predict("How much?", None)
 
 # %% tags=["exercise"]
@@ -325,7 +334,7 @@ def test_tensors_count_as_numbers_and_lists() -> None:
 
 def test_source_is_shown_without_its_docstring_and_in_a_fence_that_holds() -> None:
     source = course.source_of(group_advantages)
-    assert source.name == "stepgrpo_lab.rewards.group_advantages"
+    assert source.name == "stepgrpo_lab.method.rewards.group_advantages"
     assert '"""' not in source.code and "return" in source.code
     compile(source.code, "shown", "exec")
     assert '"""' in course.source_of(group_advantages, docstring=True).code

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tiny import save_tiny, tiny_overrides
 
-from stepgrpo_lab import run
 from stepgrpo_lab.recipes import load_recipe
+from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training.callbacks import read_metrics
 from stepgrpo_lab.widgets import LiveDashboard
 

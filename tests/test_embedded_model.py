@@ -7,22 +7,22 @@ import json
 import pytest
 import torch
 
-from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.evaluation import evaluate
-from stepgrpo_lab.models import encode_prompt
-from stepgrpo_lab.overthinker import load_overthinker, overthinker_problems
-from stepgrpo_lab.overthinker.card import (
+from stepgrpo_lab.authoring.overthinker.card import (
     COMPLETION_LIMIT,
     RELIABILITY,
     RELIABILITY_TITLE,
     measure_overthinker,
     render_card,
 )
-from stepgrpo_lab.overthinker.gates import LEAST_CUT_COST, gates
-from stepgrpo_lab.overthinker.reliability import draw_reliability
-from stepgrpo_lab.paths import data_path
-from stepgrpo_lab.presets import rollout_settings
-from stepgrpo_lab.sampling import SampleKey, Sampling
+from stepgrpo_lab.authoring.overthinker.gates import LEAST_CUT_COST, gates
+from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
+from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.models import encode_prompt
+from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.evaluation.evaluating import evaluate
+from stepgrpo_lab.method.presets import rollout_settings
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.overthinker import load_overthinker, overthinker_problems
 
 PROMPTS = 24
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from stepgrpo_lab.evaluation import Evaluation, compare, completion_pairs, evaluate, outcome, outcomes
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.records import Cost, Outcome, Probe, Problem, Trajectory
-from stepgrpo_lab.rollout import rollout_settings
-from stepgrpo_lab.steps import MarkerSegmenter
+from stepgrpo_lab.evaluation.evaluating import Evaluation, compare, completion_pairs, evaluate, outcome, outcomes
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.records import Cost, Outcome, Probe, Problem, Trajectory
+from stepgrpo_lab.method.rollout import rollout_settings
+from stepgrpo_lab.method.steps import MarkerSegmenter
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def fake_engine(monkeypatch):
     FakeEngine.calls = []
     monkeypatch.setattr("stepgrpo_lab.engines.lockstep.LockstepEngine", FakeEngine)
     monkeypatch.setattr(
-        "stepgrpo_lab.models.encode_prompt", lambda tokenizer, question, suffix: [len(question + suffix)]
+        "stepgrpo_lab.engines.models.encode_prompt", lambda tokenizer, question, suffix: [len(question + suffix)]
     )
     return FakeEngine
 

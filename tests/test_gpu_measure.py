@@ -11,9 +11,9 @@ import pytest
 import torch
 from counting import small_dimensions
 
-from stepgrpo_lab.models import load_model
-from stepgrpo_lab.scaling import plan_memory
-from stepgrpo_lab.scaling.hardware import GIB, find_gpu
+from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.planning import plan_memory
+from stepgrpo_lab.planning.hardware import GIB, find_gpu
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab import grading, grading_worker
-from stepgrpo_lab.grading import Grader, compare_numbers, extract_boxed
-from stepgrpo_lab.grading_worker import Question, WorkerProcess, gold_error, judge
+from stepgrpo_lab.evaluation import grading, grading_worker
+from stepgrpo_lab.evaluation.grading import Grader, compare_numbers
+from stepgrpo_lab.evaluation.grading_worker import Question, WorkerProcess, gold_error, judge
+from stepgrpo_lab.method.boxes import extract_boxed
 
 ENDLESS = "9^{9^{9^{9}}}"
 """math-verify would evaluate it in C code, without end."""
@@ -309,10 +310,10 @@ def test_it_works_in_a_script_without_a_main_guard(tmp_path: Path) -> None:
     script = folder / "grade.py"
     script.write_text(
         "print('top level runs once')\n"
-        "from stepgrpo_lab.grading import Grader\n"
+        "from stepgrpo_lab.evaluation.grading import Grader\n"
         "print(Grader(workers=2, timeout=30).grade(['\\\\sqrt{4}', '\\\\sqrt{5}'], ['2', '2']))\n"
     )
-    root = str(Path(grading.__file__).parent.parent)
+    root = str(Path(grading.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=tmp_path,

@@ -13,9 +13,9 @@ from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3Fo
 from stepgrpo_lab.engines.cache import LockstepCache
 from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.rollout import RolloutSettings, rollout_settings
-from stepgrpo_lab.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.rollout import RolloutSettings, rollout_settings
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
 
 LIMIT = 64
 NEVER = rollout_settings("official", exit_threshold=1.0, near_budget_margin=0)

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from stepgrpo_lab.exit_rules import ExitRule
-from stepgrpo_lab.plots_steps import labelled_completions, steps_against_tokens, stopping_curves
+from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.records import Probe
 from stepgrpo_lab.recordings import load_recordings, load_survey
 from stepgrpo_lab.recordings.measures import (
     LabelledSize,
@@ -17,7 +17,7 @@ from stepgrpo_lab.recordings.measures import (
     right_after_needed,
     try_rule,
 )
-from stepgrpo_lab.records import Probe
+from stepgrpo_lab.viz.plots_steps import labelled_completions, steps_against_tokens, stopping_curves
 
 UNTRAINED = [group for group in load_survey() if group.model == "untrained"]
 CUT_ANYWHERE = ExitRule(0.0)

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from stepgrpo_lab import data_path, load_overthinker, overthinker_problems, run
-from stepgrpo_lab.grading import Grader, extract_boxed
+from stepgrpo_lab import data_path, load_overthinker, overthinker_problems
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.boxes import extract_boxed
+from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_fine_tune_config, recipe_problems
-from stepgrpo_lab.run_metrics import read_metrics
-from stepgrpo_lab.sampling import Sampling
+from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training.fine_tuning import Selection, select_completions
+from stepgrpo_lab.training.run_metrics import read_metrics
 
 REWARDS = {
     "correctness": {},
@@ -167,7 +169,7 @@ def test_fine_tuning_imitates_the_shortest_right_completions(tmp_path: Path) -> 
 
 
 def test_the_token_budget_ends_the_sampling() -> None:
-    from stepgrpo_lab.rollout import rollout_settings
+    from stepgrpo_lab.method.rollout import rollout_settings
 
     model, tokenizer = load_overthinker()
     problems = overthinker_problems("train", 6)

@@ -11,7 +11,7 @@ import torch
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepgrpo_lab.models import (
+from stepgrpo_lab.engines.models import (
     default_device,
     encode_prompt,
     load_model,
@@ -20,7 +20,7 @@ from stepgrpo_lab.models import (
     native_dtype,
     native_dtype_of,
 )
-from stepgrpo_lab.tokenizer_checks import check_tokenizer, separate_padding
+from stepgrpo_lab.engines.tokenizer_checks import check_tokenizer, separate_padding
 
 
 @pytest.fixture
@@ -204,8 +204,8 @@ def r1_tokenizer() -> Any:
 
 def test_a_distilled_r1_loads_thinks_and_stops(tmp_path: Path) -> None:
     from stepgrpo_lab.engines.lockstep import LockstepEngine
-    from stepgrpo_lab.rollout import rollout_settings
-    from stepgrpo_lab.sampling import SampleKey
+    from stepgrpo_lab.method.rollout import rollout_settings
+    from stepgrpo_lab.method.sampling import SampleKey
 
     model, tokenizer = tiny_model(), r1_tokenizer()
     model.resize_token_embeddings(len(tokenizer))

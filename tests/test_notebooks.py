@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from stepgrpo_lab.course.building import Lesson, find_lessons, notebook_path
-from stepgrpo_lab.course.linting import lint_course
+from stepgrpo_lab.authoring.notebooks.building import Lesson, find_lessons, notebook_path
+from stepgrpo_lab.authoring.notebooks.linting import lint_course
 
 ROOT = Path(__file__).parents[1]
 LESSONS = find_lessons(ROOT)

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.overthinker.calibration import answer_forms, calibration_example
-from stepgrpo_lab.overthinker.fitting import FitSettings
-from stepgrpo_lab.overthinker.gates import gates
-from stepgrpo_lab.overthinker.pretraining import BuildSettings, TraceBatches, new_tokenizer
-from stepgrpo_lab.overthinker.reliability import draw_reliability
+from stepgrpo_lab.authoring.overthinker.calibration import answer_forms, calibration_example
+from stepgrpo_lab.authoring.overthinker.fitting import FitSettings
+from stepgrpo_lab.authoring.overthinker.gates import gates
+from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings, TraceBatches, new_tokenizer
+from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
+from stepgrpo_lab.method.records import Problem, Trajectory
+from stepgrpo_lab.method.steps import MarkerSegmenter
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import FAMILIES, SPLITS, draw_problems, overthinker_problems, split_of
 from stepgrpo_lab.overthinker.traces import TraceStyle, format_completion, write_thoughts
 from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
-from stepgrpo_lab.records import Problem, Trajectory
-from stepgrpo_lab.steps import MarkerSegmenter
-from stepgrpo_lab.token_text import TokenText
 
 CHAIN = Problem("c", "", "9", "chain", meta={"start": 7, "operations": [["+", 5], ["*", 3], ["-", 4], ["+", 7]]})
 SEARCH = Problem(
@@ -241,7 +241,7 @@ TINY = BuildSettings(
 def test_an_interrupted_build_ends_with_the_same_weights(tmp_path):
     from safetensors.torch import load_file
 
-    from stepgrpo_lab.overthinker.build import build_overthinker
+    from stepgrpo_lab.authoring.overthinker.build import build_overthinker
 
     whole = build_overthinker(tmp_path / "whole", TINY, card_problems=4)
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import stepgrpo_lab as lab
-from stepgrpo_lab.models import encode_prompt
-from stepgrpo_lab.records import Step
-from stepgrpo_lab.steps import MarkerHit
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.engines.models import encode_prompt
+from stepgrpo_lab.method.records import Step
+from stepgrpo_lab.method.steps import MarkerHit
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.training import problems_dataset
 
 

@@ -1,18 +1,20 @@
-"""The package as a whole: its public names, what importing it costs, which floor each module lives on, its data."""
+"""The package as a whole: its public names, what importing it costs, its layers, its old paths, its data."""
 
 from __future__ import annotations
 
-import ast
+import os
+import shutil
 import subprocess
 import sys
-from graphlib import TopologicalSorter
-from importlib.util import resolve_name
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import stepgrpo_lab
-from stepgrpo_lab import paths
+from stepgrpo_lab._imports import MOVED
+from stepgrpo_lab.engines import paths
 
 PACKAGE = Path(stepgrpo_lab.__file__).parent
 
@@ -31,26 +33,7 @@ PUBLIC_NAMES = " ".join(
     ]
 ).split()
 
-# A module imports only from its own floor or from those below it. A package stands for all that it holds.
-FLOORS = {
-    1: (
-        "paths records token_text steps confidence rewards baselines group_rewards grading grading_worker problems"
-        " problem_files processes"
-    ),
-    2: ("rollout presets sampling trial_answer replay exit_rules losses toy_policy"),
-    3: ("engines models tokenizer_checks prompts policy_loss"),
-    4: (
-        "training evaluation evaluation_records statistics overthinker svg plot_style validation run_metrics"
-        " analysis benchmarks recordings selection checkpoints"
-    ),
-    5: (
-        "recipes scaling run run_evaluation run_files run_trainers plots plots_rollout plots_group plots_loss"
-        " plots_tradeoff reproduce studies study_results study_svg comparison checks course report report_files"
-        " report_html report_pages report_svg widgets cli __main__ plots_steps plots_toy plots_probe plots_study quiet"
-        " plots_memory"
-    ),
-}
-FLOOR_OF_ROOM = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
+LIGHT_FOLDERS = ("method", "recordings", "viz", "widgets")  # a browser has to import them
 
 
 def module_name(path: Path) -> str:
@@ -60,34 +43,6 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def is_type_checking_block(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-
-
-def imported_modules(name: str, *, for_types: bool = True) -> set[str]:
-    """The package's own modules that a module imports anywhere, inside functions too.
-
-    A public name taken from ``stepgrpo_lab`` counts as an import of the module that defines it. ``for_types`` tells
-    whether the imports under ``if TYPE_CHECKING:`` count.
-    """
-    found = set()
-    package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    if not for_types:
-        tree.body = [node for node in tree.body if not is_type_checking_block(node)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), f"stepgrpo_lab.{package}".rstrip("."))
-            homes = stepgrpo_lab._MODULE_OF_NAME if base == "stepgrpo_lab" else {}
-            for alias in node.names:
-                target = f"{base}.{homes.get(alias.name, alias.name)}"
-                found.add(target if target.removeprefix("stepgrpo_lab.") in MODULES else base)
-    own = {target.removeprefix("stepgrpo_lab.") for target in found if target.startswith("stepgrpo_lab.")}
-    return own & (set(MODULES) - {name})
 
 
 def imported_by_a_fresh_interpreter(statement: str) -> set[str]:
@@ -106,11 +61,6 @@ def test_public_names_are_the_agreed_ones() -> None:
 @pytest.mark.parametrize("name", PUBLIC_NAMES)
 def test_public_name_resolves(name: str) -> None:
     assert getattr(stepgrpo_lab, name) is not None
-
-
-def test_no_public_name_is_also_a_module() -> None:
-    # Importing the module would silently replace the name on the package.
-    assert sorted(set(PUBLIC_NAMES) & {name.partition(".")[0] for name in MODULES}) == []
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
@@ -134,43 +84,81 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not heavy & imported_by_a_fresh_interpreter("import stepgrpo_lab")
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if FLOOR_OF_ROOM.get(name, 5) <= 2])
-def test_lower_floors_import_no_torch(name: str) -> None:
-    assert "torch" not in imported_by_a_fresh_interpreter(f"import stepgrpo_lab.{name}")
+@pytest.mark.parametrize("folder", LIGHT_FOLDERS)
+def test_light_folders_import_without_numeric_libraries(folder: str) -> None:
+    # The live dashboard's callback is the trainer's, and comes with it.
+    names = [name for name in MODULES if name.split(".")[0] == folder and not name.endswith("dashboard_callback")]
+    modules = [f"stepgrpo_lab.{name}" for name in names]
+    heavy = {"torch", "transformers", "numpy", "yaml"}
+    assert not heavy & imported_by_a_fresh_interpreter(f"import {', '.join(modules)}")
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name])
-def test_module_imports_from_no_higher_floor(name: str) -> None:
-    def floor(module: str) -> int:
-        room = module.partition(".")[0]
-        assert room in FLOOR_OF_ROOM, f"{module} has no floor yet: add {room} to FLOORS"
-        return FLOOR_OF_ROOM[room]
-
-    higher = [target for target in imported_modules(name) if floor(target) > floor(name)]
-    assert not higher, f"{name} (floor {floor(name)}) imports {higher} from above"
+def test_the_top_of_the_package_holds_folders_only() -> None:
+    files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "__main__.py", "py.typed"}
 
 
-def test_imports_form_no_cycle() -> None:
-    list(TopologicalSorter({name: imported_modules(name, for_types=False) for name in MODULES}).static_order())
-
-
-def test_import_reader_sees_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "room.py"
-    path.write_text(
-        "import json, stepgrpo_lab.a\n"
-        "from statistics import mean\n"
-        "from stepgrpo_lab import b, Problem\n"
-        "from .c import x\n"
-        "def f():\n"
-        "    from ..d import y\n"
-        "if TYPE_CHECKING:\n"
-        "    from .e import z\n",
-        encoding="utf-8",
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("recipes/launching.py", "from stepgrpo_lab.cli import output"),
+        ("method/steps.py", "def later():\n    from stepgrpo_lab.engines import paths"),
+        ("viz/svg.py", "import numpy"),
+        ("attic/__init__.py", ""),
+    ],
+)
+def test_the_layers_contract_catches_a_planted_violation(tmp_path: Path, module: str, line: str) -> None:
+    pytest.importorskip("importlinter")
+    root = PACKAGE.parent
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    shutil.copytree(PACKAGE, tmp_path / "stepgrpo_lab", ignore=shutil.ignore_patterns("__pycache__", "data"))
+    planted = tmp_path / "stepgrpo_lab" / module
+    planted.parent.mkdir(exist_ok=True)
+    with planted.open("a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    lint = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", lint, "--no-cache"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    names = ["a", "b", "engines.c", "d", "engines.e", "records", "engines.room", "json", "statistics"]
-    monkeypatch.setattr(sys.modules[__name__], "MODULES", dict.fromkeys(names, path))
-    assert imported_modules("engines.room", for_types=False) == {"a", "b", "engines.c", "d", "records"}
-    assert imported_modules("engines.room") == {"a", "b", "engines.c", "d", "engines.e", "records"}
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert planted.stem in result.stdout or "attic" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from stepgrpo_lab.rewards import StepAwareReward",
+        "from stepgrpo_lab.grading import Grader, extract_boxed",
+        "from stepgrpo_lab import steps; steps.MarkerSegmenter",
+        "import stepgrpo_lab.scaling.formulas as f; f.__dict__",
+        "from stepgrpo_lab.checks.result import CheckResult",
+    ],
+)
+def test_module_paths_of_0_1_work_with_a_warning(statement: str) -> None:
+    program = f"import warnings; warnings.simplefilter('error', DeprecationWarning); {statement}"
+    refused = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "DeprecationWarning: stepgrpo_lab." in refused.stderr
+    subprocess.run([sys.executable, "-W", "ignore", "-c", statement], check=True)
+
+
+def test_every_old_module_path_leads_somewhere() -> None:
+    for homes in MOVED.values():
+        for home in homes:
+            assert find_spec(f"stepgrpo_lab.{home}") is not None, home
+
+
+def test_an_old_path_warns_at_the_line_that_uses_it() -> None:
+    sys.modules.pop("stepgrpo_lab.rewards", None)
+    with pytest.warns(DeprecationWarning, match=r"stepgrpo_lab\.method\.rewards") as caught:
+        import_module("stepgrpo_lab.rewards")
+    assert stepgrpo_lab.StepAwareReward is sys.modules["stepgrpo_lab.rewards"].StepAwareReward
+    assert caught
+
+
+def test_a_public_name_survives_its_old_module() -> None:
+    statement = "import stepgrpo_lab.confidence; assert stepgrpo_lab.confidence([0.5]) == 0.5"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", statement], check=True)
 
 
 def test_data_path_finds_the_data() -> None:

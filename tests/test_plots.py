@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from stepgrpo_lab import plots, plots_probe
-from stepgrpo_lab.plot_style import INK
-from stepgrpo_lab.statistics import Interval, calibration
+from stepgrpo_lab.evaluation.statistics import Interval, calibration
+from stepgrpo_lab.viz import plots, plots_probe
+from stepgrpo_lab.viz.plot_style import INK
 
 ROLLOUT = {"validation/rollout_tokens": 40.0, "validation/first_cut_accuracy": 0.2}
 METRICS = [
@@ -142,5 +142,5 @@ def test_figures_are_json_with_a_transparent_background():
 
 
 def test_importing_the_module_does_not_import_plotly():
-    code = "import sys, stepgrpo_lab.plots; sys.exit('plotly' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, stepgrpo_lab.viz.plots; sys.exit('plotly' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

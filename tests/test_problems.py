@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.problems import (
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.problems import (
     BENCHMARKS,
     check_problems,
     convert_rows,
@@ -20,7 +20,7 @@ from stepgrpo_lab.problems import (
     load_problems,
     write_problems,
 )
-from stepgrpo_lab.records import Problem
+from stepgrpo_lab.method.records import Problem
 
 DAPO_PROMPT = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: "

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from stepgrpo_lab.authoring.overthinker.gates import LEAST_CUT_COST_TRAINED
 from stepgrpo_lab.cli import build_parser
-from stepgrpo_lab.comparison.picture import draw_comparison
-from stepgrpo_lab.comparison.results import published_comparison
-from stepgrpo_lab.evaluation_records import Evaluation, compare
-from stepgrpo_lab.overthinker.gates import LEAST_CUT_COST_TRAINED
-from stepgrpo_lab.studies import STUDIES
-from stepgrpo_lab.study_results import load_study, signals_markdown, study_markdown
-from stepgrpo_lab.study_svg import draw_study
+from stepgrpo_lab.evaluation.evaluation_records import Evaluation, compare
+from stepgrpo_lab.experiments.picture import draw_comparison
+from stepgrpo_lab.experiments.results import published_comparison
+from stepgrpo_lab.experiments.studies import STUDIES
+from stepgrpo_lab.experiments.study_results import load_study, signals_markdown, study_markdown
+from stepgrpo_lab.experiments.study_svg import draw_study
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "data" / "results" / "overthinker"

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from stepgrpo_lab.problems import write_problems
+from stepgrpo_lab.evaluation.problems import write_problems
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.rewards import BatchReward
+from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.recipes import Recipe, load_recipe, recipe_names, write_recipe
 from stepgrpo_lab.recipes.building import (
     recipe_config,
@@ -18,9 +21,6 @@ from stepgrpo_lab.recipes.building import (
     recipe_sampling,
 )
 from stepgrpo_lab.recipes.reward import recipe_reward
-from stepgrpo_lab.records import Problem
-from stepgrpo_lab.rewards import BatchReward
-from stepgrpo_lab.sampling import Sampling
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -20,14 +20,15 @@ from counting import random_qwen3, small_dimensions
 from safetensors.torch import load_file
 from tiny import tiny_tokenizer
 
-from stepgrpo_lab import run, run_trainers
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.problems import write_problems
+from stepgrpo_lab.evaluation.problems import write_problems
+from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.planning import plan_memory
 from stepgrpo_lab.recipes import load_recipe, recipe_names
 from stepgrpo_lab.recipes.building import recipe_config, training_problems
-from stepgrpo_lab.records import Problem
-from stepgrpo_lab.scaling import plan_memory
-from stepgrpo_lab.selection import PassRate, append_pass_rates
+from stepgrpo_lab.run import job as run
+from stepgrpo_lab.run import run_trainers
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]
 

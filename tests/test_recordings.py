@@ -12,14 +12,14 @@ from test_rollout import TEXT
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.exit_rules import ExitRule, exit_point, rules_at
-from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.exit_rules import ExitRule, exit_point, rules_at
+from stepgrpo_lab.method.records import Probe, Problem, Trajectory
+from stepgrpo_lab.method.rollout import rollout_settings
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings, load_survey, making, write_recordings
 from stepgrpo_lab.recordings.making import record_group, record_groups, record_trajectories, watching
 from stepgrpo_lab.recordings.survey import record_survey
-from stepgrpo_lab.records import Probe, Problem, Trajectory
-from stepgrpo_lab.rollout import rollout_settings
 
 PROBLEM = Problem("seven", "3+4?", "7")
 RECORDED = load_recordings()

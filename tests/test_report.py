@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab import report_html
-from stepgrpo_lab.evaluation_records import Evaluation
-from stepgrpo_lab.records import Outcome
-from stepgrpo_lab.report import headline_svg, summary_markdown, write_report
-from stepgrpo_lab.report_files import read_run
-from stepgrpo_lab.statistics import Interval
+from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.statistics import Interval
+from stepgrpo_lab.method.records import Outcome
+from stepgrpo_lab.run import report_html
+from stepgrpo_lab.run.report import headline_svg, summary_markdown, write_report
+from stepgrpo_lab.run.report_files import read_run
 
 HOSTILE = (
     "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> Wait, </pre></script> \u202eabc\u200b"
@@ -148,7 +148,7 @@ def test_hostile_names_cannot_leave_the_figures(run_folder):
 def test_nothing_is_loaded_from_elsewhere(run_folder):
     page = Page(write_report(run_folder))
     assert not [a for _, a in page.elements if {"src", "href", "srcset", "data", "action", "poster"} & set(a)]
-    style = (Path(report_html.__file__).parent / "report_page" / "style.css").read_text()
+    style = (Path(report_html.__file__).parents[1] / "viz" / "page" / "style.css").read_text()
     assert "url(" not in style and "@import" not in style
 
 

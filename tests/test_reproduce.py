@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from tiny import save_tiny, tiny_overrides
 
-from stepgrpo_lab import reproduce, run
-from stepgrpo_lab.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.experiments import reproduce
+from stepgrpo_lab.experiments.studies import STUDIES, Row, Study
+from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.records import Outcome
-from stepgrpo_lab.run_metrics import read_metrics
-from stepgrpo_lab.studies import STUDIES, Row, Study
+from stepgrpo_lab.run import job as run
+from stepgrpo_lab.training.run_metrics import read_metrics
 
 
 def evaluation(tokens: list[int], correct: list[bool], name: str = "p") -> Evaluation:

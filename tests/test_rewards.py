@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.group_rewards import outcome_rewards
-from stepgrpo_lab.records import Outcome
-from stepgrpo_lab.rewards import (
+from stepgrpo_lab.method.group_rewards import outcome_rewards
+from stepgrpo_lab.method.records import Outcome
+from stepgrpo_lab.method.rewards import (
     GroupReward,
     StepAwareReward,
     format_ok,

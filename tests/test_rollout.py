@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.records import Trajectory, from_json, to_json
-from stepgrpo_lab.rollout import Phase, RolloutSettings, TrajectoryMachine, probed_members, rollout_settings
-from stepgrpo_lab.sampling import SampleKey, uniform
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.records import Trajectory, from_json, to_json
+from stepgrpo_lab.method.rollout import Phase, RolloutSettings, TrajectoryMachine, probed_members, rollout_settings
+from stepgrpo_lab.method.sampling import SampleKey, uniform
+from stepgrpo_lab.method.token_text import TokenText
 
 EOS = "<|im_end|>"
 PIECES = [

@@ -8,12 +8,12 @@ from statistics import fmean
 
 import pytest
 
-from stepgrpo_lab.confidence import confidence
-from stepgrpo_lab.exit_rules import ExitRule
+from stepgrpo_lab.evaluation.statistics import calibration
+from stepgrpo_lab.method.confidence import confidence
+from stepgrpo_lab.method.exit_rules import ExitRule
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings, load_survey
 from stepgrpo_lab.recordings.costs import cost_of_rule
 from stepgrpo_lab.recordings.trials import trial_answers, trial_answers_after_same_thoughts
-from stepgrpo_lab.statistics import calibration
 
 SURVEY = load_survey()
 UNTRAINED, TRAINED = ([group for group in SURVEY if group.model == name] for name in ("untrained", "trained"))

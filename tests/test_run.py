@@ -12,12 +12,13 @@ import pytest
 from safetensors.torch import load_file
 from tiny import save_tiny, tiny_overrides
 
-from stepgrpo_lab import run, run_trainers
-from stepgrpo_lab.problems import write_problems
+from stepgrpo_lab.evaluation.problems import write_problems
+from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.records import Problem
-from stepgrpo_lab.run_files import write_text
-from stepgrpo_lab.run_metrics import read_metrics
+from stepgrpo_lab.run import job as run
+from stepgrpo_lab.run import run_trainers
+from stepgrpo_lab.run.run_files import write_text
+from stepgrpo_lab.training.run_metrics import read_metrics
 
 
 @pytest.fixture(autouse=True)

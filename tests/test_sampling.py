@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab import sampling
-from stepgrpo_lab.sampling import SampleKey, Sampling, uniform
+from stepgrpo_lab.method import sampling
+from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
 
 KEY = SampleKey(seed=1, split="train", rollout=2, sample=3)
 

@@ -10,8 +10,8 @@ from counting import PeakBytes, SavedBytes, qwen3_config, random_qwen3, small_di
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.scaling.dimensions import QWEN3, config_dimensions, model_dimensions
-from stepgrpo_lab.scaling.formulas import (
+from stepgrpo_lab.planning.dimensions import QWEN3, config_dimensions, model_dimensions
+from stepgrpo_lab.planning.formulas import (
     OPTIMIZERS,
     full_parameters,
     head_bytes,
@@ -109,7 +109,7 @@ def test_4_bit_weights_and_their_constants(dimensions: Any, tmp_path: Any) -> No
     pytest.importorskip("bitsandbytes")
     from tiny import tiny_tokenizer
 
-    from stepgrpo_lab.models import load_model
+    from stepgrpo_lab.engines.models import load_model
 
     random_qwen3(dimensions).save_pretrained(str(tmp_path))
     tiny_tokenizer().save_pretrained(str(tmp_path))
@@ -208,7 +208,7 @@ def test_the_fused_head(monkeypatch: pytest.MonkeyPatch) -> None:
     the scored positions are copied together and the gradient is cast, which are the formula's two 16-bit copies.
     """
     monkeypatch.setattr("trl.kernels.chunked_logprob.TOKEN_CHUNK_SIZE", 16)
-    monkeypatch.setattr("stepgrpo_lab.scaling.formulas.HEAD_TOKENS", 16)
+    monkeypatch.setattr("stepgrpo_lab.planning.formulas.HEAD_TOKENS", 16)
     dimensions = small_dimensions(vocabulary=1000, tied=False)
     grown = counted_head(512, trains=False) - counted_head(256, trains=False)
     planned = head_bytes(dimensions, 512, 4, trains=False) - head_bytes(dimensions, 256, 4, trains=False)
@@ -221,7 +221,7 @@ def test_the_fused_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_drawing_tokens_needs_what_is_planned() -> None:
     from stepgrpo_lab.engines.choosing import choose_sampled
-    from stepgrpo_lab.sampling import Sampling
+    from stepgrpo_lab.method.sampling import Sampling
 
     rows, dimensions = 4, small_dimensions(vocabulary=20_000)
     logits = torch.randn(rows, dimensions.vocabulary)

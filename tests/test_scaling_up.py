@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_lab.engines import ENGINES
-from stepgrpo_lab.plots_memory import KINDS, memory_by_kind, memory_chart
+from stepgrpo_lab.planning import plan_memory
+from stepgrpo_lab.planning.hardware import GIB
+from stepgrpo_lab.planning.plots_memory import KINDS, memory_by_kind, memory_chart
+from stepgrpo_lab.planning.rounding import ROUNDED_TYPES, round_to, unchanged_share
 from stepgrpo_lab.recipes import load_recipe, recipe_names
 from stepgrpo_lab.recipes.comparing import recipe_differences
-from stepgrpo_lab.scaling import plan_memory
-from stepgrpo_lab.scaling.hardware import GIB
-from stepgrpo_lab.scaling.rounding import ROUNDED_TYPES, round_to, unchanged_share
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]
 

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_model, tiny_tokenizer
 
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.overthinker import load_overthinker, overthinker_problems
-from stepgrpo_lab.records import Problem
-from stepgrpo_lab.selection import (
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.selection import (
     PassRate,
     append_pass_rates,
     measure_pass_rates,
     read_pass_rates,
     select_by_pass_rate,
 )
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.overthinker import load_overthinker, overthinker_problems
 
 
 def test_rates_are_of_right_answers() -> None:

@@ -13,11 +13,11 @@ from test_lockstep import tiny_model as tilted_model
 
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.serial import _Chain, complete_serially
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.rollout import rollout_settings
-from stepgrpo_lab.sampling import SampleKey
-from stepgrpo_lab.steps import MarkerSegmenter
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.rollout import rollout_settings
+from stepgrpo_lab.method.sampling import SampleKey
+from stepgrpo_lab.method.steps import MarkerSegmenter
+from stepgrpo_lab.method.token_text import TokenText
 
 LIMIT, GROUP = 64, 5
 SETTINGS = rollout_settings("paper", think_budget=0.8)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab import statistics
-from stepgrpo_lab.statistics import Interval, bootstrap_mean, calibration, paired_bootstrap
+from stepgrpo_lab.evaluation import statistics
+from stepgrpo_lab.evaluation.statistics import Interval, bootstrap_mean, calibration, paired_bootstrap
 
 
 def test_bootstrap_of_two_problems_matches_the_exact_distribution():

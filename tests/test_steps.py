@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.records import Step
-from stepgrpo_lab.steps import (
+from stepgrpo_lab.method.records import Step
+from stepgrpo_lab.method.steps import (
     MARKER_SETS,
     MarkerHit,
     MarkerScanner,
@@ -22,7 +22,7 @@ from stepgrpo_lab.steps import (
     StepScanner,
     resolve_markers,
 )
-from stepgrpo_lab.token_text import TokenText, decode_partial
+from stepgrpo_lab.method.token_text import TokenText, decode_partial
 
 PAPER = MarkerSegmenter("paper")
 FOREIGN = MarkerSegmenter(["Wait", "éé", "等"], close="</思>")  # markers and a close of several bytes a character

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from stepgrpo_lab.evaluation_records import Comparison
-from stepgrpo_lab.plots_study import SIGNALS, method_curves, study_changes
-from stepgrpo_lab.statistics import Interval
-from stepgrpo_lab.study_results import RowResult, StudyResult, mean_curves, methods, recorded_studies, rows_of
+from stepgrpo_lab.evaluation.evaluation_records import Comparison
+from stepgrpo_lab.evaluation.statistics import Interval
+from stepgrpo_lab.experiments.study_results import (
+    RowResult,
+    StudyResult,
+    mean_curves,
+    methods,
+    recorded_studies,
+    rows_of,
+    study_changes,
+)
+from stepgrpo_lab.viz.plots_study import SIGNALS, method_curves
 from stepgrpo_lab.widgets import StudyExplorer
 
 

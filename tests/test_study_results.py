@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from stepgrpo_lab.evaluation_records import Comparison
-from stepgrpo_lab.statistics import Interval
-from stepgrpo_lab.study_results import RowResult, StudyResult, load_study, signals_markdown, study_markdown
-from stepgrpo_lab.study_svg import draw_study
+from stepgrpo_lab.evaluation.evaluation_records import Comparison
+from stepgrpo_lab.evaluation.statistics import Interval
+from stepgrpo_lab.experiments.study_results import RowResult, StudyResult, load_study, signals_markdown, study_markdown
+from stepgrpo_lab.experiments.study_svg import draw_study
 
 
 def comparison(ratio: float, points: float) -> Comparison:

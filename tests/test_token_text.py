@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.token_text import TokenText, decode_partial
+from stepgrpo_lab.method.token_text import TokenText, decode_partial
 
 FIXTURE_SETTINGS = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -14,14 +14,14 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from transformers import TrainerCallback
 
-from stepgrpo_lab.baselines import length_penalty_rewards
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.group_rewards import GRPOLambdaReward, OutcomeReward
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.baselines import length_penalty_rewards
+from stepgrpo_lab.method.group_rewards import GRPOLambdaReward, OutcomeReward
+from stepgrpo_lab.method.records import Cost, Outcome, Trajectory
+from stepgrpo_lab.method.rewards import StepAwareReward, step_aware_rewards
+from stepgrpo_lab.method.rollout import probed_members
+from stepgrpo_lab.method.sampling import SampleKey
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.records import Cost, Outcome, Trajectory
-from stepgrpo_lab.rewards import StepAwareReward, step_aware_rewards
-from stepgrpo_lab.rollout import probed_members
-from stepgrpo_lab.sampling import SampleKey
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, group_reward, problems_dataset
 from stepgrpo_lab.training.callbacks import Interrupt
 from stepgrpo_lab.training.group_reward import GroupRewardFunction
@@ -283,7 +283,7 @@ def test_lora_on_a_4_bit_model_trains_in_float32(make_trainer: Any, tmp_path: Pa
     from peft import LoraConfig
     from tiny import save_tiny
 
-    from stepgrpo_lab.models import load_model
+    from stepgrpo_lab.engines.models import load_model
 
     model, _ = load_model(save_tiny(tmp_path / "tiny", hidden=64), quantization="nf4", device="cpu")
     trainer = make_trainer(model=model, peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState
 
-from stepgrpo_lab.records import Cost, Outcome, Probe, Trajectory
-from stepgrpo_lab.rollout import PRESETS
-from stepgrpo_lab.run_metrics import read_metrics
+from stepgrpo_lab.method.records import Cost, Outcome, Probe, Trajectory
+from stepgrpo_lab.method.rollout import PRESETS
 from stepgrpo_lab.training import StepGRPOConfig
 from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation, duration
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
+from stepgrpo_lab.training.run_metrics import read_metrics
 
 
 def make_config(tmp_path: Path, **changes: Any) -> StepGRPOConfig:

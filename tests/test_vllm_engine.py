@@ -19,12 +19,12 @@ from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_requests import StopFinder
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
-from stepgrpo_lab.evaluation import evaluate
-from stepgrpo_lab.records import Problem, Trajectory
-from stepgrpo_lab.rollout import TrajectoryMachine, rollout_settings
-from stepgrpo_lab.sampling import SampleKey, Sampling, request_seed
-from stepgrpo_lab.steps import MarkerSegmenter
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.evaluation.evaluating import evaluate
+from stepgrpo_lab.method.records import Problem, Trajectory
+from stepgrpo_lab.method.rollout import TrajectoryMachine, rollout_settings
+from stepgrpo_lab.method.sampling import SampleKey, Sampling, request_seed
+from stepgrpo_lab.method.steps import MarkerSegmenter
+from stepgrpo_lab.method.token_text import TokenText
 
 GREEDY = Sampling(temperature=0.0)
 SETTINGS = [None, OFFICIAL, PAPER, NEVER]

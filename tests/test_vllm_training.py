@@ -18,15 +18,16 @@ from test_training import by_position, make_config
 from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from stepgrpo_lab import run, run_trainers
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
+from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.recipes.building import check_settings
 from stepgrpo_lab.recipes.engines import engine_dtype, recipe_engine, vllm_options
-from stepgrpo_lab.records import Trajectory
+from stepgrpo_lab.run import job as run
+from stepgrpo_lab.run import run_trainers
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
 from stepgrpo_lab.training.engine_weights import SyncedEngine, write_policy
 from stepgrpo_lab.training.whole_policy import whole_policy

@@ -9,8 +9,8 @@ import statistics
 import pytest
 from test_widgets_rollout import group_of
 
+from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.records import Outcome
 from stepgrpo_lab.widgets import GroupExplorer, LossExplorer
 from stepgrpo_lab.widgets.loss_explorer import LATER, SHOWN
 

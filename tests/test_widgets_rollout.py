@@ -8,11 +8,11 @@ import pytest
 from test_replay import DECLINED_THEN_ACCEPTED, DECLINED_TWICE, LIMIT, OFFICIAL
 from test_rollout import TEXT
 
-from stepgrpo_lab.presets import rollout_settings
+from stepgrpo_lab.method.presets import rollout_settings
+from stepgrpo_lab.method.records import Outcome, Probe, Problem, Trajectory
+from stepgrpo_lab.method.rollout import Phase
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recordings import RecordedGroup, RecordedMember
-from stepgrpo_lab.records import Outcome, Probe, Problem, Trajectory
-from stepgrpo_lab.rollout import Phase
-from stepgrpo_lab.token_text import TokenText
 from stepgrpo_lab.widgets import RolloutPlayer, StepInspector
 
 TOY = TokenText.from_pieces(["so ", "Wait ", "then ", "Alternatively ", "</think>", "7", "<eos>"], eos_ids=[6])

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab.evaluation_records import Evaluation
-from stepgrpo_lab.paths import data_path
-from stepgrpo_lab.records import Outcome
+from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.widgets import LiveDashboard, TradeoffExplorer, dashboard
 
 ROWS = [

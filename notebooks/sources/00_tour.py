@@ -126,7 +126,7 @@ player
 # its marker, and snaps back.
 
 # %%
-from stepgrpo_lab.plots_rollout import forward_passes
+from stepgrpo_lab.viz.plots_rollout import forward_passes
 
 forward_passes(player.frames, current=25)
 
@@ -186,7 +186,7 @@ def first_confident(confidences, threshold):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.first_confident(first_confident)
 
@@ -204,7 +204,7 @@ checks.first_confident(first_confident)
 
 # %%
 from stepgrpo_lab import course
-from stepgrpo_lab.exit_rules import ExitRule
+from stepgrpo_lab.method.exit_rules import ExitRule
 
 course.source_of(ExitRule.first_exit)
 
@@ -267,7 +267,7 @@ checks.kept_share(kept_share)
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import data_path
-from stepgrpo_lab.study_results import load_study
+from stepgrpo_lab.experiments.study_results import load_study
 
 study = load_study(data_path("results", "headline.json"))
 pooled = study.pooled["Step-GRPO"]
@@ -283,7 +283,7 @@ for name, told in compared.items():
 left.compare(100 * pooled.token_ratio.estimate)
 
 # %%
-from stepgrpo_lab.plots_tradeoff import tradeoff_changes
+from stepgrpo_lab.viz.plots_tradeoff import tradeoff_changes
 
 points = [
     {
@@ -303,7 +303,7 @@ tradeoff_changes(points, "untrained")
 # problems. The model's length over training, measured without any probe:
 
 # %%
-from stepgrpo_lab.comparison.figures import method_curves
+from stepgrpo_lab.experiments.figures import method_curves
 
 method_curves({name: row.curves for name, row in study.rows.items()})
 

@@ -95,9 +95,9 @@ course.source_of(label_steps)
 # *token* is the piece of text that a model writes at a time.)
 
 # %%
-from stepgrpo_lab.plots_steps import labelled_completions
 from stepgrpo_lab.recordings import load_recordings
 from stepgrpo_lab.recordings.measures import labelled_size
+from stepgrpo_lab.viz.plots_steps import labelled_completions
 
 watched = [group for group in load_recordings() if group.watched]
 group = watched[3]
@@ -189,7 +189,7 @@ def stop_after_needed(labels, step_tokens, closing_tokens):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.stop_after_needed(stop_after_needed)
 
@@ -289,7 +289,7 @@ for name, kind in by_kind.items():
     )
 
 # %%
-from stepgrpo_lab.plots import step_labels
+from stepgrpo_lab.viz.plots import step_labels
 
 step_labels({name: kind.steps for name, kind in by_kind.items()})
 
@@ -363,7 +363,7 @@ checks.cut_accuracy(cut_accuracy)
 # case the step in which the tokens run out is finished.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.exit_rules import ExitRule
+from stepgrpo_lab.method.exit_rules import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
 
 cuts = [try_rule(untrained, ExitRule(0.0, min_steps=n)) for n in range(1, 7)]
@@ -397,7 +397,7 @@ for name in ("chain", "search"):
 # at the first trial answer of which the model is confident (more than 0.95).
 
 # %%
-from stepgrpo_lab.plots_steps import stopping_curves
+from stepgrpo_lab.viz.plots_steps import stopping_curves
 
 confident = try_rule(untrained, ExitRule(0.95))
 stopping_curves(

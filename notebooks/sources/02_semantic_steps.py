@@ -118,7 +118,7 @@ def count_steps(text, markers):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.count_steps(count_steps)
 
@@ -370,7 +370,7 @@ seen.compare(share["search"])
 # %% tags=["nbval-check-output"]
 from statistics import correlation
 
-from stepgrpo_lab.exit_rules import ExitRule
+from stepgrpo_lab.method.exit_rules import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
 
 print("family  markers   stopped  tokens  right  k against tokens")
@@ -398,7 +398,7 @@ for name, groups in families.items():
 # length. The picture shows it for *search*:
 
 # %%
-from stepgrpo_lab.plots_steps import steps_against_tokens
+from stepgrpo_lab.viz.plots_steps import steps_against_tokens
 
 groups = families["search"]
 counts = {

@@ -99,7 +99,7 @@ saved.compare(round(0.80 ** (1 / 5), 3), tolerance=0.005)
 # tokens it stays below. Sure tokens around an unsure one lift the mean. Now the library's function:
 
 # %%
-from stepgrpo_lab.confidence import RULES, confidence
+from stepgrpo_lab.method.confidence import RULES, confidence
 
 course.source_of(confidence)
 
@@ -129,7 +129,7 @@ def geometric_mean(probabilities, skip_first=0):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.geometric_mean(geometric_mean)
 
@@ -154,7 +154,7 @@ checks.geometric_mean(geometric_mean)
 # often are such answers right?" that is the number to use; `boxed_answer_span` finds its tokens.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.confidence import boxed_answer_span
+from stepgrpo_lab.method.confidence import boxed_answer_span
 
 for group in (untrained[2], untrained[0]):
     probe = group.members[0].trajectory.probes[0]
@@ -211,7 +211,7 @@ inspector.confidence_rule = "geometric"
 # calibration error* (ECE) is the mean of these gaps, each bin weighted by its number of answers (Guo et al., 2017).
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.statistics import calibration
+from stepgrpo_lab.evaluation.statistics import calibration
 
 stated = [0.2] * 80 + [0.9] * 20
 right = [True] * 8 + [False] * 72 + [True] * 20
@@ -262,8 +262,8 @@ guesses = course.predict(
 guesses
 
 # %%
-from stepgrpo_lab.plots_probe import reliability_lines
 from stepgrpo_lab.recordings.trials import trial_answers
+from stepgrpo_lab.viz.plots_probe import reliability_lines
 
 first = trial_answers(untrained, first_only=True)
 for row in first.calibration().bins:
@@ -319,9 +319,9 @@ at_80 = course.predict(
 at_80
 
 # %%
-from stepgrpo_lab.exit_rules import ExitRule
-from stepgrpo_lab.plots_steps import stopping_curves
+from stepgrpo_lab.method.exit_rules import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
+from stepgrpo_lab.viz.plots_steps import stopping_curves
 
 thresholds = lab.size(
     (0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99),

@@ -166,7 +166,7 @@ def exit_reason(confidence, threshold, place, think_budget, margin):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.exit_reason(exit_reason)
 
@@ -368,7 +368,7 @@ wrong = course.predict(
 wrong
 
 # %%
-from stepgrpo_lab.exit_rules import ExitRule
+from stepgrpo_lab.method.exit_rules import ExitRule
 from stepgrpo_lab.recordings import load_survey
 from stepgrpo_lab.recordings.costs import cost_of_rule
 from stepgrpo_lab.recordings.measures import try_rule
@@ -427,7 +427,7 @@ every
 # %%
 from IPython.display import Markdown, display
 from stepgrpo_lab import data_path
-from stepgrpo_lab.study_results import load_study, signals_markdown
+from stepgrpo_lab.experiments.study_results import load_study, signals_markdown
 
 study = load_study(data_path("results", "internalisation.json"))
 display(Markdown(signals_markdown(study)))

@@ -111,7 +111,7 @@ def places_of_probe(base, prompt, trial):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.places_of_probe(places_of_probe)
 
@@ -312,7 +312,7 @@ print("first probe at token", told.probes[0].position)
 # The library has no generator. A number is *computed* from a key (seed, split, rollout, sample) and the token's position.
 
 # %%
-from stepgrpo_lab import sampling
+from stepgrpo_lab.method import sampling
 
 course.source_of(sampling.uniform)
 

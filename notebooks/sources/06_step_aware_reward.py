@@ -108,7 +108,7 @@ def mean_steps(correct, steps):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.mean_steps_of_right(mean_steps)
 
@@ -163,7 +163,7 @@ checks.member_reward(member_reward)
 # long it is.
 
 # %%
-from stepgrpo_lab.plots_group import step_reward_curve
+from stepgrpo_lab.viz.plots_group import step_reward_curve
 
 step_reward_curve([0.0, 0.5, 0.9])
 
@@ -188,7 +188,7 @@ for alpha in (0.9, 0.5, 0.1):
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import StepAwareReward
-from stepgrpo_lab.group_rewards import outcome_rewards
+from stepgrpo_lab.method.group_rewards import outcome_rewards
 from stepgrpo_lab.recordings import load_recordings
 
 groups = load_recordings()
@@ -378,8 +378,12 @@ wrong_saved
 # %%
 from functools import partial
 
-from stepgrpo_lab import OutcomeReward, baselines
-from stepgrpo_lab.group_rewards import kimi_rewards, soft_overlong_rewards
+from stepgrpo_lab import OutcomeReward
+from stepgrpo_lab.method import baselines
+from stepgrpo_lab.method.group_rewards import (
+    kimi_rewards,
+    soft_overlong_rewards,
+)
 
 overlong = partial(soft_overlong_rewards, limit=4000, cache=2000)
 methods = {
@@ -403,7 +407,7 @@ for name, method in methods.items():
     print(f"{name:>14}", *(f"{reward:9.3f}" for reward in paid))
 
 # %%
-from stepgrpo_lab.plots_group import group_advantages_chart
+from stepgrpo_lab.viz.plots_group import group_advantages_chart
 
 wrong_saved.compare(sum(given[3] != given[4] for given in advantages.values()))
 
@@ -470,7 +474,7 @@ exits_saved
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import probed_members
-from stepgrpo_lab.exit_rules import ExitRule
+from stepgrpo_lab.method.exit_rules import ExitRule
 
 differing = {}
 for share in (1.0, 0.5):
@@ -507,7 +511,7 @@ exits_saved.compare(differing[1.0])
 # %%
 from IPython.display import Markdown
 from stepgrpo_lab import data_path
-from stepgrpo_lab.study_results import load_study, signals_markdown
+from stepgrpo_lab.experiments.study_results import load_study, signals_markdown
 
 study = load_study(data_path("results", "internalisation.json"))
 Markdown(signals_markdown(study))
@@ -543,8 +547,8 @@ guess_saved = predict(
 guess_saved
 
 # %%
-from stepgrpo_lab.plots_toy import toy_policies
-from stepgrpo_lab.toy_policy import (
+from stepgrpo_lab.course.plots_toy import toy_policies
+from stepgrpo_lab.course.toy_policy import (
     ToyCompletion,
     ToySettings,
     train_toy_policy,

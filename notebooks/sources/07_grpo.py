@@ -51,7 +51,7 @@ plain_saved = predict(
 plain_saved
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.toy_policy import softmax
+from stepgrpo_lab.course.toy_policy import softmax
 
 rewards = [1.2, 1.0, 0.1]
 logits = [0.0, 0.0, 0.0]
@@ -108,7 +108,7 @@ def advantages(rewards, eps=1e-4):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.group_relative_advantages(advantages)
 
@@ -155,7 +155,7 @@ clip_saved
 # %% tags=["nbval-check-output"]
 from math import log
 
-from stepgrpo_lab.losses import LossSettings, token_loss
+from stepgrpo_lab.method.losses import LossSettings, token_loss
 
 print("    A  ratio  by hand  library   pull")
 for A in (1.0, -1.0):
@@ -275,7 +275,7 @@ checks.k3_estimate(k3_estimate)
 # policy's own, and its ratio is **exactly 1**. The ablation masks it: weight 0.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.losses import token_weights
+from stepgrpo_lab.method.losses import token_weights
 
 forced = token_loss(log(0.02), 0.8, LossSettings(), old_logprob=None)
 print("ratio", forced.ratio, "pull", 0.0 - forced.gradient)
@@ -354,8 +354,8 @@ weight_saved
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import StepAwareReward
-from stepgrpo_lab.group_rewards import outcome_rewards
-from stepgrpo_lab.losses import LOSS_TYPES, token_push
+from stepgrpo_lab.method.group_rewards import outcome_rewards
+from stepgrpo_lab.method.losses import LOSS_TYPES, token_push
 from stepgrpo_lab.recordings import load_recordings
 
 group = load_recordings()[4]
@@ -420,7 +420,7 @@ checks.loss_type_weights(weights)
 # gradient flows on from the log-probabilities into the weights.
 
 # %%
-from stepgrpo_lab import policy_loss as torch_loss
+from stepgrpo_lab.method import policy_loss as torch_loss
 
 source_of(torch_loss.policy_loss)
 
@@ -437,7 +437,10 @@ source_of(torch_loss.surrogate)
 
 # %%
 from stepgrpo_lab import data_path
-from stepgrpo_lab.overthinker.pretraining import BuildSettings, new_model
+from stepgrpo_lab.authoring.overthinker.pretraining import (
+    BuildSettings,
+    new_model,
+)
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(data_path("overthinker"))
@@ -524,8 +527,8 @@ print("equal:", all(result.equal for result in compared.values()))
 # rest follows.)
 
 # %%
-from stepgrpo_lab import toy_policy
-from stepgrpo_lab.toy_policy import ToyCompletion, ToySettings
+from stepgrpo_lab.course import toy_policy
+from stepgrpo_lab.course.toy_policy import ToyCompletion, ToySettings
 
 source_of(toy_policy.train_toy_policy)
 
@@ -548,7 +551,7 @@ toy_saved
 
 # %%
 from stepgrpo_lab import OutcomeReward
-from stepgrpo_lab.plots_toy import toy_policies
+from stepgrpo_lab.course.plots_toy import toy_policies
 
 options = [
     ToyCompletion("guess", steps=1, tokens=4, right=0.3),
@@ -651,7 +654,7 @@ for loss_type, rate in (("grpo", 4), ("dapo", 6), ("dr_grpo", 12)):
 # rollout, no KL penalty. What does the *loss* say about its progress?
 
 # %%
-from stepgrpo_lab.run_metrics import read_metrics
+from stepgrpo_lab.training.run_metrics import read_metrics
 
 folder = data_path("results", "overthinker")
 rows = read_metrics(folder / "metrics.jsonl")

@@ -113,7 +113,7 @@ def drawn_ratio(before, after, drawn):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.drawn_ratio(drawn_ratio)
 
@@ -141,8 +141,8 @@ saved_width = course.predict(
 saved_width
 
 # %% tags=["nbval-check-output"]
+from stepgrpo_lab.evaluation.statistics import bootstrap_mean
 from stepgrpo_lab.recordings import load_survey
-from stepgrpo_lab.statistics import bootstrap_mean
 
 groups = {"untrained": [], "trained": []}
 for group in load_survey():
@@ -209,7 +209,7 @@ checks.verdict(verdict)
 # seeds stand side by side.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.study_results import recorded_studies, rows_of
+from stepgrpo_lab.experiments.study_results import recorded_studies, rows_of
 
 studies = recorded_studies()
 for row in rows_of(studies["headline"], "Step-GRPO"):
@@ -249,7 +249,7 @@ for model, recorded in groups.items():
     print(f"  tokens after the last needed step: {told.saved * 100} %")
 
 # %%
-from stepgrpo_lab.plots import step_labels
+from stepgrpo_lab.viz.plots import step_labels
 
 step_labels(steps)
 
@@ -307,8 +307,8 @@ neighbour
 
 # %%
 from IPython.display import SVG
-from stepgrpo_lab.comparison.picture import draw_comparison
-from stepgrpo_lab.comparison.results import published_comparison
+from stepgrpo_lab.experiments.picture import draw_comparison
+from stepgrpo_lab.experiments.results import published_comparison
 
 record = published_comparison()
 SVG(draw_comparison(record))
@@ -375,8 +375,8 @@ half.compare("the step reward")
 # training rollouts (mean over seeds, `data/results/internalisation.json`):
 
 # %%
-from stepgrpo_lab.plots_study import ROLLOUT, method_curves
-from stepgrpo_lab.study_results import mean_curves
+from stepgrpo_lab.experiments.study_results import mean_curves
+from stepgrpo_lab.viz.plots_study import ROLLOUT, method_curves
 
 study = studies["internalisation"]
 curves = mean_curves(study)
@@ -427,7 +427,7 @@ kept
 # problems.
 
 # %%
-from stepgrpo_lab.plots_study import VALIDATION
+from stepgrpo_lab.viz.plots_study import VALIDATION
 
 method_curves(curves, VALIDATION)
 
@@ -479,13 +479,13 @@ for name, counts in cases.items():
 # groups both kinds of close met, and the mean advantage of each kind.
 
 # %%
-from stepgrpo_lab.plots_study import SIGNALS
+from stepgrpo_lab.viz.plots_study import SIGNALS
 
 method_curves(curves, SIGNALS)
 
 # %%
 from IPython.display import Markdown
-from stepgrpo_lab.study_results import signals_markdown
+from stepgrpo_lab.experiments.study_results import signals_markdown
 
 Markdown(signals_markdown(study))
 

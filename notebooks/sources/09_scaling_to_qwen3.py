@@ -42,7 +42,7 @@
 # are) and the *layers*.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.scaling.dimensions import QWEN3, model_dimensions
+from stepgrpo_lab.planning.dimensions import QWEN3, model_dimensions
 
 models = {"overthinker": model_dimensions("overthinker"), **QWEN3}
 print(f"{'model':16} {'parameters':>13} layers  width  vocabulary")
@@ -62,9 +62,9 @@ for name, model in models.items():
 # %%
 from IPython.display import Markdown
 from stepgrpo_lab import load_recipe
+from stepgrpo_lab.planning import plan_memory
+from stepgrpo_lab.planning.tables import recipes_table
 from stepgrpo_lab.recipes import recipe_names
-from stepgrpo_lab.scaling import plan_memory
-from stepgrpo_lab.scaling.tables import recipes_table
 
 names = [name for name in recipe_names() if name.startswith("qwen3")]
 plans = {name: plan_memory(load_recipe(name)) for name in names}
@@ -149,7 +149,7 @@ print(f"in 16 bits: {2 * layers * layer / GIB:.2f} GiB for the layers")
 # table of 1,092 bytes that each matrix keeps for itself.
 
 # %%
-from stepgrpo_lab.scaling.formulas import nf4_bytes
+from stepgrpo_lab.planning.formulas import nf4_bytes
 
 course.source_of(nf4_bytes)
 
@@ -175,7 +175,7 @@ print("tables:   ", 7 * layers * 1092)
 # how many there are differs.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.scaling.formulas import lora_parameters
+from stepgrpo_lab.planning.formulas import lora_parameters
 
 rank = 16
 sides = 2 * (hidden + query) + 2 * (hidden + kv) + 3 * (hidden + mlp)
@@ -209,7 +209,7 @@ def cache_bytes_per_token(config, width):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.cache_bytes_per_token(cache_bytes_per_token)
 
@@ -280,7 +280,7 @@ print(f"the Overthinker's 32 rows of 256 tokens: {toy / 2**20:.0f} MiB")
 # of 4,096 tokens × 32,768 words and adds up. The library plans for that:
 
 # %%
-from stepgrpo_lab.scaling.formulas import head_bytes, kv_bytes
+from stepgrpo_lab.planning.formulas import head_bytes, kv_bytes
 
 course.source_of(head_bytes)
 
@@ -317,7 +317,7 @@ moment = course.predict(
 moment
 
 # %%
-from stepgrpo_lab.scaling.tables import components_table
+from stepgrpo_lab.planning.tables import components_table
 
 plan = plans["qwen3-1.7b-qlora-t4"]
 Markdown(components_table(plan))
@@ -356,7 +356,7 @@ print(f"{cache / GIB:.2f} GiB")
 # 2. For which recipe is the update the highest moment?
 
 # %%
-from stepgrpo_lab.plots_memory import memory_chart
+from stepgrpo_lab.planning.plots_memory import memory_chart
 
 short = {
     "qwen3-0.6b-lora-t4": "0.6B LoRA, T4",
@@ -379,7 +379,7 @@ memory_chart({title: plans[name] for name, title in short.items()})
 # </details>
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.plots_memory import memory_by_kind
+from stepgrpo_lab.planning.plots_memory import memory_by_kind
 
 for name, title in short.items():
     kinds = memory_by_kind(plans[name])
@@ -456,7 +456,7 @@ lost = course.predict(
 lost
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.scaling.rounding import round_to
+from stepgrpo_lab.planning.rounding import round_to
 
 for dtype in ("float32", "bfloat16", "float16"):
     weight = round_to(0.02, dtype)
@@ -467,7 +467,7 @@ for dtype in ("float32", "bfloat16", "float16"):
 # %% tags=["nbval-check-output"]
 import random
 
-from stepgrpo_lab.scaling.rounding import unchanged_share
+from stepgrpo_lab.planning.rounding import unchanged_share
 
 draw = random.Random(0)
 drawn = [draw.gauss(0, 0.02) for _ in range(20_000)]
@@ -499,12 +499,12 @@ except ValueError as error:
 # the capability:
 
 # %%
-from stepgrpo_lab.models import native_dtype_of
+from stepgrpo_lab.engines.models import native_dtype_of
 
 course.source_of(native_dtype_of)
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.scaling import GPUS
+from stepgrpo_lab.planning import GPUS
 
 for gpu in GPUS.values():
     print(f"{gpu.name:5} {gpu.capability} {native_dtype_of(gpu.capability)}")
@@ -557,7 +557,7 @@ faster = course.predict("8 times the GPUs: sampling is faster by", None)
 faster
 
 # %%
-from stepgrpo_lab.scaling.growth import growth_table, step_times
+from stepgrpo_lab.planning.growth import growth_table, step_times
 
 full = load_recipe("qwen3-8b-full-8xh100")
 Markdown(growth_table(full))
@@ -599,7 +599,7 @@ for engine in ("lockstep", "vllm", "vllm-server"):
 # bits. So why not train all of them? We plan the H200's recipe on an A100.
 
 # %%
-from stepgrpo_lab.scaling.tables import verdict
+from stepgrpo_lab.planning.tables import verdict
 
 name = "qwen3-8b-full-1xh200"
 broken = plan_memory(load_recipe(name), gpu="A100")

@@ -32,8 +32,9 @@
 # its answers again and again. With a GPU, the same cells train Qwen3-1.7B.
 
 # %%
-from stepgrpo_lab import data_path, run
-from stepgrpo_lab.quiet import quiet
+from stepgrpo_lab import data_path
+from stepgrpo_lab.cli.quiet import quiet
+from stepgrpo_lab.run import job as run
 
 quiet()  # other libraries report on themselves; not here
 recipe = course.full_run_recipe(lab)
@@ -84,7 +85,7 @@ course.explain_recipe(recipe, "optimisation", keys)
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import load_recipe
-from stepgrpo_lab.study_results import load_study
+from stepgrpo_lab.experiments.study_results import load_study
 
 published = load_recipe("overthinker").optimisation
 completions = published.prompts_per_step * published.group_size
@@ -134,7 +135,7 @@ def my_reward(correct, steps, formatted, tokens):
 
 
 # %% tags=["check"]
-from stepgrpo_lab import checks
+from stepgrpo_lab.course import checks
 
 checks.shortest_right_reward(my_reward)
 
@@ -252,7 +253,7 @@ LiveDashboard.of_run(data_path("results", "overthinker"))
 # problem is compared with itself, so that hard problems cancel.
 
 # %%
-from stepgrpo_lab.evaluation import compare
+from stepgrpo_lab.evaluation.evaluating import compare
 
 change = compare(before, result.after)
 print(f"tokens:   {change.token_ratio * 100} % of those before")
@@ -272,7 +273,7 @@ predicted_accuracy.compare(change.accuracy_points.estimate, tolerance=0.5)
 # 2000 problems), read in the same way:
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.report_files import read_run
+from stepgrpo_lab.run.report_files import read_run
 
 recorded = read_run(data_path("results", "overthinker"))
 print(f"tokens:   {recorded.comparison.token_ratio * 100} %")
@@ -322,7 +323,7 @@ for pair in pairs[:2]:
 # of no more use: the exit is *internalised*. Your run first, then the record.
 
 # %%
-from stepgrpo_lab.plots import PANELS, learning_curves
+from stepgrpo_lab.viz.plots import PANELS, learning_curves
 
 learning_curves(read_run(folder).metrics, PANELS[:2])
 
@@ -405,7 +406,7 @@ checks.choose_checkpoint(choose_checkpoint)
 # Then plain `transformers` loads it, and no probe is anywhere near.
 
 # %%
-from stepgrpo_lab.run_files import export_model
+from stepgrpo_lab.run.run_files import export_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 exported = export_model(folder, folder / "exported")

@@ -12,7 +12,7 @@ import stepgrpo_lab
 from stepgrpo_lab.cli.parsing import add_command as _command
 from stepgrpo_lab.cli.parsing import add_engine_arguments, add_recipe_arguments
 from stepgrpo_lab.cli.scaling import add_plan, add_rate
-from stepgrpo_lab.studies import STUDIES
+from stepgrpo_lab.experiments.studies import STUDIES
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""

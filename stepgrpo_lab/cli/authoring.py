@@ -6,7 +6,7 @@ from argparse import Namespace
 from functools import partial
 
 from stepgrpo_lab.cli.output import StatusLine, bar, printable
-from stepgrpo_lab.quiet import quiet
+from stepgrpo_lab.cli.quiet import quiet
 
 
 def record(options: Namespace) -> int:
@@ -16,7 +16,7 @@ def record(options: Namespace) -> int:
     from stepgrpo_lab.recipes.building import recipe_config
     from stepgrpo_lab.recordings.making import record_trajectories
     from stepgrpo_lab.recordings.survey import record_survey
-    from stepgrpo_lab.run_files import model_folder
+    from stepgrpo_lab.run.run_files import model_folder
 
     config = recipe_config(load_recipe("overthinker"), options.output.parent)
     record_all = partial(record_survey, problems=options.survey) if options.survey else record_trajectories
@@ -39,8 +39,8 @@ def record(options: Namespace) -> int:
 def build_overthinker(options: Namespace) -> int:
     """``stepgrpo overthinker build``."""
     quiet()
-    from stepgrpo_lab.overthinker.build import build_overthinker
-    from stepgrpo_lab.overthinker.pretraining import BuildSettings
+    from stepgrpo_lab.authoring.overthinker.build import build_overthinker
+    from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings
 
     status = StatusLine()
 
@@ -58,7 +58,7 @@ def build_overthinker(options: Namespace) -> int:
 
 def build_notebooks(options: Namespace) -> int:
     """``stepgrpo notebooks build``."""
-    from stepgrpo_lab.course.executing import build_notebooks as build
+    from stepgrpo_lab.authoring.notebooks.executing import build_notebooks as build
 
     for path in build(options.root, options.names, fast=options.fast, progress=lambda name: print(f"running {name}")):
         print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")
@@ -67,7 +67,7 @@ def build_notebooks(options: Namespace) -> int:
 
 def check_notebooks(options: Namespace) -> int:
     """``stepgrpo notebooks check``."""
-    from stepgrpo_lab.course.linting import lint_course
+    from stepgrpo_lab.authoring.notebooks.linting import lint_course
 
     findings = lint_course(options.root)
     print("\n".join(findings or ["every notebook is as its script builds it"]))

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
-from stepgrpo_lab.processes import is_main_process
-from stepgrpo_lab.quiet import quiet
-from stepgrpo_lab.records import Problem
+from stepgrpo_lab.cli.quiet import quiet
+from stepgrpo_lab.engines.processes import is_main_process
+from stepgrpo_lab.method.records import Problem
 
 if TYPE_CHECKING:
-    from stepgrpo_lab.comparison.results import ComparisonRecord
+    from stepgrpo_lab.experiments.results import ComparisonRecord
 
 GENERATED_PROBLEMS = 1000
 
@@ -42,8 +42,8 @@ def _train(options: Namespace) -> int:
             recipe = replace(recipe, seed=options.seed)
         folder = options.output or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     quiet()
-    from stepgrpo_lab import run
-    from stepgrpo_lab.evaluation import compare
+    from stepgrpo_lab.evaluation.evaluating import compare
+    from stepgrpo_lab.run import job as run
 
     status = StatusLine()
     print(f"run folder: {printable(str(folder))}", flush=True)
@@ -78,10 +78,10 @@ def _point(evaluation: object, name: str) -> float:
 def evaluate(options: Namespace) -> int:
     """``stepgrpo evaluate``."""
     quiet()
-    from stepgrpo_lab import evaluation
     from stepgrpo_lab.cli.engines import opened_engine
+    from stepgrpo_lab.evaluation import evaluating as evaluation
+    from stepgrpo_lab.method.rollout import Sampling, rollout_settings
     from stepgrpo_lab.recipes.building import recipe_problems
-    from stepgrpo_lab.rollout import Sampling, rollout_settings
 
     generated = options.data.startswith("overthinker:")
     problems = recipe_problems(options.data, options.count or (GENERATED_PROBLEMS if generated else None))
@@ -118,9 +118,9 @@ def evaluate(options: Namespace) -> int:
 def benchmark(options: Namespace) -> int:
     """``stepgrpo benchmark``."""
     quiet()
-    from stepgrpo_lab.benchmarks import PAPER_SUITE, evaluate_suite, suite_problems, suite_table
-    from stepgrpo_lab.models import load_model
-    from stepgrpo_lab.run_files import model_folder
+    from stepgrpo_lab.engines.models import load_model
+    from stepgrpo_lab.evaluation.benchmarks import PAPER_SUITE, evaluate_suite, suite_problems, suite_table
+    from stepgrpo_lab.run.run_files import model_folder
 
     names = options.sets or list(PAPER_SUITE)
     problems = {name: suite_problems(name, options.folder, count=options.count) for name in names}
@@ -150,11 +150,12 @@ def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
     quiet()
     from stepgrpo_lab.cli.engines import opened_engine
-    from stepgrpo_lab.grading import Grader, extract_boxed
-    from stepgrpo_lab.models import encode_prompt
+    from stepgrpo_lab.engines.models import encode_prompt
+    from stepgrpo_lab.evaluation.grading import Grader
+    from stepgrpo_lab.method.boxes import extract_boxed
+    from stepgrpo_lab.method.rollout import Sampling, rollout_settings
+    from stepgrpo_lab.method.sampling import SampleKey
     from stepgrpo_lab.recipes.building import recipe_problems
-    from stepgrpo_lab.rollout import Sampling, rollout_settings
-    from stepgrpo_lab.sampling import SampleKey
 
     if options.index < 0:
         raise ValueError(f"--index is {options.index}: it counts from 0")
@@ -183,7 +184,7 @@ def rollout(options: Namespace) -> int:
 def export(options: Namespace) -> int:
     """``stepgrpo export``."""
     quiet()
-    from stepgrpo_lab.run_files import export_model
+    from stepgrpo_lab.run.run_files import export_model
 
     print(f"written: {printable(str(export_model(options.run, options.output)))}")
     return 0
@@ -191,7 +192,7 @@ def export(options: Namespace) -> int:
 
 def report(options: Namespace) -> int:
     """``stepgrpo report``."""
-    from stepgrpo_lab.report import headline_svg, summary_markdown, write_report
+    from stepgrpo_lab.run.report import headline_svg, summary_markdown, write_report
 
     written = [write_report(options.run)]
     if options.picture:
@@ -206,8 +207,8 @@ def report(options: Namespace) -> int:
 def reproduce(options: Namespace) -> int:
     """``stepgrpo reproduce``."""
     quiet()
-    from stepgrpo_lab.reproduce import reproduce as carry_out
-    from stepgrpo_lab.study_results import study_markdown
+    from stepgrpo_lab.experiments.reproduce import reproduce as carry_out
+    from stepgrpo_lab.experiments.study_results import study_markdown
 
     status = StatusLine()
     try:
@@ -228,15 +229,15 @@ def reproduce(options: Namespace) -> int:
 
 def compare(options: Namespace) -> int:
     """``stepgrpo compare``."""
-    from stepgrpo_lab.comparison.rows import ROWS, find_rows
+    from stepgrpo_lab.experiments.rows import ROWS, find_rows
 
     if options.list:
         print("\n".join(f"{row.name:<22} {row.kind:<10} {row.title}" for row in ROWS))
         return 0
     find_rows(options.rows)
     quiet()
-    from stepgrpo_lab.comparison.compare import write_published
-    from stepgrpo_lab.comparison.tables import headline_markdown
+    from stepgrpo_lab.experiments.compare import write_published
+    from stepgrpo_lab.experiments.tables import headline_markdown
 
     record = write_published(options.output) if options.published else _run_comparison(options)
     print(printable(headline_markdown(record)))
@@ -245,8 +246,8 @@ def compare(options: Namespace) -> int:
 
 
 def _run_comparison(options: Namespace) -> ComparisonRecord:
-    from stepgrpo_lab.comparison.compare import compare_methods
-    from stepgrpo_lab.comparison.plan import Plan
+    from stepgrpo_lab.experiments.compare import compare_methods
+    from stepgrpo_lab.experiments.plan import Plan
 
     status = StatusLine()
     try:

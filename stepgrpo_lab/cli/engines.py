@@ -25,8 +25,8 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
         ConnectionError: No server answers.
         ValueError: No such model.
     """
-    from stepgrpo_lab.models import load_model, load_tokenizer
-    from stepgrpo_lab.run_files import model_folder
+    from stepgrpo_lab.engines.models import load_model, load_tokenizer
+    from stepgrpo_lab.run.run_files import model_folder
 
     path = model_folder(options.model)
     engine: Any
@@ -38,8 +38,8 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
         return
     tokenizer = load_tokenizer(path)
     if options.engine == "vllm":
+        from stepgrpo_lab.engines.models import native_dtype
         from stepgrpo_lab.engines.vllm_engine import VLLMEngine
-        from stepgrpo_lab.models import native_dtype
 
         engine = VLLMEngine.load(dtype=native_dtype(), **_base_and_adapter(path))
     else:

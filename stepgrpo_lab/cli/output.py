@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stepgrpo_lab.records import Problem, Trajectory
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.records import Problem, Trajectory
+from stepgrpo_lab.method.token_text import TokenText
 
 
 def printable(text: str) -> str:

@@ -49,10 +49,10 @@ def add_rate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def plan(options: Namespace) -> int:
     """``stepgrpo plan``; the exit code is 0 also where the recipe does not fit."""
+    from stepgrpo_lab.planning import plan_memory
+    from stepgrpo_lab.planning.tables import plan_lines
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes.launching import launch_line
-    from stepgrpo_lab.scaling import plan_memory
-    from stepgrpo_lab.scaling.tables import plan_lines
 
     recipe = load_recipe(options.recipe, options.overrides)
     launch = launch_line(recipe, options.recipe, options.overrides)
@@ -68,7 +68,7 @@ def plan(options: Namespace) -> int:
 
 def rate(options: Namespace) -> int:
     """``stepgrpo rate``."""
-    from stepgrpo_lab.quiet import quiet
+    from stepgrpo_lab.cli.quiet import quiet
     from stepgrpo_lab.recipes import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
@@ -76,11 +76,11 @@ def rate(options: Namespace) -> int:
     if chosen is None:
         raise ValueError(f"recipe {recipe.name!r} has no data.pass_rates: add --set data.pass_rates.samples=8")
     quiet()
-    from stepgrpo_lab.grading import Grader
-    from stepgrpo_lab.models import mixed_precision
+    from stepgrpo_lab.engines.models import mixed_precision
+    from stepgrpo_lab.evaluation.grading import Grader
+    from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates, measure_pass_rates, read_pass_rates
+    from stepgrpo_lab.method.sampling import Sampling
     from stepgrpo_lab.recipes.building import recipe_model, recipe_problems
-    from stepgrpo_lab.sampling import Sampling
-    from stepgrpo_lab.selection import PassRate, append_pass_rates, measure_pass_rates, read_pass_rates
 
     path, status = Path(chosen.file), StatusLine()
     problems = recipe_problems(recipe.data.train, recipe.data.counts.train)

@@ -73,7 +73,7 @@ class Lab:
 
         A T4 says that it can compute in bfloat16, and only emulates it; the compute capability (8.0 and later) decides.
         """
-        from stepgrpo_lab.models import native_dtype
+        from stepgrpo_lab.engines.models import native_dtype
 
         return native_dtype()
 

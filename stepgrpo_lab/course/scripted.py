@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from stepgrpo_lab.rollout import TrajectoryMachine
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.rollout import TrajectoryMachine
+from stepgrpo_lab.method.token_text import TokenText
 
 PIECES = (
     *("2+3=5", "2+3=6", " ", "Wait", ",", "so ", "Alternatively", "\n", "\n\n", "</think>"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.token_text import TokenText
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM

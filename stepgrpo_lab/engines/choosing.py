@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from stepgrpo_lab.sampling import Sampling
+from stepgrpo_lab.method.sampling import Sampling
 
 
 def choose_likeliest(logits: torch.Tensor) -> tuple[list[int], list[float]]:

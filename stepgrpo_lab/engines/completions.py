@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stepgrpo_lab.presets import RolloutSettings
-from stepgrpo_lab.records import Cost, Trajectory
-from stepgrpo_lab.rollout import TrajectoryMachine
-from stepgrpo_lab.sampling import SampleKey, Sampling
-from stepgrpo_lab.steps import Segmenter
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.presets import RolloutSettings
+from stepgrpo_lab.method.records import Cost, Trajectory
+from stepgrpo_lab.method.rollout import TrajectoryMachine
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.steps import Segmenter
+from stepgrpo_lab.method.token_text import TokenText
 
 OnFinish = Callable[[int, Trajectory], None]
 """Called with (index of the prompt, trajectory) as soon as a completion is finished."""

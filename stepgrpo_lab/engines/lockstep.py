@@ -19,10 +19,10 @@ import torch
 from stepgrpo_lab.engines.cache import LockstepCache, check_model
 from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
 from stepgrpo_lab.engines.completions import Completion, OnFinish, longest_reach, open_completions, text_of
-from stepgrpo_lab.presets import RolloutSettings
-from stepgrpo_lab.records import Cost, Trajectory
-from stepgrpo_lab.sampling import SampleKey, Sampling, uniform
-from stepgrpo_lab.steps import Segmenter
+from stepgrpo_lab.method.presets import RolloutSettings
+from stepgrpo_lab.method.records import Cost, Trajectory
+from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
+from stepgrpo_lab.method.steps import Segmenter
 
 
 @dataclass
@@ -53,7 +53,7 @@ class LockstepEngine:
         ValueError: The model's attention does not fit, or ``max_rows`` is below 1.
 
     Example:
-        >>> from stepgrpo_lab.models import encode_prompt, load_model
+        >>> from stepgrpo_lab.engines.models import encode_prompt, load_model
         >>> model, tokenizer = load_model("overthinker")
         >>> prompt = encode_prompt(tokenizer, "Start at 7: +5 *3 -4 +9. Which digit, mod 10?")
         >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]

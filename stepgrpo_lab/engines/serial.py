@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepgrpo_lab.engines.completions import RolloutEngine
-from stepgrpo_lab.presets import RolloutSettings, close_tokens
-from stepgrpo_lab.records import Cost, Trajectory
-from stepgrpo_lab.sampling import SampleKey, Sampling
-from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.presets import RolloutSettings, close_tokens
+from stepgrpo_lab.method.records import Cost, Trajectory
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
+from stepgrpo_lab.method.token_text import TokenText
 
 
 def complete_serially(

@@ -14,10 +14,10 @@ from typing import Any
 
 from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
 from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, check_weights, request_rows
-from stepgrpo_lab.presets import RolloutSettings
-from stepgrpo_lab.records import Cost, Trajectory
-from stepgrpo_lab.sampling import SampleKey, Sampling
-from stepgrpo_lab.steps import Segmenter
+from stepgrpo_lab.method.presets import RolloutSettings
+from stepgrpo_lab.method.records import Cost, Trajectory
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.steps import Segmenter
 
 
 class VLLMEngine:
@@ -81,10 +81,10 @@ class VLLMEngine:
 
         Raises:
             ImportError: vLLM is not installed.
-            ValueError: As the class, or as :func:`stepgrpo_lab.models.load_tokenizer`.
+            ValueError: As the class, or as :func:`stepgrpo_lab.engines.models.load_tokenizer`.
         """
         vllm = _vllm()
-        from stepgrpo_lab.models import load_tokenizer, model_location
+        from stepgrpo_lab.engines.models import load_tokenizer, model_location
 
         path = model_location(path_or_id)
         arguments = {

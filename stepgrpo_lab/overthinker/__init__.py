@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.overthinker.verifier import label_steps
-from stepgrpo_lab.paths import data_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +26,6 @@ def load_overthinker() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         >>> type(model).__name__, tokenizer.eos_token
         ('Qwen3ForCausalLM', '<|im_end|>')
     """
-    from stepgrpo_lab.models import load_model
+    from stepgrpo_lab.engines.models import load_model
 
     return load_model(data_path("overthinker"), device="cpu")

@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from stepgrpo_lab.records import Problem
+from stepgrpo_lab.method.records import Problem
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

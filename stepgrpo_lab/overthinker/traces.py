@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.overthinker.tasks import CANDIDATES, OPERATIONS_PER_STEP, apply_operation
-from stepgrpo_lab.records import Problem
 
 RECHECK = " Wait "
 """Opens a step that goes on with a chain or goes over work again."""

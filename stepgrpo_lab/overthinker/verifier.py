@@ -11,13 +11,17 @@ confirms it afterwards is *verifying*; all other steps after that are *redundant
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from stepgrpo_lab.method.records import Problem, StepLabel
+from stepgrpo_lab.method.steps import MarkerSegmenter
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import CANDIDATES, OPERATIONS_PER_STEP
-from stepgrpo_lab.records import Problem, StepLabel
-from stepgrpo_lab.steps import MarkerSegmenter
+
+LABELS: tuple[StepLabel, ...] = get_args(StepLabel)
 
 _EQUATION = re.compile(r"(\d)([-+*])(\d)=(\d)")
 _TRY = re.compile(r"([A-Z]) (.+) (yes|no)")
@@ -150,3 +154,37 @@ def oracle_tokens(labels: Sequence[StepLabel], step_tokens: Sequence[int], closi
     """
     last = max((i for i, label in enumerate(labels) if label == "needed"), default=-1)
     return sum(step_tokens[: last + 1]) + closing_tokens
+
+
+def structure(problems: Sequence[Problem], texts: dict[str, str], token_text: TokenText) -> dict[str, Any]:
+    """Steps by true label, and the tokens that an oracle would save which stops after the last needed step.
+
+    Args:
+        problems: Overthinker problems.
+        texts: Problem id -> completion.
+        token_text: Counts tokens.
+
+    Returns:
+        For "all" and each family: the mean number of steps of each label, mean ``tokens``, mean ``oracle_tokens`` and
+        the share of tokens that the oracle saves.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for problem in problems:
+        text = texts[problem.id]
+        ids = token_text.encode(text)
+        labels = label_steps(problem, text)
+        steps = MarkerSegmenter("paper").split_ids(ids, token_text)
+        sizes = [(step.token_end or 0) - (step.token_start or 0) for step in steps]
+        for name in ("all", problem.family):
+            counter = counts.setdefault(name, Counter())
+            counter.update(labels)
+            counter["completions"] += 1
+            counter["tokens"] += len(ids)
+            counter["oracle_tokens"] += oracle_tokens(labels, sizes, len(ids) - sum(sizes))
+    return {
+        name: {
+            **{key: counter[key] / counter["completions"] for key in (*LABELS, "tokens", "oracle_tokens")},
+            "oracle_saves": 1 - counter["oracle_tokens"] / counter["tokens"],
+        }
+        for name, counter in counts.items()
+    }

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.baselines import scaled_tokens
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.models import OVERTHINKER, load_model
-from stepgrpo_lab.problems import check_problems, find_benchmark, load_problems
-from stepgrpo_lab.processes import process_count
-from stepgrpo_lab.prompts import long_prompts, prompt_room
+from stepgrpo_lab.engines.models import OVERTHINKER, load_model
+from stepgrpo_lab.engines.processes import process_count
+from stepgrpo_lab.engines.prompts import long_prompts, prompt_room
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.problems import check_problems, find_benchmark, load_problems
+from stepgrpo_lab.method.baselines import scaled_tokens
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.rollout import PRESETS, RolloutSettings, rollout_settings
+from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.recipes.engines import check_engine
 from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Optimisation, Recipe
-from stepgrpo_lab.records import Problem
-from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
-from stepgrpo_lab.sampling import Sampling
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -64,7 +64,7 @@ def training_problems(recipe: Recipe) -> list[Problem]:
     chosen = recipe.data.pass_rates
     if chosen is None:
         return problems
-    from stepgrpo_lab.selection import read_pass_rates, select_by_pass_rate
+    from stepgrpo_lab.evaluation.selection import read_pass_rates, select_by_pass_rate
 
     return select_by_pass_rate(problems, read_pass_rates(chosen.file), least=chosen.least, most=chosen.most)
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from stepgrpo_lab.recipes.reward import check_reward
 from stepgrpo_lab.recipes.schema import Recipe
 
@@ -68,6 +66,8 @@ def read_yaml(text: str, path: str | Path) -> Any:
         >>> read_yaml("seed: 3", "mine.yaml")
         {'seed': 3}
     """
+    import yaml
+
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ValueError(f"{path} holds aliases (*name): write their values out")
@@ -78,11 +78,15 @@ def read_yaml(text: str, path: str | Path) -> Any:
 
 def write_recipe(recipe: Recipe, path: str | Path) -> None:
     """Write a recipe with every value spelt out, so that it means the same under later defaults."""
+    import yaml
+
     text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
     Path(path).write_text(text, encoding="utf-8")
 
 
 def _override(content: dict[str, Any], override: str) -> None:
+    import yaml
+
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ValueError(f"--set {override!r} is not KEY=VALUE: write for example optimisation.learning_rate=1e-4")

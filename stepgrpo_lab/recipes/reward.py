@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from stepgrpo_lab.baselines import (
+from stepgrpo_lab.method.baselines import (
     l1_exact_rewards,
     l1_max_rewards,
     length_penalty_rewards,
     scaled_tokens,
     shorter_better_rewards,
 )
-from stepgrpo_lab.group_rewards import (
+from stepgrpo_lab.method.group_rewards import (
     GRPOLambdaReward,
     OutcomeReward,
     Outcomes,
@@ -20,8 +20,8 @@ from stepgrpo_lab.group_rewards import (
     serial_exit_rewards,
     soft_overlong_rewards,
 )
+from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.recipes.schema import Recipe, Reward
-from stepgrpo_lab.rewards import BatchReward, GroupReward, StepAwareReward
 
 PUBLISHED_STRENGTH = {
     "length_penalty": 0.2,

@@ -95,7 +95,7 @@ class Reward:
 
     Attributes:
         function: step_aware (Eq. 4 and 5), correctness (plain GRPO; the ablation without step reward), or a baseline of
-            :mod:`stepgrpo_lab.baselines`.
+            :mod:`stepgrpo_lab.method.baselines`.
         step_alpha: Weight of the function against format.
         step_beta: Strength of the step term (step_aware).
         mean_over: Mean number of steps over the correct members, or over all (step_aware; ablation).

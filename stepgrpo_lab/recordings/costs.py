@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from stepgrpo_lab.exit_rules import ExitRule
+from stepgrpo_lab.method.exit_rules import ExitRule
 from stepgrpo_lab.recordings.schema import RecordedGroup
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.paths import data_path
-from stepgrpo_lab.presets import RolloutSettings
+from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.method.presets import RolloutSettings
+from stepgrpo_lab.method.records import Outcome, Problem, Trajectory, from_json, to_json
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recordings.schema import RecordedGroup, RecordedMember
-from stepgrpo_lab.records import Outcome, Problem, Trajectory, from_json, to_json
-from stepgrpo_lab.token_text import TokenText
 
 FORMAT = 1
 DIGITS = 6

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.evaluation import outcomes
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.models import encode_prompt, load_model
+from stepgrpo_lab.engines.models import encode_prompt, load_model
+from stepgrpo_lab.evaluation.evaluating import outcomes
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.presets import RolloutSettings, probed_members, rollout_settings
+from stepgrpo_lab.method.records import Problem, StepLabel, Trajectory
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker import label_steps, overthinker_problems
-from stepgrpo_lab.presets import RolloutSettings, probed_members, rollout_settings
 from stepgrpo_lab.recordings.files import DIGITS, write_recordings
 from stepgrpo_lab.recordings.schema import RecordedGroup, RecordedMember
-from stepgrpo_lab.records import Problem, StepLabel, Trajectory
-from stepgrpo_lab.sampling import SampleKey, Sampling
-from stepgrpo_lab.token_text import TokenText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from stepgrpo_lab.exit_rules import ExitPoint, ExitRule, exit_point
-from stepgrpo_lab.presets import RolloutSettings
-from stepgrpo_lab.records import Outcome, Problem, Step, StepLabel, Trajectory
-from stepgrpo_lab.replay import Frame, replay
-from stepgrpo_lab.steps import MarkerSegmenter
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.exit_rules import ExitPoint, ExitRule, exit_point
+from stepgrpo_lab.method.presets import RolloutSettings
+from stepgrpo_lab.method.records import Outcome, Problem, Step, StepLabel, Trajectory
+from stepgrpo_lab.method.replay import Frame, replay
+from stepgrpo_lab.method.steps import MarkerSegmenter
+from stepgrpo_lab.method.token_text import TokenText
 
 
 @dataclass(frozen=True)

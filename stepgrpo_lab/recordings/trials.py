@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from stepgrpo_lab.confidence import confidence
+from stepgrpo_lab.evaluation.statistics import Calibration, calibration
+from stepgrpo_lab.method.confidence import confidence
+from stepgrpo_lab.method.records import Probe
 from stepgrpo_lab.recordings.schema import RecordedGroup
-from stepgrpo_lab.records import Probe
-from stepgrpo_lab.statistics import Calibration, calibration
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from stepgrpo_lab.processes import any_process
-from stepgrpo_lab.run_metrics import read_metrics
+from stepgrpo_lab.engines.processes import any_process
 from stepgrpo_lab.training.config import StepGRPOConfig
+from stepgrpo_lab.training.run_metrics import read_metrics
 
 if TYPE_CHECKING:
     from stepgrpo_lab.training.trainer import StepGRPOTrainer

@@ -8,11 +8,11 @@ from typing import Literal
 
 from trl import GRPOConfig
 
-from stepgrpo_lab.baselines import round_limit
-from stepgrpo_lab.confidence import RULES
-from stepgrpo_lab.models import native_dtype
-from stepgrpo_lab.rollout import PRESETS, RolloutSettings, rollout_settings
-from stepgrpo_lab.steps import resolve_markers
+from stepgrpo_lab.engines.models import native_dtype
+from stepgrpo_lab.method.baselines import round_limit
+from stepgrpo_lab.method.confidence import RULES
+from stepgrpo_lab.method.rollout import PRESETS, RolloutSettings, rollout_settings
+from stepgrpo_lab.method.steps import resolve_markers
 
 _PRECISION_OF_DTYPE: dict[str, Literal["bf16", "fp16", "no"]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 

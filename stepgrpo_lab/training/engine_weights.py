@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from stepgrpo_lab.engines.processes import is_main_process, main_process_value
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
-from stepgrpo_lab.processes import is_main_process, main_process_value
 
 
 class SyncedEngine:

@@ -11,11 +11,11 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from stepgrpo_lab.evaluation import outcomes
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.group_rewards import outcome_rewards
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.rewards import BatchReward, GroupReward, grouped
+from stepgrpo_lab.evaluation.evaluating import outcomes
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.group_rewards import outcome_rewards
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.rewards import BatchReward, GroupReward, grouped
 from stepgrpo_lab.training.guard import NotFiniteError
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
-from stepgrpo_lab.checkpoints import PICKLED_ARGUMENTS, checkpoint_damage
-from stepgrpo_lab.processes import any_process, is_main_process
+from stepgrpo_lab.engines.processes import any_process, is_main_process
+from stepgrpo_lab.training.checkpoints import PICKLED_ARGUMENTS, checkpoint_damage
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 

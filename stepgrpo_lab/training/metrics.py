@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stepgrpo_lab.records import Outcome, Probe, Trajectory
-from stepgrpo_lab.rewards import group_advantages, grouped, is_informative
-from stepgrpo_lab.statistics import calibration
+from stepgrpo_lab.evaluation.statistics import calibration
+from stepgrpo_lab.method.records import Outcome, Probe, Trajectory
+from stepgrpo_lab.method.rewards import group_advantages, grouped, is_informative
 
 EXITS = ("natural", "early", "near_budget", "budget")
 NO_SIGNAL = 1e-6

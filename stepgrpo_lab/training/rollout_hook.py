@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.engines.completions import RolloutEngine
 from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.processes import every_process
 from stepgrpo_lab.engines.serial import complete_serially
-from stepgrpo_lab.processes import every_process
-from stepgrpo_lab.records import Cost, Trajectory
-from stepgrpo_lab.rollout import probed_members
-from stepgrpo_lab.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.records import Cost, Trajectory
+from stepgrpo_lab.method.rollout import probed_members
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
 from stepgrpo_lab.training.whole_policy import whole_policy
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.models import encode_messages
-from stepgrpo_lab.records import Problem
-from stepgrpo_lab.rewards import BatchReward, GroupReward, StepAwareReward
-from stepgrpo_lab.steps import MarkerSegmenter, Segmenter
-from stepgrpo_lab.token_text import TokenText
-from stepgrpo_lab.tokenizer_checks import check_markers
+from stepgrpo_lab.engines.models import encode_messages
+from stepgrpo_lab.engines.tokenizer_checks import check_markers
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
+from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.training.config import StepGRPOConfig
 from stepgrpo_lab.training.engine_weights import SyncedEngine
 from stepgrpo_lab.training.group_reward import GroupRewardFunction

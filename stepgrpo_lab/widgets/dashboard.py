@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Int, List
 
-from stepgrpo_lab.plot_style import MOST_POINTS, thinned
-from stepgrpo_lab.plots import EXITS, Panel, learning_curves
-from stepgrpo_lab.report_files import read_run_metrics
+from stepgrpo_lab.run.report_files import read_run_metrics
+from stepgrpo_lab.viz.plot_style import MOST_POINTS, thinned
+from stepgrpo_lab.viz.plots import EXITS, Panel, learning_curves
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
 from stepgrpo_lab.widgets.page import block, table
@@ -92,7 +92,7 @@ class LiveDashboard(LabWidget):
     def callback(self, stop_after: int | None = None) -> DashboardCallback:
         """A trainer callback that feeds this dashboard and obeys its stop button.
 
-        Pass it to :func:`stepgrpo_lab.run.train` or add it to a :class:`stepgrpo_lab.StepGRPOTrainer`.
+        Pass it to :func:`stepgrpo_lab.run.job.train` or add it to a :class:`stepgrpo_lab.StepGRPOTrainer`.
 
         Args:
             stop_after: Step at whose end training stops and saves, as if the button had been pressed; None: never.

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from traitlets import Bool, Enum, Float, Int
 
-from stepgrpo_lab.baselines import length_penalty_rewards
-from stepgrpo_lab.group_rewards import OutcomeReward, Outcomes, kimi_rewards, outcome_rewards, soft_overlong_rewards
-from stepgrpo_lab.losses import LOSS_TYPES, LossSettings, token_push
-from stepgrpo_lab.plots_group import group_advantages_chart, token_push_map
-from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.report_html import visible_text
-from stepgrpo_lab.rewards import (
+from stepgrpo_lab.method.baselines import length_penalty_rewards
+from stepgrpo_lab.method.group_rewards import (
+    OutcomeReward,
+    Outcomes,
+    kimi_rewards,
+    outcome_rewards,
+    soft_overlong_rewards,
+)
+from stepgrpo_lab.method.losses import LOSS_TYPES, LossSettings, token_push
+from stepgrpo_lab.method.rewards import (
     AdvantageScale,
     GroupReward,
     MeanOver,
@@ -24,6 +27,9 @@ from stepgrpo_lab.rewards import (
     group_mean_steps,
     is_informative,
 )
+from stepgrpo_lab.recordings import RecordedGroup, load_recordings
+from stepgrpo_lab.viz.plots_group import group_advantages_chart, token_push_map
+from stepgrpo_lab.viz.report_pages import visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
 from stepgrpo_lab.widgets.page import table

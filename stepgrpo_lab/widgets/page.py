@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import get_args
 
-from stepgrpo_lab.plot_style import PALETTE
-from stepgrpo_lab.records import StepLabel
-from stepgrpo_lab.report_html import visible_text
+from stepgrpo_lab.method.records import StepLabel
+from stepgrpo_lab.viz.plot_style import PALETTE
+from stepgrpo_lab.viz.report_pages import visible_text
 
 LABELS: tuple[StepLabel, ...] = get_args(StepLabel)
 LABEL_COLOURS = dict(zip(LABELS, PALETTE, strict=False))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Int
 
-from stepgrpo_lab.plots_rollout import forward_passes
+from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.report_html import visible_text
-from stepgrpo_lab.rollout import Phase
+from stepgrpo_lab.viz.plots_rollout import forward_passes
+from stepgrpo_lab.viz.report_pages import visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
 from stepgrpo_lab.widgets.page import piece_text
@@ -18,7 +18,7 @@ from stepgrpo_lab.widgets.page import piece_text
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from stepgrpo_lab.replay import Cell, Frame
+    from stepgrpo_lab.method.replay import Cell, Frame
 
 _EVENTS = {
     "probe": "A marker is certain: it is held back, and a probe begins.",

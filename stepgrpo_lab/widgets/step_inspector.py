@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Enum, Float, Int, Tuple
 
-from stepgrpo_lab.confidence import RULES
-from stepgrpo_lab.exit_rules import ExitPoint, rules_at
-from stepgrpo_lab.plots_rollout import exit_scores
+from stepgrpo_lab.method.confidence import RULES
+from stepgrpo_lab.method.exit_rules import ExitPoint, rules_at
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.report_html import visible_text
+from stepgrpo_lab.viz.plots_rollout import exit_scores
+from stepgrpo_lab.viz.report_pages import visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
 from stepgrpo_lab.widgets.page import table
@@ -19,7 +19,7 @@ from stepgrpo_lab.widgets.page import table
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from stepgrpo_lab.records import Probe, Step
+    from stepgrpo_lab.method.records import Probe, Step
 
 
 class StepInspector(LabWidget):

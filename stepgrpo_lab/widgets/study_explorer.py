@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Unicode
 
-from stepgrpo_lab.plots_study import study_changes
-from stepgrpo_lab.plots_tradeoff import NAMED, tradeoff_changes
-from stepgrpo_lab.studies import STUDIES
-from stepgrpo_lab.study_results import StudyResult, recorded_studies
+from stepgrpo_lab.experiments.studies import STUDIES
+from stepgrpo_lab.experiments.study_results import StudyResult, recorded_studies, study_changes
+from stepgrpo_lab.viz.plots_tradeoff import NAMED, tradeoff_changes
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
 from stepgrpo_lab.widgets.page import table

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Unicode
 
-from stepgrpo_lab.evaluation_records import Comparison, Evaluation, compare
-from stepgrpo_lab.paths import data_path
-from stepgrpo_lab.plots import TradeoffPoint, tradeoff
-from stepgrpo_lab.plots_tradeoff import ChangePoint, tradeoff_changes
-from stepgrpo_lab.report_files import read_run
-from stepgrpo_lab.report_html import visible_text
-from stepgrpo_lab.statistics import bootstrap_mean
+from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare
+from stepgrpo_lab.evaluation.statistics import bootstrap_mean
+from stepgrpo_lab.run.report_files import read_run
+from stepgrpo_lab.viz.plots import TradeoffPoint, tradeoff
+from stepgrpo_lab.viz.plots_tradeoff import ChangePoint, tradeoff_changes
+from stepgrpo_lab.viz.report_pages import visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
 from stepgrpo_lab.widgets.page import table

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.token_text import TokenText
 
 from .scripted import sample_keys
 

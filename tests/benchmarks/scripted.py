@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.sampling import SampleKey
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.sampling import SampleKey
+from stepgrpo_lab.method.token_text import TokenText
 
 SIGNS = ["<eos>", "\n", "**", "Final", " Answer", "\\boxed", "{", "7", "9", "}", "</think>", "\n\n", "8", "?", "!", ";"]
 NUMBERS = 4096

@@ -14,11 +14,11 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from stepgrpo_lab.engines.lockstep import _choose, _Row
-from stepgrpo_lab.presets import RolloutSettings
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.rollout import Phase, TrajectoryMachine
-from stepgrpo_lab.sampling import SampleKey, Sampling
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.method.presets import RolloutSettings
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.rollout import Phase, TrajectoryMachine
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.token_text import TokenText
 
 
 @torch.no_grad()

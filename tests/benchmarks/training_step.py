@@ -12,13 +12,14 @@ from typing import Any
 from transformers import TrainerCallback
 
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.grading import Grader, extract_boxed
-from stepgrpo_lab.grading_worker import _parse, _verify
-from stepgrpo_lab.models import load_model
+from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.grading_worker import _parse, _verify
+from stepgrpo_lab.method.boxes import extract_boxed
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.rewards import StepAwareReward, format_ok
+from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.rewards import StepAwareReward, format_ok
-from stepgrpo_lab.steps import MarkerSegmenter
 
 from .measuring import Result, alternate, figure, ratios, seconds_of
 from .rollouts import AT_DEFAULT, LIMIT, lockstep, overthinker, overthinker_job

@@ -64,7 +64,7 @@ def test_hostile_completions_are_text_in_every_widget(open_page: Callable[..., P
 def test_hostile_completions_are_text_in_the_report(open_page: Callable[..., Page], tmp_path: Path) -> None:
     from robustness.test_hostile_output import run_folder
 
-    from stepgrpo_lab.report import write_report
+    from stepgrpo_lab.run.report import write_report
 
     page = open_page()
     dialogs: list[str] = []

@@ -48,10 +48,10 @@ def roll_out_and_update(layers_reshard: bool | None = True, half: bool = False) 
     from tiny import tiny_model, tiny_tokenizer
 
     from stepgrpo_lab.engines.lockstep import LockstepEngine
+    from stepgrpo_lab.engines.models import encode_prompt
     from stepgrpo_lab.engines.sharded import unsharded
-    from stepgrpo_lab.models import encode_prompt
+    from stepgrpo_lab.method.sampling import SampleKey
     from stepgrpo_lab.overthinker import overthinker_problems
-    from stepgrpo_lab.sampling import SampleKey
     from stepgrpo_lab.training.guard import finite_gradients
 
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -52,9 +52,9 @@ def train(
         settings: Changes to the trainer's settings.
     """
     from stepgrpo_lab import StepGRPOConfig, StepGRPOTrainer, load_overthinker
+    from stepgrpo_lab.cli.quiet import quiet
+    from stepgrpo_lab.method.rewards import StepAwareReward
     from stepgrpo_lab.overthinker import overthinker_problems
-    from stepgrpo_lab.quiet import quiet
-    from stepgrpo_lab.rewards import StepAwareReward
     from stepgrpo_lab.training import problems_dataset, rollout_hook
 
     quiet()

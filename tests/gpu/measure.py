@@ -25,15 +25,15 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.paths import data_path
+from stepgrpo_lab.planning import plan_memory
+from stepgrpo_lab.planning.dimensions import QWEN3, ModelDimensions
+from stepgrpo_lab.planning.hardware import GIB, find_gpu
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_config, recipe_lora, recipe_model
-from stepgrpo_lab.run_files import system
-from stepgrpo_lab.scaling import plan_memory
-from stepgrpo_lab.scaling.dimensions import QWEN3, ModelDimensions
-from stepgrpo_lab.scaling.hardware import GIB, find_gpu
+from stepgrpo_lab.run.run_files import system
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
 from tests.gpu.random_models import write_random_model
 

@@ -10,8 +10,8 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from transformers import Qwen3ForCausalLM
 
-from stepgrpo_lab.paths import data_path
-from stepgrpo_lab.scaling.dimensions import ModelDimensions
+from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.planning.dimensions import ModelDimensions
 from tests.counting import qwen3_config
 
 DEVIATION = 0.02

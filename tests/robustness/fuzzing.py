@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from stepgrpo_lab.cli.output import printable
-from stepgrpo_lab.grading import Grader, compare_numbers, extract_boxed
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.report_html import visible_text
-from stepgrpo_lab.rollout import PRESETS, TrajectoryMachine, rollout_settings
-from stepgrpo_lab.steps import MarkerSegmenter
-from stepgrpo_lab.token_text import TokenText
+from stepgrpo_lab.evaluation.grading import Grader, compare_numbers
+from stepgrpo_lab.method.boxes import extract_boxed
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.rollout import PRESETS, TrajectoryMachine, rollout_settings
+from stepgrpo_lab.method.steps import MarkerSegmenter
+from stepgrpo_lab.method.token_text import TokenText
+from stepgrpo_lab.viz.report_pages import visible_text
 
 BAIT = [
     *(

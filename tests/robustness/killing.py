@@ -13,9 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.checkpoints import checkpoint_damage
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.run_metrics import read_metrics
+from stepgrpo_lab.training.checkpoints import checkpoint_damage
+from stepgrpo_lab.training.run_metrics import read_metrics
 
 PHASES = ("rollout", "update", "checkpoint", "evaluation", "model")
 """What a run is doing: sampling, moving weights, writing a checkpoint, measuring, writing the trained model."""
@@ -61,8 +61,8 @@ class Moment:
 
 def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     """The process that is killed: trains, and sends the name of each phase that it enters."""
-    from stepgrpo_lab import run
-    from stepgrpo_lab.quiet import quiet
+    from stepgrpo_lab.cli.quiet import quiet
+    from stepgrpo_lab.run import job as run
     from stepgrpo_lab.training import trainer
     from stepgrpo_lab.training.guard import GuardedTrainer
 
@@ -87,7 +87,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
 def processes() -> Any:
     """Processes that start at once: the server that forks them has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stepgrpo_lab.run", "stepgrpo_lab.training", "stepgrpo_lab.report", "peft"])
+    context.set_forkserver_preload(["stepgrpo_lab.run.job", "stepgrpo_lab.training", "stepgrpo_lab.run.report", "peft"])
     return context
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
 
-from stepgrpo_lab import run
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.grading import Grader
-from stepgrpo_lab.problems import check_problems, load_problems, write_problems
-from stepgrpo_lab.prompts import long_prompts, prompt_room
+from stepgrpo_lab.engines.prompts import long_prompts, prompt_room
+from stepgrpo_lab.engines.tokenizer_checks import check_tokenizer
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.problems import check_problems, load_problems, write_problems
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.rollout import rollout_settings
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.recipes.building import check_settings
-from stepgrpo_lab.records import Problem
-from stepgrpo_lab.rollout import rollout_settings
-from stepgrpo_lab.tokenizer_checks import check_tokenizer
+from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 
 GOOD = '{"id": "first", "problem": "1+1?", "answer": "2"}'
@@ -112,7 +112,7 @@ def test_the_room_for_a_prompt_is_exact() -> None:
     assert room is not None and room < 512 - 100
     problems = [Problem(str(size), "7" * size, "7") for size in range(room - 60, room + 5)]
     refused = [line.split("'")[1] for line in long_prompts(problems, tokenizer, room)]
-    from stepgrpo_lab.models import encode_prompt
+    from stepgrpo_lab.engines.models import encode_prompt
 
     assert refused == [p.id for p in problems if len(encode_prompt(tokenizer, p.prompt)) > room]
     assert 0 < len(refused) < len(problems)

@@ -13,11 +13,11 @@ from test_training import make_config, same_weights, weights
 from test_training import trajectory as trajectory_of
 from tiny import tiny_model, tiny_tokenizer
 
-from stepgrpo_lab.grading import Grader
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.rewards import StepAwareReward, group_advantages, step_aware_rewards
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.rewards import StepAwareReward, group_advantages, step_aware_rewards
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
 from stepgrpo_lab.training.fine_tuning import FineTuneConfig, FineTuneTrainer, Selection
 from stepgrpo_lab.training.group_reward import GroupRewardFunction, judge

@@ -17,10 +17,10 @@ pytest.importorskip("vllm", reason="vLLM is not installed: tests/with_vllm/run s
 from test_lockstep import logprob_gap
 from tiny import tiny_overrides
 
-from stepgrpo_lab import run
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
+from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.records import Trajectory
+from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training import trainer as trainer_module
 from stepgrpo_lab.training.engine_weights import SyncedEngine
 from stepgrpo_lab.training.whole_policy import whole_policy

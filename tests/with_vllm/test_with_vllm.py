@@ -17,9 +17,9 @@ from test_vllm_engine import assert_same
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
-from stepgrpo_lab.records import Trajectory
-from stepgrpo_lab.rollout import rollout_settings
-from stepgrpo_lab.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.method.rollout import rollout_settings
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
 
 GREEDY, LIMIT = Sampling(temperature=0.0), 256
 PAPER = rollout_settings("paper", exit_threshold=0.99)

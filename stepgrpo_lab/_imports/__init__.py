@@ -1,0 +1,184 @@
+"""How names are found: handed out lazily, and for one release under the module paths of 0.1 too."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+ROOT = "stepgrpo_lab."
+
+# Old module -> where its names live now, most of them first; both without the package's name.
+_MOVED = """
+analysis -> evaluation.analysis
+baselines -> method.baselines
+benchmarks -> evaluation.benchmarks
+checkpoints -> training.checkpoints
+checks -> course.checks
+checks.backtracking -> course.checks.backtracking
+checks.confidence_of_probes -> course.checks.confidence_of_probes
+checks.full_run -> course.checks.full_run
+checks.grpo -> course.checks.grpo
+checks.overthinking -> course.checks.overthinking
+checks.reading_results -> course.checks.reading_results
+checks.result -> course.checks.result
+checks.scaling_up -> course.checks.scaling_up
+checks.semantic_steps -> course.checks.semantic_steps
+checks.step_aware_reward -> course.checks.step_aware_reward
+checks.tour -> course.checks.tour
+checks.truncated_rollout -> course.checks.truncated_rollout
+comparison -> experiments
+comparison.compare -> experiments.compare
+comparison.figures -> experiments.figures
+comparison.measuring -> experiments.measuring
+comparison.page -> experiments.page
+comparison.picture -> experiments.picture
+comparison.plan -> experiments.plan
+comparison.results -> experiments.results
+comparison.rows -> experiments.rows
+comparison.runs -> experiments.runs
+comparison.tables -> experiments.tables
+confidence -> method.confidence
+course.building -> authoring.notebooks.building
+course.executing -> authoring.notebooks.executing
+course.linting -> authoring.notebooks.linting
+evaluation_records -> evaluation.evaluation_records
+exit_rules -> method.exit_rules
+grading -> evaluation.grading method.boxes
+grading_worker -> evaluation.grading_worker
+group_rewards -> method.group_rewards
+losses -> method.losses
+models -> engines.models
+overthinker.build -> authoring.overthinker.build
+overthinker.calibration -> authoring.overthinker.calibration
+overthinker.card -> authoring.overthinker.card overthinker.verifier
+overthinker.fitting -> authoring.overthinker.fitting
+overthinker.gates -> authoring.overthinker.gates
+overthinker.pretraining -> authoring.overthinker.pretraining
+overthinker.reliability -> authoring.overthinker.reliability
+paths -> engines.paths
+plot_style -> viz.plot_style
+plots -> viz.plots
+plots_group -> viz.plots_group
+plots_loss -> viz.plots_loss
+plots_memory -> planning.plots_memory
+plots_probe -> viz.plots_probe
+plots_rollout -> viz.plots_rollout
+plots_steps -> viz.plots_steps
+plots_study -> viz.plots_study experiments.study_results
+plots_toy -> course.plots_toy
+plots_tradeoff -> viz.plots_tradeoff
+policy_loss -> method.policy_loss
+presets -> method.presets
+problem_files -> evaluation.problem_files
+problems -> evaluation.problems
+processes -> engines.processes
+prompts -> engines.prompts
+quiet -> cli.quiet
+records -> method.records
+replay -> method.replay
+report -> run.report
+report_files -> run.report_files
+report_html -> run.report_html viz.report_pages evaluation.statistics
+report_pages -> viz.report_pages
+report_svg -> run.report_svg
+reproduce -> experiments.reproduce
+rewards -> method.rewards
+rollout -> method.rollout
+run_evaluation -> run.run_evaluation
+run_files -> run.run_files
+run_metrics -> training.run_metrics
+run_trainers -> run.run_trainers
+sampling -> method.sampling
+scaling -> planning
+scaling.advice -> planning.advice
+scaling.components -> planning.components
+scaling.dimensions -> planning.dimensions
+scaling.formulas -> planning.formulas
+scaling.growth -> planning.growth
+scaling.hardware -> planning.hardware
+scaling.plan -> planning.plan
+scaling.rounding -> planning.rounding
+scaling.setup -> planning.setup
+scaling.tables -> planning.tables
+selection -> evaluation.selection
+statistics -> evaluation.statistics
+steps -> method.steps
+studies -> experiments.studies
+study_results -> experiments.study_results
+study_svg -> experiments.study_svg
+svg -> viz.svg
+token_text -> method.token_text
+tokenizer_checks -> engines.tokenizer_checks
+toy_policy -> course.toy_policy
+trial_answer -> method.trial_answer
+validation -> evaluation.validation
+"""
+
+MOVED: dict[str, tuple[str, ...]] = {
+    old: tuple(new.split()) for old, new in (line.split(" -> ") for line in _MOVED.strip().splitlines())
+}
+
+
+class _MovedModule(ModuleType):
+    """Stands at an old path and hands out names from the new ones."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            for home in MOVED[self.__name__.removeprefix(ROOT)]:
+                module = import_module(ROOT + home)
+                if hasattr(module, name):
+                    return getattr(module, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Once imported, an old module hides a public name of the package that is spelled alike (``confidence``)."""
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+class _Finder(MetaPathFinder, Loader):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        old = name.removeprefix(ROOT)
+        if old == name or old not in MOVED:
+            return None
+        return ModuleSpec(name, self, is_package=any(other.startswith(old + ".") for other in MOVED))
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        homes = " and ".join(ROOT + home for home in MOVED[spec.name.removeprefix(ROOT)])
+        warnings.warn(f"{spec.name} has moved to {homes}", DeprecationWarning, stacklevel=2)
+        return _MovedModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to execute: names are looked up when they are asked for."""
+
+
+def lazy_names(
+    package: str, homes: Mapping[str, Sequence[str]]
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """``__all__``, ``__getattr__`` and ``__dir__`` of a package that imports a module when a name of it is first used.
+
+    Args:
+        package: The package's ``__name__``.
+        homes: Module below the package -> the public names it defines.
+    """
+    module_of = {name: module for module, names in homes.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{package}.{module_of[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return sorted(module_of), get, lambda: sorted({*vars(sys.modules[package]), *module_of})
+
+
+def serve_old_paths() -> None:
+    """Make ``import stepgrpo_lab.OLD`` work, whatever was imported before."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

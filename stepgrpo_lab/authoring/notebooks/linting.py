@@ -1,0 +1,177 @@
+"""What a notebook of the course must keep to; every finding is one line that names the notebook and the place."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stepgrpo_lab.authoring.notebooks.building import COMPARED, Lesson, find_lessons, fingerprint, notebook_path
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+CELL_LINES = 20
+LINE_LENGTH = 79
+TEXT_WORDS = 130
+"""Most words in a cell of text."""
+HELD_PACKAGES = ("stepgrpo_lab", "trl")
+"""Packages of which every keyword that a notebook passes must exist."""
+SECTIONS = ("Objectives", "What can go wrong", "Summary")
+EXERCISES = range(2, 5)
+
+
+def lint_course(root: Path) -> list[str]:
+    """Findings on every notebook of a checkout: its form, its code, and whether it is the one its script builds.
+
+    Raises:
+        ValueError: The folder is no checkout, or a script cannot be built.
+    """
+    import nbformat
+
+    findings = []
+    for lesson in find_lessons(root):
+        for solved in (False, True):
+            path = notebook_path(root, lesson, solved=solved)
+            name = str(path.relative_to(root))
+            if not path.exists():
+                findings.append(f"{name} is missing: run `stepgrpo notebooks build {lesson.number}`")
+                continue
+            notebook = nbformat.read(path, as_version=4)
+            findings += [f"{name}: {finding}" for finding in (*drift(notebook, lesson, solved), *lint(notebook))]
+    return findings
+
+
+def drift(notebook: NotebookNode, lesson: Lesson, solved: bool) -> Iterator[str]:
+    """Whether a notebook differs from what its script builds, or its outputs from its code."""
+    built = lesson.build(solved=solved)
+    if [_without_outputs(cell) for cell in built.cells] != [_without_outputs(cell) for cell in notebook.cells]:
+        yield f"differs from its script: run `stepgrpo notebooks build {lesson.number}`"
+    about = {key: value for key, value in notebook.metadata.get("stepgrpo", {}).items() if key != "executed"}
+    if about != built.metadata["stepgrpo"]:
+        yield f"its metadata differ from its script's: run `stepgrpo notebooks build {lesson.number}`"
+    if notebook.metadata.get("stepgrpo", {}).get("executed") != fingerprint(notebook):
+        yield f"its outputs are stale: run `stepgrpo notebooks build {lesson.number}`"
+
+
+def _without_outputs(cell: NotebookNode) -> dict[str, Any]:
+    return {"id": cell.id, "type": cell.cell_type, "source": cell.source, "tags": cell.metadata.get("tags", [])}
+
+
+def lint(notebook: NotebookNode) -> Iterator[str]:
+    """Findings on one notebook alone."""
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield "its kernel must be python3"
+    for cell in notebook.cells:
+        yield from _lint_cell(cell)
+    yield from _lint_shape(notebook)
+    yield from unknown_keywords([cell.source for cell in notebook.cells if cell.cell_type == "code"])
+
+
+def _lint_cell(cell: NotebookNode) -> Iterator[str]:
+    lines = cell.source.splitlines()
+    if cell.cell_type == "markdown":
+        words = len(re.sub(r"<details>.*?</details>", "", cell.source, flags=re.DOTALL).split())
+        if words > TEXT_WORDS and "|" not in cell.source:
+            yield f"cell {cell.id} has {words} words; at most {TEXT_WORDS}"
+        return
+    if len(lines) > CELL_LINES:
+        yield f"cell {cell.id} has {len(lines)} lines; at most {CELL_LINES}"
+    for line in lines:
+        if len(line) > LINE_LENGTH:
+            yield f"cell {cell.id} has a line of {len(line)} characters; at most {LINE_LENGTH}: {line[:40]}..."
+    tags = cell.metadata.get("tags", [])
+    if cell.outputs and cell.execution_count is None:  # nbval takes its outputs for those of a cell that was never run
+        yield f"cell {cell.id} has outputs but no execution count"
+    if COMPARED in tags and not cell.outputs:
+        yield f"cell {cell.id} is compared but has no output stored"
+
+
+def _lint_shape(notebook: NotebookNode) -> Iterator[str]:
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if "setup" not in code[0].metadata.get("tags", []):
+        yield "its first code cell must be the setup: nothing may be imported before it"
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for section in SECTIONS:
+        if not re.search(rf"^## .*{section}", text, re.MULTILINE):
+            yield f"has no section {section!r}"
+    exercises, checks = (sum(tag in cell.metadata.get("tags", []) for cell in code) for tag in ("exercise", "check"))
+    if exercises not in EXERCISES or checks != exercises:
+        yield f"has {exercises} exercises and {checks} checks; 2 to 4, each with one"
+    if text.count("<summary>Hint</summary>") < exercises:
+        yield "has exercises without a hint"
+    source = "\n".join(cell.source for cell in code)
+    if source.count("predict(") == 0 or source.count("predict(") > source.count(".compare("):
+        yield "needs a prediction, and each prediction a comparison"
+
+
+def unknown_keywords(sources: list[str]) -> Iterator[str]:
+    """Keywords passed to our library or to TRL that the installed version does not know.
+
+    Args:
+        sources: The code of a notebook's cells.
+    """
+    trees = [ast.parse(_plain_python(source)) for source in sources]
+    names = _imported_names(trees)
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Call):
+            called = _resolve(node.func, names)
+            known = _keywords(called) if called is not None else None
+            for keyword in node.keywords:
+                if known is not None and keyword.arg is not None and keyword.arg not in known:
+                    yield f"{ast.unparse(node.func)} has no keyword {keyword.arg!r}"
+
+
+def _plain_python(source: str) -> str:
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+
+
+def _imported_names(trees: list[ast.Module]) -> dict[str, Any]:
+    """What the notebook's imports from the held packages bind."""
+    names: dict[str, Any] = {}
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.partition(".")[0] in HELD_PACKAGES:
+                    module = import_module(alias.name)
+                    names[alias.asname or alias.name.partition(".")[0]] = (
+                        module if alias.asname else import_module(alias.name.partition(".")[0])
+                    )
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in HELD_PACKAGES:
+            for alias in node.names:
+                names[alias.asname or alias.name] = _member(node.module or "", alias.name)
+    return names
+
+
+def _member(module: str, name: str) -> Any:
+    try:
+        return getattr(import_module(module), name)
+    except AttributeError:
+        return import_module(f"{module}.{name}")
+
+
+def _resolve(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        owner = _resolve(node.value, names)
+        return None if owner is None else getattr(owner, node.attr, None)
+    return None
+
+
+def _keywords(called: Callable[..., Any]) -> set[str] | None:
+    """The keywords it takes; None where any will do."""
+    traits = getattr(called, "class_trait_names", None)
+    if traits is not None:
+        return set(traits(state=True))
+    try:
+        parameters = inspect.signature(called).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters}

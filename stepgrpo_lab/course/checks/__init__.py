@@ -1,0 +1,60 @@
+"""Checks of the course's exercises, importable for coursework: ``from stepgrpo_lab import checks``.
+
+A check takes what a learner wrote and *returns* a result, green or red, with a message that says where to look; so a
+notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a red one raises :class:`Unsolved`, for
+graders and CI.
+"""
+
+from stepgrpo_lab.course.checks.backtracking import draw, places_of_probe, visible
+from stepgrpo_lab.course.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
+from stepgrpo_lab.course.checks.full_run import choose_checkpoint, first_step_below, shortest_right_reward
+from stepgrpo_lab.course.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
+from stepgrpo_lab.course.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
+from stepgrpo_lab.course.checks.reading_results import advantage_by_close, drawn_ratio, verdict
+from stepgrpo_lab.course.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.course.checks.scaling_up import adapter_size, cache_bytes_per_token, longest_completion
+from stepgrpo_lab.course.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
+from stepgrpo_lab.course.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
+from stepgrpo_lab.course.checks.tour import first_confident, kept_share
+from stepgrpo_lab.course.checks.truncated_rollout import decoded_tokens, exit_reason, run_engine
+
+__all__ = [
+    "STRICT_VARIABLE",
+    "CheckResult",
+    "Unsolved",
+    "adapter_size",
+    "advantage_by_close",
+    "advantages_of_right",
+    "avoid_markers",
+    "cache_bytes_per_token",
+    "calibration_error",
+    "cheapest_threshold",
+    "choose_checkpoint",
+    "clipped_surrogate",
+    "count_steps",
+    "covering_tokens",
+    "cut_accuracy",
+    "decoded_tokens",
+    "draw",
+    "drawn_ratio",
+    "exercise",
+    "exit_reason",
+    "expect",
+    "first_confident",
+    "first_step_below",
+    "geometric_mean",
+    "group_relative_advantages",
+    "k3_estimate",
+    "kept_share",
+    "longest_completion",
+    "loss_type_weights",
+    "mean_steps_of_right",
+    "member_reward",
+    "places_of_probe",
+    "pooled_saving",
+    "run_engine",
+    "shortest_right_reward",
+    "stop_after_needed",
+    "verdict",
+    "visible",
+]

@@ -1,0 +1,60 @@
+"""Checks of notebook 00: two easy exercises that show how all of them work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+
+CONFIDENCES: tuple[tuple[list[float], float, int | None], ...] = (
+    ([0.70, 0.99, 0.97], 0.95, 1),
+    ([0.96], 0.95, 0),
+    ([0.70, 0.80], 0.95, None),
+    ([], 0.95, None),
+    ([0.95, 0.96], 0.95, 1),
+    ([0.60, 0.70, 0.99], 0.5, 0),
+)
+
+
+@exercise("00.1", "that is the exit rule: the first trial answer above the threshold ends the thoughts")
+def first_confident(solution: Callable[[Sequence[float], float], int | None]) -> None:
+    """``solution(confidences, threshold)`` returns the place of the first confidence above the threshold, or None.
+
+    Example:
+        >>> first_confident(lambda confidences, threshold: 1)
+        ✘ Exercise 00.1 not solved yet: first_confident([0.96], 0.95) gives 1; expected 0. the first place whose \
+confidence is greater than the threshold
+    """
+    for confidences, threshold, right in CONFIDENCES:
+        what = f"first_confident({confidences}, {threshold})"
+        found = solution(list(confidences), threshold)
+        if threshold in confidences and found == confidences.index(threshold):
+            raise Unsolved(f"{what} gives {found}: the confidence must be greater than the threshold, not equal")
+        if right is None:
+            if found is None:
+                continue
+            raise Unsolved(f"{what} gives {found!r}; expected None, for no trial answer is confident enough")
+        expect(found, right, what, hint="the first place whose confidence is greater than the threshold")
+
+
+@exercise("00.2", "this is the number that the result of the course is stated in")
+def kept_share(solution: Callable[[Sequence[float], Sequence[float]], float]) -> None:
+    """``solution(before, after)`` returns which per cent of the tokens is kept.
+
+    Example:
+        >>> kept_share(lambda before, after: 100 * sum(after) / sum(before))
+        ✔ Exercise 00.2 solved: this is the number that the result of the course is stated in
+    """
+    for before, after in (([100.0, 300.0], [50.0, 50.0]), ([128.0], [32.0])):
+        what = f"kept_share({before}, {after})"
+        found, right = solution(before, after), 100 * sum(after) / sum(before)
+        if isinstance(found, int | float):
+            shares = [100 * short / long for long, short in zip(before, after, strict=True)]
+            for value, told in {
+                right / 100: "that is a share; multiply by 100 for per cent",
+                100 - right: "that is what is saved; what is kept is asked for",
+                sum(shares) / len(shares): "that is the mean of the shares; divide all tokens by all tokens",
+            }.items():
+                if abs(found - value) < 1e-6 and abs(found - right) > 1e-6:
+                    raise Unsolved(f"{what} gives {found:g}: {told}")
+        expect(found, right, what)

@@ -1,0 +1,127 @@
+"""Whether a tokenizer and its chat template can serve the method, with the remedy where they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from stepgrpo_lab.method.presets import PRESETS
+from stepgrpo_lab.method.steps import MARKER_SETS, MarkerSegmenter
+from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+THINK_TAGS = ("<think>", THINK_CLOSE)
+
+
+def separate_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the tokenizer a padding token of its own, if it already knows one that was meant for it.
+
+    DeepSeek-R1's distilled models, for one, pad with their end-of-sequence token.
+    """
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    spare = [token for token in special if "pad" in token.lower() and token != tokenizer.eos_token]
+    if spare:
+        tokenizer.pad_token = spare[-1]
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that the tokenizer can serve a truncated rollout.
+
+    Raises:
+        ValueError: It lacks an end-of-sequence token or a padding token apart from it, cannot write the think tags or
+            strips them, does not show the markers or the forced close as text, or its chat template is missing, loses
+            the question, or closes the thoughts before they start; one line that names the remedy.
+
+    Example:
+        >>> from stepgrpo_lab.engines.models import load_model
+        >>> check_tokenizer(load_model("overthinker")[1])
+    """
+    _check_ends(tokenizer)
+    _check_think_tags(tokenizer)
+    token_text = TokenText.from_tokenizer(tokenizer)
+    _check_forced_texts(token_text)
+    _check_markers(token_text)
+    _check_template(tokenizer)
+
+
+def _check_ends(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no eos_token: set it to the token that ends an answer")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ValueError(
+            "the tokenizer's pad_token is missing or the same as its eos_token, so padding could be taken for a "
+            "finished answer: set tokenizer.pad_token to another token"
+        )
+
+
+def _check_think_tags(tokenizer: PreTrainedTokenizerBase) -> None:
+    for tag in THINK_TAGS:
+        ids = tokenizer.encode(tag, add_special_tokens=False)
+        if tokenizer.decode(ids, clean_up_tokenization_spaces=False) != tag:
+            raise ValueError(f"the tokenizer cannot encode {tag!r}: use a reasoning model's tokenizer")
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+            raise ValueError(f"the tokenizer encodes {tag!r} as unknown: add it with tokenizer.add_tokens([{tag!r}])")
+        if tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) != tag:
+            raise ValueError(
+                f"the tokenizer strips {tag!r} from completions, because it is marked as special: "
+                'set "special": false for it in tokenizer.json and tokenizer_config.json'
+            )
+
+
+def _check_forced_texts(token_text: TokenText) -> None:
+    """What the rollout forces must come out as it went in, and hold the close where the machine looks for it."""
+    for name, settings in PRESETS.items():
+        for text in (settings.close_text, settings.probe_prompt):
+            if token_text.decode(token_text.encode(text)) != text:
+                raise ValueError(
+                    f"the tokenizer changes {text!r}, which preset {name!r} forces: use a byte-level or SentencePiece "
+                    "tokenizer without a normaliser"
+                )
+
+
+def _check_markers(token_text: TokenText) -> None:
+    for marker in MARKER_SETS["paper"]:
+        for text in (f"so 2.\n\n{marker}, is it", f"so 2. {marker} again"):
+            if MarkerSegmenter().count_ids(token_text.encode(text), token_text) != 2:
+                raise ValueError(
+                    f"the tokenizer hides the marker {marker!r} in its tokens: use a tokenizer without a normaliser"
+                )
+
+
+def _check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat_template: set tokenizer.chat_template or use an instruct model")
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "question"}], tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # Jinja's errors have no base class of ours, and a template may raise its own
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the chat template refuses one user message ({reason}): set another chat_template") from error
+    if "question" not in rendered:
+        raise ValueError("the chat template loses the user's question: set another tokenizer.chat_template")
+    if THINK_CLOSE in rendered:
+        raise ValueError("the chat template closes the thoughts before the model starts: switch its thinking mode on")
+
+
+def check_markers(token_text: TokenText, markers: Sequence[str]) -> None:
+    """Check that the tokenizer can write every marker; one that it cannot write would never be seen.
+
+    Raises:
+        ValueError: It cannot.
+
+    Example:
+        >>> from stepgrpo_lab.method.token_text import TokenText
+        >>> check_markers(TokenText.from_pieces(["Wait"]), ["Wait"])
+    """
+    for marker in markers:
+        try:
+            written = token_text.decode(token_text.encode(marker))
+        except ValueError:
+            written = ""
+        if written != marker:
+            raise ValueError(f"markers: the tokenizer cannot write {marker!r}, so it would never be seen: leave it out")

@@ -1,0 +1,13 @@
+"""Measuring: problems, grading, intervals."""
+
+from __future__ import annotations
+
+from stepgrpo_lab._imports import lazy_names
+
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "evaluating": ("EVALUATION_SAMPLING", "evaluate", "outcome", "outcomes"),
+        "evaluation_records": ("Comparison", "Evaluation", "compare", "completion_pairs"),
+    },
+)

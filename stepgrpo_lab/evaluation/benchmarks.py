@@ -1,0 +1,198 @@
+"""The paper's evaluation for real models: six benchmarks, Qwen3's decoding, one table.
+
+The loaders and their schemas are in :mod:`stepgrpo_lab.evaluation.problems`; this module says how each set is
+measured. The paper's own figures look like one sample for each problem, which on 30 problems leaves a standard error of
+8 to 9 points, so the small sets are sampled often here and every figure comes with its interval.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_lab.evaluation.evaluating import evaluate
+from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare, overall_figures
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.problems import BENCHMARKS, load_problems
+from stepgrpo_lab.method.presets import RolloutSettings
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.sampling import Sampling
+
+QWEN3_THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
+"""Qwen3's recommended decoding in thinking mode; its makers advise against greedy decoding there."""
+
+COMPLETION_LIMIT = 16384
+"""Longest completion of the paper's evaluation, in tokens."""
+
+MATH_SUFFIX = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
+CHOICE_SUFFIX = "\n\nPlease reason step by step, and put the letter alone within \\boxed{}."
+
+
+@dataclass(frozen=True)
+class BenchmarkProtocol:
+    """How a benchmark is measured.
+
+    Attributes:
+        problems: How many it has.
+        samples: Completions of each problem: the fewer problems, the more.
+        suffix: Appended to every question.
+    """
+
+    problems: int
+    samples: int
+    suffix: str = MATH_SUFFIX
+
+
+PAPER_SUITE: dict[str, BenchmarkProtocol] = {
+    "gsm8k": BenchmarkProtocol(1319, 1),
+    "math500": BenchmarkProtocol(500, 4),
+    "amc23": BenchmarkProtocol(40, 16),
+    "aime24": BenchmarkProtocol(30, 16),
+    "aime25": BenchmarkProtocol(30, 16),
+    "gpqa": BenchmarkProtocol(198, 4, CHOICE_SUFFIX),
+}
+"""The six sets of the Step-GRPO paper, by their names in :data:`stepgrpo_lab.evaluation.problems.BENCHMARKS`."""
+
+
+def suite_problems(
+    name: str, folder: str | Path | None = None, *, count: int | None = None, require_all: bool = True
+) -> list[Problem]:
+    """The problems of one set, from the hub or from ``NAME.jsonl`` in a folder.
+
+    Args:
+        name: A name of :data:`PAPER_SUITE`.
+        folder: Where to look for a file first.
+        count: Keep only the first so many.
+        require_all: Refuse a set that does not have as many problems as it should; a part of a set is no benchmark.
+
+    Raises:
+        ValueError: Unknown set, or a set of another size.
+
+    Example:
+        >>> suite_problems("aime24")  # doctest: +SKIP
+    """
+    if name not in PAPER_SUITE:
+        raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(PAPER_SUITE)}")
+    path = Path(folder) / f"{name}.jsonl" if folder else None
+    source = path if path and path.is_file() else BENCHMARKS[name].hub_id
+    problems = load_problems(source)
+    expected = PAPER_SUITE[name].problems
+    if require_all and len(problems) != expected:
+        raise ValueError(
+            f"{source} has {len(problems)} problems, but {name} has {expected}: check the file or its split"
+        )
+    return problems[:count]
+
+
+def evaluate_suite(
+    model: Any,
+    tokenizer: Any,
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    samples: int | None = None,
+    limit: int = COMPLETION_LIMIT,
+    sampling: Sampling = QWEN3_THINKING,
+    settings: RolloutSettings | None = None,
+    seed: int = 0,
+    max_rows: int = 64,
+    markers: str | Sequence[str] = "paper",
+    keep_texts: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Evaluation]:
+    """Measure a model on several benchmarks.
+
+    Args:
+        model, tokenizer: Any causal language model; the chat template's default is Qwen3's thinking mode.
+        problems: Name of the set -> its problems (:func:`suite_problems`).
+        samples: Completions of each problem, if not the set's own number.
+        limit: Longest completion, in tokens.
+        sampling: How tokens are drawn; :data:`QWEN3_THINKING` by default.
+        settings: Measure under the truncated rollout (DEER) instead of plain decoding.
+        seed: Decides the samples.
+        max_rows: Completions decoded at once; lower it when memory runs out.
+        markers: What starts a step.
+        keep_texts: How many problems of each set keep the text of their first sample.
+        progress: Called with (name of the set, completions finished, completions).
+
+    Raises:
+        ValueError: Unknown set, or no problems.
+    """
+    measured = {}
+    with Grader() as grader:
+        for name, chosen in problems.items():
+            if name not in PAPER_SUITE:
+                raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(PAPER_SUITE)}")
+            protocol = PAPER_SUITE[name]
+            measured[name] = evaluate(
+                model,
+                tokenizer,
+                chosen,
+                samples=samples or protocol.samples,
+                limit=limit,
+                sampling=sampling,
+                settings=settings,
+                seed=seed,
+                max_rows=max_rows,
+                markers=markers,
+                grader=grader,
+                suffix=protocol.suffix,
+                keep_texts=keep_texts,
+                progress=_named(progress, name),
+            )
+    return measured
+
+
+def _named(progress: Callable[[str, int, int], None] | None, name: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def suite_table(measured: Mapping[str, Evaluation], before: Mapping[str, Evaluation] | None = None) -> str:
+    """The benchmarks as a Markdown table, with the plain average over sets in the last row.
+
+    Args:
+        measured: Name of the set -> evaluation.
+        before: The untrained model on the same sets; adds the change in accuracy and the compression rate.
+
+    Raises:
+        ValueError: There is nothing to show, or ``before`` is of other sets or problems.
+    """
+    if not measured or (before is not None and set(before) != set(measured)):
+        raise ValueError("give evaluations of at least one benchmark, and of the same ones before and after")
+    head = ["benchmark", "problems x samples", "accuracy", "tokens", "closed", "truncated"]
+    if before is not None:
+        head += ["change in accuracy", "compression rate"]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    changes = {name: compare(before[name], each) for name, each in measured.items()} if before is not None else {}
+    for name, each in measured.items():
+        lines.append(f"| {' | '.join([name, *_cells(each), *_change_cells(changes.get(name))])} |")
+    accuracy, tokens = (_average(measured, name) for name in ("accuracy", "tokens"))
+    average = ["average", "", f"{100 * accuracy:.1f} %", f"{tokens:.0f}", "", ""]
+    if before is not None:
+        average += [
+            f"{100 * (accuracy - _average(before, 'accuracy')):+.1f} points",
+            f"{100 * tokens / _average(before, 'tokens'):.0f} %",
+        ]
+    lines.append(f"| {' | '.join(average)} |")
+    return "\n".join(lines)
+
+
+def _cells(evaluation: Evaluation) -> list[str]:
+    figures = overall_figures(evaluation)
+    return [
+        f"{figures['problems']} x {figures['samples']}",
+        f"{figures['accuracy'] * 100} %",
+        str(figures["tokens"]),
+        *(f"{100 * figures[name].estimate:.1f} %" for name in ("closed", "truncated")),
+    ]
+
+
+def _change_cells(change: Comparison | None) -> list[str]:
+    return [] if change is None else [f"{change.accuracy_points} points", f"{change.token_ratio * 100} %"]
+
+
+def _average(measured: Mapping[str, Evaluation], name: str) -> float:
+    """Mean over sets, each counting once, as the paper averages."""
+    return statistics.fmean(overall_figures(each)[name].estimate for each in measured.values())

@@ -1,0 +1,187 @@
+"""What an evaluation measured, its figures with intervals, and the comparison of two of them problem by problem.
+
+No model is needed here: the report reads these records from a run folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepgrpo_lab.evaluation.statistics import Calibration, Interval, bootstrap_mean, calibration, paired_bootstrap
+from stepgrpo_lab.method.records import Cost, Outcome, Problem, from_json, to_json
+
+
+@dataclass
+class Evaluation:
+    """What a model did on some problems.
+
+    Attributes:
+        problem_ids, families, levels: ``[problems]``.
+        outcomes: ``[problems][samples]``.
+        trial_answers: Joint probability of each probe's boxed answer and whether it was correct; empty without probes.
+        cost: Tokens fed through the model.
+        settings: How it was measured (samples, limit, sampling, seed, markers, rollout), JSON-able.
+        texts: Problem id -> text of its first sample, for the problems whose texts were kept.
+    """
+
+    problem_ids: list[str]
+    families: list[str]
+    levels: list[int | None]
+    outcomes: list[list[Outcome]]
+    trial_answers: list[tuple[float, bool]] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
+    settings: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def column(self, name: str) -> list[list[float]]:
+        """``[problems][samples]`` values of one field of the outcomes ("correct", "tokens", "steps", "truncated")."""
+        return [[float(getattr(sample, name)) for sample in samples] for samples in self.outcomes]
+
+    def subset(self, keep: Sequence[bool]) -> Evaluation:
+        """The evaluation of the problems where ``keep`` is true; cost and trial answers stay with the whole."""
+
+        def kept(values: list[Any]) -> list[Any]:
+            return [value for value, wanted in zip(values, keep, strict=True) if wanted]
+
+        return Evaluation(
+            problem_ids=kept(self.problem_ids),
+            families=kept(self.families),
+            levels=kept(self.levels),
+            outcomes=kept(self.outcomes),
+            settings=self.settings,
+        )
+
+    def calibration(self, bins: int = 10) -> Calibration | None:
+        """Reliability of the trial answers' joint probability; None when no probe was made."""
+        if not self.trial_answers:
+            return None
+        probabilities, correct = zip(*self.trial_answers, strict=True)
+        return calibration(probabilities, correct, bins)
+
+    def summary(self) -> dict[str, Any]:
+        """Every figure with its 95 % interval, overall, per family and per level, and the calibration of the probes.
+
+        Shares lie in [0, 1]. ``json.dumps(summary, default=dataclasses.asdict)`` writes it.
+        """
+        families = {
+            name: self.subset([family == name for family in self.families]) for name in sorted(set(self.families))
+        }
+        known = sorted({level for level in self.levels if level is not None})
+        levels = {str(number): self.subset([level == number for level in self.levels]) for number in known}
+        return {
+            **overall_figures(self),
+            "families": {name: overall_figures(part) for name, part in families.items()},
+            "levels": {name: overall_figures(part) for name, part in levels.items()},
+            "calibration": self.calibration(),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dictionary, read back by :meth:`from_dict`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Evaluation:
+        """Rebuild an evaluation from :meth:`to_dict`'s dictionary.
+
+        Raises:
+            ValueError: A field is missing or unknown; the message says which.
+        """
+        try:
+            rows = [[from_json(Outcome, sample) for sample in samples] for samples in data["outcomes"]]
+            pairs = [(float(joint), bool(correct)) for joint, correct in data["trial_answers"]]
+            return cls(**{**data, "outcomes": rows, "trial_answers": pairs, "cost": from_json(Cost, data["cost"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an evaluation record ({error}); write it with Evaluation.to_dict()") from error
+
+
+def overall_figures(evaluation: Evaluation) -> dict[str, Any]:
+    """Numbers of problems and samples, and every figure with its 95 % interval, over all problems together."""
+    closed = [[float(sample.close is not None) for sample in samples] for samples in evaluation.outcomes]
+    return {
+        "problems": len(evaluation.problem_ids),
+        "samples": len(evaluation.outcomes[0]),
+        "accuracy": bootstrap_mean(evaluation.column("correct")),
+        "tokens": bootstrap_mean(evaluation.column("tokens")),
+        "steps": bootstrap_mean(evaluation.column("steps")),
+        "truncated": bootstrap_mean(evaluation.column("truncated")),
+        "closed": bootstrap_mean(closed),
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same problems, paired.
+
+    Attributes:
+        problems: Number of problems.
+        accuracy_points: Accuracy after minus before, in percentage points.
+        token_ratio: Mean tokens after / mean tokens before.
+        steps: Mean steps after minus before.
+        families: The same per family; empty inside a family.
+    """
+
+    problems: int
+    accuracy_points: Interval
+    token_ratio: Interval
+    steps: Interval
+    families: dict[str, Comparison] = field(default_factory=dict)
+
+
+def compare(before: Evaluation, after: Evaluation) -> Comparison:
+    """Compare two models on the same problems with paired 95 % intervals.
+
+    Raises:
+        ValueError: The evaluations are of different problems; the message names one.
+    """
+    different = set(before.problem_ids) ^ set(after.problem_ids)
+    if different:
+        raise ValueError(f"problem {min(different)!r} is in one evaluation only; evaluate both on the same problems")
+    place = {name: index for index, name in enumerate(after.problem_ids)}
+    order = [place[name] for name in before.problem_ids]
+    families = sorted(set(before.families))
+    parts = {name: [index for index, family in enumerate(before.families) if family == name] for name in families}
+    everything = list(range(len(order)))
+    return dataclasses.replace(
+        _comparison(before, after, everything, order),
+        families={name: _comparison(before, after, rows, order) for name, rows in parts.items()},
+    )
+
+
+def _comparison(before: Evaluation, after: Evaluation, rows: list[int], order: list[int]) -> Comparison:
+    def pair(name: str) -> tuple[list[list[float]], list[list[float]]]:
+        first, second = before.column(name), after.column(name)
+        return [first[row] for row in rows], [second[order[row]] for row in rows]
+
+    return Comparison(
+        problems=len(rows),
+        accuracy_points=paired_bootstrap(*pair("correct")) * 100,
+        token_ratio=paired_bootstrap(*pair("tokens"), statistic="ratio"),
+        steps=paired_bootstrap(*pair("steps")),
+    )
+
+
+def completion_pairs(problems: Sequence[Problem], before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
+    """The rows of a run's ``completions.jsonl``: both models' texts on the problems whose texts both evaluations kept.
+
+    Returns:
+        Dictionaries with "problem", "gold", "before" and "after"; the last two hold text, tokens, steps and correct.
+    """
+    return [
+        {
+            "problem": to_json(problem),
+            "gold": problem.answer,
+            "before": _told(before, problem.id),
+            "after": _told(after, problem.id),
+        }
+        for problem in problems
+        if problem.id in before.texts and problem.id in after.texts
+    ]
+
+
+def _told(evaluation: Evaluation, problem_id: str) -> dict[str, Any]:
+    sample = evaluation.outcomes[evaluation.problem_ids.index(problem_id)][0]
+    text = evaluation.texts[problem_id]
+    return {"text": text, "tokens": sample.tokens, "steps": sample.steps, "correct": sample.correct}

@@ -1,0 +1,257 @@
+"""Intervals and calibration: how far a measured number can be trusted.
+
+The unit of resampling is the *problem*, because samples of one problem are alike: average the samples within a
+problem, then draw problems with replacement (the percentile bootstrap; Efron and Tibshirani, "An Introduction to the
+Bootstrap", 1993, ch. 13). Two models that answered the same problems are compared pairwise, with the same draw for
+both, so that the difficulty of the problems cancels.
+
+An interval covers the choice of problems and the sampling noise, not the training seed. A column that never varies
+(30 of 30 correct) yields an interval of width zero: the bootstrap cannot see what the data do not show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # numpy itself is imported where it is used: records and widgets work without it
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    _Column = NDArray[np.float64]
+
+Statistic = Literal["difference", "ratio"]
+
+_DRAWS_AT_ONCE = 2_000_000
+"""Drawn indices held in memory at a time (16 MB)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate between its confidence bounds, all in the same unit.
+
+    Example:
+        >>> str(Interval(0.875, 0.85, 0.9) * 100)
+        '87.5 [85.0, 90.0]'
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+    def __mul__(self, factor: float) -> Interval:
+        """The interval in another unit; ``factor`` must be positive, or low and high would trade places."""
+        if factor <= 0:
+            raise ValueError(f"factor is {factor}, but an interval can only be scaled by a positive number")
+        return Interval(self.estimate * factor, self.low * factor, self.high * factor)
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.1f} [{self.low:.1f}, {self.high:.1f}]"
+
+
+def bootstrap_mean(values: ArrayLike, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0) -> Interval:
+    """The mean over problems with its percentile bootstrap interval.
+
+    Args:
+        values: ``[problems]`` or ``[problems, samples]``; samples are averaged within their problem.
+        resamples: How many times the problems are drawn again.
+        level: Coverage of the interval, between 0 and 1.
+        seed: Seed of the draws; the same seed gives the same interval.
+
+    Raises:
+        ValueError: Values are empty, not finite or of the wrong shape, or a setting is out of range.
+
+    Example:
+        >>> bootstrap_mean([1.0, 1.0, 1.0])
+        Interval(estimate=1.0, low=1.0, high=1.0)
+    """
+    column = _problem_means(values, "values")
+    means = _resampled_means(column[:, None], resamples, level, seed)[:, 0]
+    return _percentile_interval(float(column.mean()), means, level)
+
+
+def paired_bootstrap(
+    before: ArrayLike,
+    after: ArrayLike,
+    *,
+    statistic: Statistic = "difference",
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Compare two measurements of the same problems: mean(after) - mean(before), or mean(after) / mean(before).
+
+    Args:
+        before: ``[problems]`` or ``[problems, samples]``, problem by problem in the order of ``after``.
+        after: Same number of problems; the number of samples may differ.
+        statistic: "difference" or "ratio" (for which every problem's mean in ``before`` must be positive).
+        resamples: How many times the problems are drawn again.
+        level: Coverage of the interval, between 0 and 1.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: The numbers of problems differ, or values or settings are out of range.
+
+    Example:
+        >>> paired_bootstrap([100, 80, 60], [50, 40, 30], statistic="ratio")
+        Interval(estimate=0.5, low=0.5, high=0.5)
+    """
+    import numpy as np
+
+    if statistic not in ("difference", "ratio"):
+        raise ValueError(f"statistic is {statistic!r}; use 'difference' or 'ratio'")
+    columns = [_problem_means(before, "before"), _problem_means(after, "after")]
+    if len(columns[0]) != len(columns[1]):
+        raise ValueError(
+            f"before has {len(columns[0])} problems and after has {len(columns[1])}; "
+            "pass the same problems in the same order"
+        )
+    if statistic == "ratio" and columns[0].min() <= 0:
+        raise ValueError("before has a problem whose mean is not positive, so a ratio is undefined; use 'difference'")
+    pairs = np.stack(columns, axis=1)
+    means = _resampled_means(pairs, resamples, level, seed)
+    return _percentile_interval(_contrast(pairs.mean(axis=0), statistic).item(), _contrast(means, statistic), level)
+
+
+def _contrast(means: _Column, statistic: Statistic) -> _Column:
+    """``[..., 2]`` means before and after -> ``[...]`` their difference or ratio."""
+    import numpy as np
+
+    before, after = means[..., 0], means[..., 1]
+    return np.asarray(after / before if statistic == "ratio" else after - before)
+
+
+def _problem_means(values: ArrayLike, name: str) -> _Column:
+    """``[problems]`` or ``[problems, samples]`` -> ``[problems]`` float64."""
+    import numpy as np
+
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array of numbers; give every problem as many samples") from error
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}; expected [problems] or [problems, samples], not empty")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds a value that is not finite; drop or repair that problem")
+    return array if array.ndim == 1 else array.mean(axis=1)
+
+
+def _resampled_means(columns: _Column, resamples: int, level: float, seed: int) -> _Column:
+    """``[problems, columns]`` -> ``[resamples, columns]`` means over problems drawn with replacement."""
+    import numpy as np
+
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; use at least 1 (10000 for a report)")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must lie between 0 and 1, such as 0.95")
+    generator = np.random.default_rng(seed)
+    problems = len(columns)
+    means = np.empty((resamples, columns.shape[1]))
+    block = max(1, _DRAWS_AT_ONCE // problems)
+    for start in range(0, resamples, block):
+        drawn = generator.integers(problems, size=(min(block, resamples - start), problems))
+        for index, column in enumerate(columns.T):
+            means[start : start + len(drawn), index] = column[drawn].mean(axis=1)
+    return means
+
+
+def _percentile_interval(estimate: float, resampled: _Column, level: float) -> Interval:
+    import numpy as np
+
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    # The mean of equal numbers may differ from them in the last bit; the estimate always belongs to its interval.
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Answers whose probability lies in [low, high); the last bin includes 1.
+
+    ``confidence`` is their mean probability and ``accuracy`` their share correct, both None when ``count`` is 0.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A reliability table and its summary.
+
+    Attributes:
+        bins: One row per bin, by rising probability.
+        ece: Expected calibration error in [0, 1]: |confidence - accuracy|, weighted by count.
+        count: Number of answers.
+    """
+
+    bins: list[CalibrationBin]
+    ece: float
+    count: int
+
+
+def calibration(probabilities: ArrayLike, correct: ArrayLike, bins: int = 10) -> Calibration:
+    """Compare stated probabilities with the share that is correct, in bins of equal width.
+
+    Expected calibration error after Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
+
+    Args:
+        probabilities: ``[answers]`` in [0, 1]; for trial answers the *joint* probability, not a length-normalised one.
+        correct: ``[answers]`` booleans, or 0 and 1.
+        bins: Number of bins.
+
+    Raises:
+        ValueError: Lengths differ, nothing was passed, or a value is out of range.
+
+    Example:
+        >>> round(calibration([0.9, 0.9, 0.9, 0.9], [True, True, True, False]).ece, 2)
+        0.15
+    """
+    import numpy as np
+
+    stated, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if stated.ndim != 1 or stated.shape != truth.shape or stated.size == 0:
+        raise ValueError(
+            f"probabilities {stated.shape} and correct {truth.shape} must be two equally long, non-empty lists"
+        )
+    if not ((stated >= 0) & (stated <= 1)).all():
+        raise ValueError("probabilities must lie in [0, 1]")
+    if not np.isin(truth, (0.0, 1.0)).all():
+        raise ValueError("correct must hold only True and False")
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; use at least 1")
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    # The edges that the table shows decide, so that 0.3 (stored a little below 3/10) falls where a reader looks for it.
+    place = np.minimum(np.searchsorted(edges, stated, side="right") - 1, bins - 1)
+    rows = [
+        _calibration_bin(edges[index], edges[index + 1], stated[place == index], truth[place == index])
+        for index in range(bins)
+    ]
+    gaps = [
+        row.count * abs(row.confidence - row.accuracy)
+        for row in rows
+        if row.confidence is not None and row.accuracy is not None
+    ]
+    return Calibration(rows, float(sum(gaps)) / stated.size, stated.size)
+
+
+def _calibration_bin(low: float, high: float, stated: _Column, truth: _Column) -> CalibrationBin:
+    if not len(stated):
+        return CalibrationBin(float(low), float(high), 0, None, None)
+    return CalibrationBin(float(low), float(high), len(stated), float(stated.mean()), float(truth.mean()))
+
+
+def ratio(interval: Interval) -> str:
+    """A ratio in percent with its interval: "43 % [41, 46]"."""
+    percent = interval * 100
+    return f"{percent.estimate:.0f} % [{percent.low:.0f}, {percent.high:.0f}]"
+
+
+def points(interval: Interval) -> str:
+    """A difference with its sign and interval: "-1.4 [-3.1, +0.3]"."""
+    return f"{interval.estimate:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"

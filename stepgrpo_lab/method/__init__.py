@@ -1,0 +1,1 @@
+"""The method, and nothing else: steps, confidence, rollout, rewards, loss. No torch at import, no files."""

@@ -1,0 +1,299 @@
+"""What Step-GRPO is compared with: the length-aware rewards of other methods, as pure functions of one group.
+
+Each function takes the members of one group as parallel sequences (whether each answer is right, its length in tokens)
+and gives the *published* reward, without a format term. :mod:`stepgrpo_lab.method.group_rewards` wraps them for
+training.
+Lengths are tokens of the completion, never characters; minima, maxima and means are the group's, never the batch's.
+
+Constants in tokens were set by their authors for thousands of tokens: :func:`scaled_tokens` brings them to another
+scale.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Hashable, Sequence
+
+THINKPRUNE_LIMITS = (4000, 3000, 2000)
+"""Completion limits of ThinkPrune's rounds, in tokens (arXiv 2504.01296)."""
+
+_STD_EPS = 1e-7
+"""Added to the standard deviation of the length penalty, as its authors do."""
+
+
+def correctness_rewards(correct: Sequence[bool], tokens: Sequence[int]) -> list[float]:
+    """Plain GRPO (DeepSeekMath, arXiv 2402.03300): 1 for a right answer, 0 for a wrong one, whatever the length.
+
+    Example:
+        >>> correctness_rewards([True, False], [10, 20])
+        [1.0, 0.0]
+    """
+    _check_group(correct, tokens)
+    return [float(bool(is_correct)) for is_correct in correct]
+
+
+def length_penalty_rewards(correct: Sequence[bool], tokens: Sequence[int], *, strength: float = 0.2) -> list[float]:
+    """Length penalty of Arora and Zanette (arXiv 2502.04463): ``c * (1 - a * sigmoid((l - mean) / std))``.
+
+    Mean and population standard deviation are those of the correct members, so wrong answers get no length signal and
+    a right answer always earns more than a wrong one.
+
+    Args:
+        correct: Whether each member's answer is right (c), length G.
+        tokens: Length of each member in tokens (l).
+        strength: Weight of the penalty (a), in [0, 1); the paper uses 0.05, 0.1, 0.2 and 0.4.
+
+    Returns:
+        G rewards, in the members' order.
+
+    Raises:
+        ValueError: The sequences differ in length or are empty, or ``strength`` is out of range.
+
+    Example:
+        >>> [round(r, 6) for r in length_penalty_rewards([True] * 3, [1000, 2000, 3000])]
+        [0.954579, 0.9, 0.845421]
+    """
+    _check_group(correct, tokens)
+    if not 0 <= strength < 1:
+        raise ValueError(f"strength is {strength}; it must lie in [0, 1) (the paper uses 0.05 to 0.4)")
+    right = [length for length, is_correct in zip(tokens, correct, strict=True) if is_correct]
+    if not right:
+        return [0.0] * len(correct)
+    mean, std = statistics.fmean(right), statistics.pstdev(right)
+    return [
+        1 - strength * _sigmoid((length - mean) / (std + _STD_EPS)) if is_correct else 0.0
+        for is_correct, length in zip(correct, tokens, strict=True)
+    ]
+
+
+def kimi_length_rewards(correct: Sequence[bool], tokens: Sequence[int]) -> list[float]:
+    """Length reward of Kimi k1.5 (arXiv 2501.12599), to be added to correctness with a weight (0.4 in public ports).
+
+    ``0.5 - (l - min) / (max - min)`` over all members; a wrong answer gets no more than 0, and nobody gets anything
+    where all lengths are equal.
+
+    Example:
+        >>> kimi_length_rewards([True, True, False, False], [1000, 2000, 3000, 1500])
+        [0.5, 0.0, -0.5, 0.0]
+    """
+    _check_group(correct, tokens)
+    low, high = min(tokens), max(tokens)
+    if low == high:
+        return [0.0] * len(tokens)
+    shares = [0.5 - (length - low) / (high - low) for length in tokens]
+    return [share if is_correct else min(0.0, share) for share, is_correct in zip(shares, correct, strict=True)]
+
+
+def soft_overlong_punishment(tokens: Sequence[int], *, limit: int = 20480, cache: int = 4096) -> list[float]:
+    """Soft overlong punishment (DAPO, arXiv 2503.14476, Eq. 13), to be added to correctness.
+
+    0 up to ``limit - cache``, then falling in a straight line to -1 at ``limit``, and -1 beyond. TRL's
+    ``get_soft_overlong_punishment`` says the same of token ids; this one needs lengths alone, and no torch.
+
+    Args:
+        tokens: Length of each member in tokens.
+        limit: Length of the full punishment, in tokens.
+        cache: Width of the slope, in tokens; at least 1, at most ``limit``.
+
+    Raises:
+        ValueError: There are no lengths, or ``cache`` and ``limit`` make no slope.
+
+    Example:
+        >>> soft_overlong_punishment([16384, 17408, 18432, 20480, 20481])
+        [0.0, -0.25, -0.5, -1.0, -1.0]
+    """
+    _check_not_empty(tokens)
+    if not 1 <= cache <= limit:
+        raise ValueError(f"cache is {cache} and limit is {limit}; use 1 <= cache <= limit")
+    return [-min(1.0, max(0.0, (length - (limit - cache)) / cache)) + 0.0 for length in tokens]
+
+
+def l1_exact_rewards(
+    correct: Sequence[bool], tokens: Sequence[int], *, target: int, per_token: float = 3e-4
+) -> list[float]:
+    """L1-Exact (arXiv 2503.04697): ``c - a * |target - l|``; every token too many or too few costs the same.
+
+    Args:
+        correct: Whether each member's answer is right (c), length G.
+        tokens: Length of each member in tokens (l).
+        target: The length asked for, in tokens.
+        per_token: Price of one token off the target (a).
+
+    Raises:
+        ValueError: The sequences differ in length or are empty, or a value is out of range.
+
+    Example:
+        >>> l1_exact_rewards([True], [2500], target=2000)
+        [0.85]
+    """
+    _check_group(correct, tokens)
+    _check_target(target, per_token)
+    return [
+        bool(is_correct) - per_token * abs(target - length) for is_correct, length in zip(correct, tokens, strict=True)
+    ]
+
+
+def l1_max_rewards(
+    correct: Sequence[bool], tokens: Sequence[int], *, target: int, per_token: float = 3e-4, offset: float = 0.5
+) -> list[float]:
+    """L1-Max (arXiv 2503.04697): ``c * clip(a * (target - l) + d, 0, 1)``; shorter than asked for is welcome.
+
+    Args:
+        correct, tokens, target, per_token: As in :func:`l1_exact_rewards`.
+        offset: Reward of a right answer of exactly the target length (d), in [0, 1].
+
+    Raises:
+        ValueError: The sequences differ in length or are empty, or a value is out of range.
+
+    Example:
+        >>> l1_max_rewards([True], [2500], target=2000)
+        [0.35]
+    """
+    _check_group(correct, tokens)
+    _check_target(target, per_token)
+    if not 0 <= offset <= 1:
+        raise ValueError(f"offset is {offset}; it must lie in [0, 1] (the paper's value is 0.5)")
+    return [
+        bool(is_correct) * min(1.0, max(0.0, per_token * (target - length) + offset))
+        for is_correct, length in zip(correct, tokens, strict=True)
+    ]
+
+
+def shorter_better_rewards(
+    correct: Sequence[bool], tokens: Sequence[int], *, weight: float = 2.0, per_token: float = 1e-3
+) -> list[float]:
+    """ShorterBetter (arXiv 2504.21370): ``w * c - b * |l - shortest correct|``, wrong answers included.
+
+    Where nobody is correct, the group's mean length takes the place of the shortest correct one.
+
+    Args:
+        correct: Whether each member's answer is right (c), length G.
+        tokens: Length of each member in tokens (l).
+        weight: Reward of a right answer (w).
+        per_token: Price of one token away from the shortest correct answer (b).
+
+    Raises:
+        ValueError: The sequences differ in length or are empty, or a weight is negative.
+
+    Example:
+        >>> shorter_better_rewards([True, True, False], [1000, 2000, 500])
+        [2.0, 1.0, -0.5]
+    """
+    _check_group(correct, tokens)
+    if weight < 0 or per_token < 0:
+        raise ValueError(f"weight is {weight} and per_token is {per_token}; neither may be negative")
+    right = [length for length, is_correct in zip(tokens, correct, strict=True) if is_correct]
+    best = min(right) if right else statistics.fmean(tokens)
+    return [
+        weight * bool(is_correct) - per_token * abs(length - best)
+        for is_correct, length in zip(correct, tokens, strict=True)
+    ]
+
+
+def serial_group_rewards(correct: Sequence[bool], *, decay: float = 0.5) -> list[float]:
+    """S-GRPO (arXiv 2505.07686): of one chain's exits in order, the j-th *correct* one earns ``decay ** (j - 1)``.
+
+    Args:
+        correct: Whether the answer at each exit is right, from the earliest exit to the whole chain.
+        decay: What each later correct exit is worth of the one before, in (0, 1].
+
+    Raises:
+        ValueError: There is no exit, or ``decay`` is out of range.
+
+    Example:
+        >>> serial_group_rewards([False, True, False, True, True])
+        [0.0, 1.0, 0.0, 0.5, 0.25]
+    """
+    _check_not_empty(correct)
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay is {decay}; it must lie in (0, 1] (the paper's value is 0.5)")
+    rewards, reward = [], 1.0
+    for is_correct in correct:
+        rewards.append(reward if is_correct else 0.0)
+        reward *= decay if is_correct else 1.0
+    return rewards
+
+
+def shortest_correct(prompts: Sequence[Hashable], correct: Sequence[bool], tokens: Sequence[int]) -> list[int]:
+    """Which completions DEER + SFT learns from: for each prompt the shortest correct one, if there is one.
+
+    Args:
+        prompts: What tells the prompt of each completion (its text, or its problem's id).
+        correct: Whether each completion's answer is right.
+        tokens: Length of each completion in tokens.
+
+    Returns:
+        Indices into the completions, in the order of the prompts; of equally short ones the first.
+
+    Raises:
+        ValueError: The sequences differ in length or are empty.
+
+    Example:
+        >>> shortest_correct(["p", "p", "p", "q"], [True, True, False, False], [30, 20, 10, 10])
+        [1]
+    """
+    _check_group(correct, tokens)
+    best: dict[Hashable, int] = {}
+    for index, (prompt, is_correct, length) in enumerate(zip(prompts, correct, tokens, strict=True)):
+        if is_correct and (prompt not in best or length < tokens[best[prompt]]):
+            best[prompt] = index
+    return list(best.values())
+
+
+def round_limit(step: int, steps: int, limits: Sequence[int] = THINKPRUNE_LIMITS) -> int:
+    """ThinkPrune's completion limit at a training step: rounds of equal length, each with its own limit.
+
+    Args:
+        step: The optimiser step, from 0.
+        steps: Optimiser steps of the whole run.
+        limits: The limit of each round, in tokens.
+
+    Raises:
+        ValueError: There is no limit, or the step lies outside the run.
+
+    Example:
+        >>> [round_limit(step, 6) for step in range(6)]
+        [4000, 4000, 3000, 3000, 2000, 2000]
+    """
+    if not limits:
+        raise ValueError("limits is empty; give the completion limit of at least one round")
+    if not 0 <= step < steps:
+        raise ValueError(f"step is {step}; it must lie in 0..{steps - 1}")
+    return limits[step * len(limits) // steps]
+
+
+def scaled_tokens(published: int, scale: float) -> int:
+    """A published length on our scale, rounded, and at least 1.
+
+    Args:
+        published: The constant as its authors give it, in tokens.
+        scale: Mean length of our untrained model over that of theirs.
+
+    Example:
+        >>> scaled_tokens(4096, 0.01)
+        41
+    """
+    if not scale > 0:
+        raise ValueError(f"scale is {scale}; it must be greater than 0")
+    return max(1, round(published * scale))
+
+
+def _sigmoid(value: float) -> float:
+    return 0.5 * (1 + math.tanh(value / 2))  # never overflows, unlike 1 / (1 + exp(-value))
+
+
+def _check_group(correct: Sequence[object], tokens: Sequence[int]) -> None:
+    if len(correct) != len(tokens):
+        raise ValueError(f"tokens has {len(tokens)} entries but correct has {len(correct)}; give one per member")
+    _check_not_empty(tokens)
+
+
+def _check_not_empty(members: Sequence[object]) -> None:
+    if not members:
+        raise ValueError("the group is empty; a group needs at least one completion")
+
+
+def _check_target(target: int, per_token: float) -> None:
+    if target < 1 or per_token < 0:
+        raise ValueError(f"target is {target} and per_token is {per_token}; use a target of at least 1 token, a >= 0")

@@ -1,9 +1,0 @@
-"""What a recipe needs of a machine: memory by component, whether it fits, and what limits growth past one node."""
-
-from __future__ import annotations
-
-from stepgrpo_lab.scaling.advice import Change
-from stepgrpo_lab.scaling.hardware import GPUS, Gpu
-from stepgrpo_lab.scaling.plan import MemoryPlan, plan_memory
-
-__all__ = ["GPUS", "Change", "Gpu", "MemoryPlan", "plan_memory"]
