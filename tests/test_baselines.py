@@ -14,24 +14,22 @@ from hypothesis import strategies as st
 
 from stepgrpo_lab.method.baselines import (
     THINKPRUNE_LIMITS,
+    GRPOLambdaReward,
+    OutcomeReward,
     correctness_rewards,
     kimi_length_rewards,
+    kimi_rewards,
     l1_exact_rewards,
     l1_max_rewards,
     length_penalty_rewards,
+    penalized_groups,
     round_limit,
     scaled_tokens,
+    serial_exit_rewards,
     serial_group_rewards,
     shorter_better_rewards,
     shortest_correct,
     soft_overlong_punishment,
-)
-from stepgrpo_lab.method.group_rewards import (
-    GRPOLambdaReward,
-    OutcomeReward,
-    kimi_rewards,
-    penalized_groups,
-    serial_exit_rewards,
     soft_overlong_rewards,
 )
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward

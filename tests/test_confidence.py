@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.method.confidence import RULES, boxed_answer_span, confidence
-from stepgrpo_lab.method.presets import PRESETS
-from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.method.trial_answer import TrialAnswer
+from stepgrpo_lab.method.boxes import boxed_answer_span, opening_tokens
+from stepgrpo_lab.method.confidence import RULES, confidence
+from stepgrpo_lab.method.records import Probe
+from stepgrpo_lab.method.settings import PRESETS
 
 PUBLISHED = [0.99, 0.9, 0.8, 0.999]
 PROBABILITIES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20)
@@ -144,7 +144,7 @@ def test_joint_of_the_boxed_answer() -> None:
     ],
 )
 def test_no_token_that_holds_a_part_of_the_answer_is_left_out(pieces: list[str], expected: float) -> None:
-    trial = TrialAnswer(PRESETS["official"], TokenText.from_pieces(pieces), position=3, step=1, marker="Wait")
-    for token, probability in zip(range(len(pieces)), [0.5, 0.7, 0.9, 0.9], strict=False):
-        ended = trial.observe(token, probability)
-    assert ended and trial.confidence == pytest.approx(expected)
+    probabilities = [0.5, 0.7, 0.9, 0.9][: len(pieces)]
+    opening = opening_tokens(pieces, opened=False)
+    probe = Probe(3, 1, "Wait", [0], probabilities, "".join(pieces), None, True, 0.0, 0.0, False, opening)
+    assert PRESETS["official"].exit_rule(256).score(probe) == pytest.approx(expected)

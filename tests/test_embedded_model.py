@@ -20,8 +20,8 @@ from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.models import encode_prompt
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.evaluating import evaluate
-from stepgrpo_lab.method.presets import rollout_settings
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import rollout_settings
 from stepgrpo_lab.overthinker import load_overthinker, overthinker_problems
 
 PROMPTS = 24

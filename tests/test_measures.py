@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.method.records import Probe
 from stepgrpo_lab.recordings import load_recordings, load_survey
 from stepgrpo_lab.recordings.measures import (

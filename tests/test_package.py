@@ -24,7 +24,7 @@ PUBLIC_NAMES = " ".join(
         "Cost Outcome Probe Problem Step Trajectory from_json to_json",
         "TokenText MARKER_SETS MarkerScanner MarkerSegmenter Segmenter resolve_markers",
         "BatchReward GroupReward GRPOLambdaReward OutcomeReward StepAwareReward",
-        "format_ok group_advantages step_aware_rewards",
+        "group_advantages step_aware_rewards",
         "Grader extract_boxed load_problems write_problems",
         "PRESETS RolloutSettings TrajectoryMachine probed_members rollout_settings",
         "SampleKey Sampling LockstepEngine",

@@ -9,9 +9,9 @@ from test_replay import DECLINED_THEN_ACCEPTED, LIMIT, OFFICIAL
 from test_rollout import TEXT
 
 from stepgrpo_lab.evaluation.statistics import Interval
-from stepgrpo_lab.method.losses import LossSettings, token_loss
-from stepgrpo_lab.method.replay import replay
+from stepgrpo_lab.method.loss import LossSettings, token_loss
 from stepgrpo_lab.method.rewards import step_aware_rewards
+from stepgrpo_lab.recordings.replay import replay
 from stepgrpo_lab.viz.plots_group import group_advantages_chart, step_reward_curve, token_push_map
 from stepgrpo_lab.viz.plots_loss import surrogate_curve, token_pulls
 from stepgrpo_lab.viz.plots_rollout import exit_scores, forward_passes

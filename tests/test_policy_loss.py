@@ -10,8 +10,16 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from stepgrpo_lab.method.losses import LOSS_TYPES, LossSettings, token_loss, token_weights
-from stepgrpo_lab.method.policy_loss import LossBatch, batch_logprobs, completion_logprobs, policy_loss
+from stepgrpo_lab.method.loss import (
+    LOSS_TYPES,
+    LossBatch,
+    LossSettings,
+    batch_logprobs,
+    completion_logprobs,
+    policy_loss,
+    token_loss,
+    token_weights,
+)
 from stepgrpo_lab.training.trl_loss import LossComparison, compare_with_trl, trl_policy_loss
 
 BATCH = LossBatch(

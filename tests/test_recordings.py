@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_replay import DECLINED_THEN_ACCEPTED, DECLINED_TWICE, LIMIT, OFFICIAL
@@ -12,14 +14,19 @@ from test_rollout import TEXT
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 
 from stepgrpo_lab.cli import main
+from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.models import encode_prompt
+from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.method.exit_rules import ExitRule, exit_point, rules_at
+from stepgrpo_lab.method.confidence import ExitRule, rules_at
 from stepgrpo_lab.method.records import Probe, Problem, Trajectory
 from stepgrpo_lab.method.rollout import rollout_settings
+from stepgrpo_lab.method.sampling import SampleKey
+from stepgrpo_lab.overthinker import load_overthinker
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings, load_survey, making, write_recordings
-from stepgrpo_lab.recordings.making import record_group, record_groups, record_trajectories, watching
-from stepgrpo_lab.recordings.survey import record_survey
+from stepgrpo_lab.recordings.making import record_group, record_groups, record_survey, record_trajectories, watching
+from stepgrpo_lab.recordings.schema import exit_point
 
 PROBLEM = Problem("seven", "3+4?", "7")
 RECORDED = load_recordings()
@@ -183,6 +190,59 @@ def test_an_exit_rule_on_a_plain_group_gives_the_truncated_one(place: int) -> No
     assert plain.outcomes(ExitRule(1.0)) == plain.outcomes()
     with pytest.raises(ValueError, match="probed has 1 entries but the group 8 members"):
         plain.outcomes(ExitRule(), [True])
+
+
+@pytest.mark.parametrize("groups", [RECORDED, load_survey()], ids=["recordings", "survey"])
+def test_the_exit_rule_finds_every_recorded_score_and_verdict_again(groups: list[RecordedGroup]) -> None:
+    for group in groups:
+        assert group.settings is not None
+        rule = group.settings.exit_rule(group.limit)
+        for member in group.members:
+            probes = member.trajectory.probes
+            assert [rule.score(probe) for probe in probes] == pytest.approx([p.confidence for p in probes], abs=1e-5)
+            assert [rule.verdict(probe) is not None for probe in probes] == [p.accepted for p in probes]
+            assert rule.asked(probes) == list(range(len(probes)))
+
+
+@pytest.mark.parametrize("preset", ["official", "paper"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"exit_threshold": 0.9},
+        {"exit_threshold": 0.7, "confidence_rule": "joint"},
+        {"skip_first": 0},
+        {"skip_first": 2, "confidence_rule": "minimum"},
+        {"exit_threshold": 0.999, "max_probes": 2},
+        {"exit_threshold": 1.0, "near_budget_margin": 0.6},
+    ],
+    ids=str,
+)
+def test_a_replay_stops_where_the_machine_stops(preset: str, overrides: dict[str, Any]) -> None:
+    settings = rollout_settings(preset, markers="paper", **overrides)
+    model, tokenizer = load_overthinker()
+    problems = overthinker_problems("test", 8)
+    prompts = [encode_prompt(tokenizer, problem.prompt) for problem in problems]
+    keys = [SampleKey(0, "replay", 0, sample) for sample in range(len(problems))]
+    engine = LockstepEngine(model, tokenizer)
+    watched, _ = engine.generate(prompts, limit=256, settings=making.watching(settings), keys=keys)
+    stopped, _ = engine.generate(prompts, limit=256, settings=settings, keys=keys)
+    rule = settings.exit_rule(256)
+    for free, real in zip(watched, stopped, strict=True):
+        accepted = [index for index, probe in enumerate(real.probes) if probe.accepted]
+        assert rule.first_exit(free.probes) == (accepted[0] if accepted else None)
+        assert len(rule.asked(free.probes)) == len(real.probes)
+    assert any(trajectory.close in ("early", "near_budget") for trajectory in stopped) or settings.max_probes == 2
+
+
+def test_a_recording_of_0_1_is_completed_from_its_tokens(tmp_path: Path) -> None:
+    head, *rows = gzip.decompress(data_path("trajectories", "overthinker.jsonl.gz").read_bytes()).splitlines()
+    old = [json.loads(row) for row in rows[:2]]
+    for member in (member for row in old for member in row["members"]):
+        for probe in member["trajectory"]["probes"]:
+            probe.pop("opening", None)
+    path = tmp_path / "old.jsonl.gz"
+    path.write_bytes(gzip.compress(b"\n".join([head, *(json.dumps(row).encode() for row in old)])))
+    assert [group.members for group in load_recordings(path)] == [group.members for group in RECORDED[:2]]
 
 
 @pytest.mark.parametrize("group", RECORDED, ids=lambda group: group.title)

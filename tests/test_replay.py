@@ -10,8 +10,8 @@ import pytest
 from test_rollout import CLOSE, EOS, PAPER_PROMPT, PIECES, SURE, TEXT, UNSURE
 
 from stepgrpo_lab.method.records import Trajectory
-from stepgrpo_lab.method.replay import Cell, Frame, replay
 from stepgrpo_lab.method.rollout import Phase, RolloutSettings, TrajectoryMachine, rollout_settings
+from stepgrpo_lab.recordings.replay import Cell, Frame, replay
 
 LIMIT = 60
 OFFICIAL = rollout_settings("official", near_budget_margin=0)

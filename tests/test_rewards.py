@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.method.group_rewards import outcome_rewards
+from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.method.rewards import (
     GroupReward,
     StepAwareReward,
-    format_ok,
     group_advantages,
     group_mean_steps,
     grouped,
     is_informative,
+    outcome_rewards,
     step_aware_rewards,
 )
 
@@ -195,7 +195,7 @@ def test_grouped_cuts_in_order() -> None:
     ],
 )
 def test_format_needs_a_box_after_the_close(text: str, expected: bool) -> None:
-    assert format_ok(text) is expected
+    assert (extract_boxed(text) is not None) is expected
 
 
 def test_the_reward_object_is_the_function_with_its_settings() -> None:

@@ -9,11 +9,9 @@ from statistics import fmean
 import pytest
 
 from stepgrpo_lab.evaluation.statistics import calibration
-from stepgrpo_lab.method.confidence import confidence
-from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings, load_survey
-from stepgrpo_lab.recordings.costs import cost_of_rule
-from stepgrpo_lab.recordings.trials import trial_answers, trial_answers_after_same_thoughts
+from stepgrpo_lab.recordings.measures import cost_of_rule, trial_answers, trial_answers_after_same_thoughts
 
 SURVEY = load_survey()
 UNTRAINED, TRAINED = ([group for group in SURVEY if group.model == name] for name in ("untrained", "trained"))
@@ -72,8 +70,12 @@ def test_trial_answers_are_the_recorded_ones() -> None:
 def test_reliability_is_of_the_joint_probability_unless_a_rule_is_named() -> None:
     trials = trial_answers(UNTRAINED[:50])
     assert trials.calibration() == calibration([probe.joint for probe in trials.probes], trials.right)
-    scores = [confidence(probe.probabilities, "geometric") for probe in trials.probes]
-    assert trials.calibration("geometric", bins=5) == calibration(scores, trials.right, 5)
+    # The score that the exit saw, as recorded to six digits.
+    scores = [probe.confidence for probe in trials.probes]
+    assert trials.scores("geometric") == pytest.approx(scores, abs=1e-5)
+    assert trials.calibration("geometric", bins=5).ece == pytest.approx(
+        calibration(scores, trials.right, 5).ece, abs=1e-5
+    )
 
 
 def test_pairs_were_asked_after_the_same_thoughts() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from stepgrpo_lab.course.plots_toy import toy_policies
 from stepgrpo_lab.course.toy_policy import ToyCompletion, ToyRun, ToySettings, loss_gradient, softmax, train_toy_policy
-from stepgrpo_lab.method.group_rewards import OutcomeReward
-from stepgrpo_lab.method.losses import LOSS_TYPES, LossSettings, token_loss, token_weights
+from stepgrpo_lab.method.baselines import OutcomeReward
+from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_loss, token_weights
 from stepgrpo_lab.method.rewards import StepAwareReward
 
 HARD = [ToyCompletion("guess", 1, 4, 0.05), ToyCompletion("think", 4, 16, 0.3), ToyCompletion("think long", 8, 32, 0.4)]

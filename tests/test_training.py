@@ -15,8 +15,7 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import TrainerCallback
 
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.method.baselines import length_penalty_rewards
-from stepgrpo_lab.method.group_rewards import GRPOLambdaReward, OutcomeReward
+from stepgrpo_lab.method.baselines import GRPOLambdaReward, OutcomeReward, length_penalty_rewards
 from stepgrpo_lab.method.records import Cost, Outcome, Trajectory
 from stepgrpo_lab.method.rewards import StepAwareReward, step_aware_rewards
 from stepgrpo_lab.method.rollout import probed_members

@@ -8,9 +8,9 @@ import pytest
 from test_replay import DECLINED_THEN_ACCEPTED, DECLINED_TWICE, LIMIT, OFFICIAL
 from test_rollout import TEXT
 
-from stepgrpo_lab.method.presets import rollout_settings
 from stepgrpo_lab.method.records import Outcome, Probe, Problem, Trajectory
 from stepgrpo_lab.method.rollout import Phase
+from stepgrpo_lab.method.settings import rollout_settings
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recordings import RecordedGroup, RecordedMember
 from stepgrpo_lab.widgets import RolloutPlayer, StepInspector

@@ -204,7 +204,7 @@ checks.first_confident(first_confident)
 
 # %%
 from stepgrpo_lab import course
-from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.confidence import ExitRule
 
 course.source_of(ExitRule.first_exit)
 

@@ -363,7 +363,7 @@ checks.cut_accuracy(cut_accuracy)
 # case the step in which the tokens run out is finished.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
 
 cuts = [try_rule(untrained, ExitRule(0.0, min_steps=n)) for n in range(1, 7)]

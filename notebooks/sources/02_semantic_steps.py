@@ -370,7 +370,7 @@ seen.compare(share["search"])
 # %% tags=["nbval-check-output"]
 from statistics import correlation
 
-from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
 
 print("family  markers   stopped  tokens  right  k against tokens")

@@ -154,7 +154,7 @@ checks.geometric_mean(geometric_mean)
 # often are such answers right?" that is the number to use; `boxed_answer_span` finds its tokens.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.method.confidence import boxed_answer_span
+from stepgrpo_lab.method.boxes import boxed_answer_span
 
 for group in (untrained[2], untrained[0]):
     probe = group.members[0].trajectory.probes[0]
@@ -262,7 +262,7 @@ guesses = course.predict(
 guesses
 
 # %%
-from stepgrpo_lab.recordings.trials import trial_answers
+from stepgrpo_lab.recordings.measures import trial_answers
 from stepgrpo_lab.viz.plots_probe import reliability_lines
 
 first = trial_answers(untrained, first_only=True)
@@ -319,7 +319,7 @@ at_80 = course.predict(
 at_80
 
 # %%
-from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
 from stepgrpo_lab.viz.plots_steps import stopping_curves
 
@@ -439,7 +439,7 @@ for skip in (0, 1):
 # known yet. To tell the two causes apart, take only places where both models were asked after the very same thoughts.
 
 # %%
-from stepgrpo_lab.recordings.trials import trial_answers_after_same_thoughts
+from stepgrpo_lab.recordings.measures import trial_answers_after_same_thoughts
 
 pairs = trial_answers_after_same_thoughts(untrained, trained)
 same = dict(zip(("untrained", "trained"), pairs, strict=True))

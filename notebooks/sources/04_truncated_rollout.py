@@ -368,10 +368,9 @@ wrong = course.predict(
 wrong
 
 # %%
-from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings import load_survey
-from stepgrpo_lab.recordings.costs import cost_of_rule
-from stepgrpo_lab.recordings.measures import try_rule
+from stepgrpo_lab.recordings.measures import cost_of_rule, try_rule
 
 survey = [group for group in load_survey() if group.model == "untrained"]
 lines = ["threshold  right   kept  probes  decoded"]

@@ -188,7 +188,7 @@ for alpha in (0.9, 0.5, 0.1):
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import StepAwareReward
-from stepgrpo_lab.method.group_rewards import outcome_rewards
+from stepgrpo_lab.method.rewards import outcome_rewards
 from stepgrpo_lab.recordings import load_recordings
 
 groups = load_recordings()
@@ -380,10 +380,7 @@ from functools import partial
 
 from stepgrpo_lab import OutcomeReward
 from stepgrpo_lab.method import baselines
-from stepgrpo_lab.method.group_rewards import (
-    kimi_rewards,
-    soft_overlong_rewards,
-)
+from stepgrpo_lab.method.baselines import kimi_rewards, soft_overlong_rewards
 
 overlong = partial(soft_overlong_rewards, limit=4000, cache=2000)
 methods = {
@@ -474,7 +471,7 @@ exits_saved
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import probed_members
-from stepgrpo_lab.method.exit_rules import ExitRule
+from stepgrpo_lab.method.confidence import ExitRule
 
 differing = {}
 for share in (1.0, 0.5):

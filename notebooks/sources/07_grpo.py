@@ -155,7 +155,7 @@ clip_saved
 # %% tags=["nbval-check-output"]
 from math import log
 
-from stepgrpo_lab.method.losses import LossSettings, token_loss
+from stepgrpo_lab.method.loss import LossSettings, token_loss
 
 print("    A  ratio  by hand  library   pull")
 for A in (1.0, -1.0):
@@ -275,7 +275,7 @@ checks.k3_estimate(k3_estimate)
 # policy's own, and its ratio is **exactly 1**. The ablation masks it: weight 0.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.method.losses import token_weights
+from stepgrpo_lab.method.loss import token_weights
 
 forced = token_loss(log(0.02), 0.8, LossSettings(), old_logprob=None)
 print("ratio", forced.ratio, "pull", 0.0 - forced.gradient)
@@ -354,8 +354,8 @@ weight_saved
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import StepAwareReward
-from stepgrpo_lab.method.group_rewards import outcome_rewards
-from stepgrpo_lab.method.losses import LOSS_TYPES, token_push
+from stepgrpo_lab.method.loss import LOSS_TYPES, token_push
+from stepgrpo_lab.method.rewards import outcome_rewards
 from stepgrpo_lab.recordings import load_recordings
 
 group = load_recordings()[4]
@@ -420,7 +420,7 @@ checks.loss_type_weights(weights)
 # gradient flows on from the log-probabilities into the weights.
 
 # %%
-from stepgrpo_lab.method import policy_loss as torch_loss
+from stepgrpo_lab.method import loss as torch_loss
 
 source_of(torch_loss.policy_loss)
 

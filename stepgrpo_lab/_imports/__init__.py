@@ -43,16 +43,16 @@ comparison.results -> experiments.results
 comparison.rows -> experiments.rows
 comparison.runs -> experiments.runs
 comparison.tables -> experiments.tables
-confidence -> method.confidence
+confidence -> method.confidence method.boxes
 course.building -> authoring.notebooks.building
 course.executing -> authoring.notebooks.executing
 course.linting -> authoring.notebooks.linting
 evaluation_records -> evaluation.evaluation_records
-exit_rules -> method.exit_rules
+exit_rules -> method.confidence recordings.schema
 grading -> evaluation.grading method.boxes
 grading_worker -> evaluation.grading_worker
-group_rewards -> method.group_rewards
-losses -> method.losses
+group_rewards -> method.baselines method.rewards
+losses -> method.loss
 models -> engines.models
 overthinker.build -> authoring.overthinker.build
 overthinker.calibration -> authoring.overthinker.calibration
@@ -73,15 +73,18 @@ plots_steps -> viz.plots_steps
 plots_study -> viz.plots_study experiments.study_results
 plots_toy -> course.plots_toy
 plots_tradeoff -> viz.plots_tradeoff
-policy_loss -> method.policy_loss
-presets -> method.presets
+policy_loss -> method.loss
+presets -> method.settings
 problem_files -> evaluation.problem_files
 problems -> evaluation.problems
 processes -> engines.processes
 prompts -> engines.prompts
 quiet -> cli.quiet
 records -> method.records
-replay -> method.replay
+recordings.costs -> recordings.measures
+recordings.survey -> recordings.making
+recordings.trials -> recordings.measures
+replay -> recordings.replay
 report -> run.report
 report_files -> run.report_files
 report_html -> run.report_html viz.report_pages evaluation.statistics
@@ -116,7 +119,7 @@ svg -> viz.svg
 token_text -> method.token_text
 tokenizer_checks -> engines.tokenizer_checks
 toy_policy -> course.toy_policy
-trial_answer -> method.trial_answer
+trial_answer -> method.rollout
 validation -> evaluation.validation
 """
 

@@ -14,8 +14,7 @@ def record(options: Namespace) -> int:
     quiet()
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes.building import recipe_config
-    from stepgrpo_lab.recordings.making import record_trajectories
-    from stepgrpo_lab.recordings.survey import record_survey
+    from stepgrpo_lab.recordings.making import record_survey, record_trajectories
     from stepgrpo_lab.run.run_files import model_folder
 
     config = recipe_config(load_recipe("overthinker"), options.output.parent)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import Phase, TrajectoryMachine
 from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.token_text import TokenText
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def measure_fault(
 
     Example:
         >>> from stepgrpo_lab.course.tiny_policy import tiny_policy
-        >>> from stepgrpo_lab.method.presets import rollout_settings
+        >>> from stepgrpo_lab.method.settings import rollout_settings
         >>> settings = rollout_settings("official", exit_threshold=1.0, near_budget_margin=0)
         >>> keys = [SampleKey(0, "course", 0, sample) for sample in range(4)]
         >>> measure_fault(*tiny_policy(), [[3, 4]] * 4, keys, limit=24, settings=settings).changed

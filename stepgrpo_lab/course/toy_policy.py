@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stepgrpo_lab.method.losses import LossSettings, token_loss, token_weights
+from stepgrpo_lab.method.loss import LossSettings, token_loss, token_weights
 from stepgrpo_lab.method.rewards import AdvantageScale, GroupReward, group_advantages
 
 

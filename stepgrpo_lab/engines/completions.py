@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.rollout import TrajectoryMachine
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import Segmenter
 from stepgrpo_lab.method.token_text import TokenText
 

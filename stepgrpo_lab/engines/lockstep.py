@@ -19,9 +19,9 @@ import torch
 from stepgrpo_lab.engines.cache import LockstepCache, check_model
 from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
 from stepgrpo_lab.engines.completions import Completion, OnFinish, longest_reach, open_completions, text_of
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import Segmenter
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stepgrpo_lab.engines.models import encode_prompt
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rollout import TrajectoryMachine
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.token_text import TokenText
 
 MOST_TOKENS_PER_BYTE = 3

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepgrpo_lab.engines.completions import RolloutEngine
-from stepgrpo_lab.method.presets import RolloutSettings, close_tokens
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import RolloutSettings, close_tokens
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.method.token_text import TokenText
 

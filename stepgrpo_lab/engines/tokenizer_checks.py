@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.method.presets import PRESETS
+from stepgrpo_lab.method.settings import PRESETS
 from stepgrpo_lab.method.steps import MARKER_SETS, MarkerSegmenter
 from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText
 

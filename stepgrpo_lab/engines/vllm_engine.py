@@ -14,9 +14,9 @@ from typing import Any
 
 from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
 from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, check_weights, request_rows
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import Segmenter
 
 

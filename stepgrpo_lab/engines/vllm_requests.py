@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.engines.completions import Completion
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.method.sampling import Sampling, request_seed
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.method.token_text import TokenText
 
@@ -87,7 +87,7 @@ class StopFinder:
     """Finds the stop ids of a vocabulary, and remembers the last markers: a large one takes a second or two.
 
     Example:
-        >>> from stepgrpo_lab.method.presets import rollout_settings
+        >>> from stepgrpo_lab.method.settings import rollout_settings
         >>> toy = TokenText.from_pieces(["so ", "Wait", " Wait,", "ait", "7}"], eos_ids=[4])
         >>> stops = StopFinder(toy).find(rollout_settings("paper"))
         >>> sorted(stops.markers), sorted(stops.trial)

@@ -17,9 +17,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
 from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, TokenRequest, check_weights, request_rows
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import Segmenter
 
 _START = "vllm serve MODEL --host 127.0.0.1 --logprobs-mode processed_logprobs"

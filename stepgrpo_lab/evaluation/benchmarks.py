@@ -17,9 +17,9 @@ from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare, overall_figures
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import BENCHMARKS, load_problems
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.sampling import Sampling
+from stepgrpo_lab.method.settings import RolloutSettings
 
 QWEN3_THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
 """Qwen3's recommended decoding in thinking mode; its makers advise against greedy decoding there."""

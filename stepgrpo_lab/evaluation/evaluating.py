@@ -15,9 +15,9 @@ from stepgrpo_lab.engines.processes import gather_shares, my_share
 from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare, completion_pairs
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.boxes import extract_boxed
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Cost, Outcome, Problem, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stepgrpo_lab.evaluation.evaluation_records import Evaluation
-from stepgrpo_lab.method.presets import RolloutSettings, cut_at_first_marker
+from stepgrpo_lab.method.settings import RolloutSettings, cut_at_first_marker
 
 Measure = Callable[[RolloutSettings | None], Evaluation]
 """Evaluates the policy on the held-out problems: plain decoding (None), or a truncated rollout."""

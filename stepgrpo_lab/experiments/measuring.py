@@ -14,8 +14,8 @@ from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.evaluation_records import Evaluation
 from stepgrpo_lab.experiments.plan import Plan
 from stepgrpo_lab.experiments.results import Structure
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import structure

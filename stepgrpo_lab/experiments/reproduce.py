@@ -18,7 +18,7 @@ from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.studies import STUDIES, Row, Study
 from stepgrpo_lab.experiments.study_results import RowResult, StudyResult, load_study, study_markdown
 from stepgrpo_lab.experiments.study_svg import draw_study
-from stepgrpo_lab.method.presets import cut_at_first_marker, rollout_settings
+from stepgrpo_lab.method.settings import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
 from stepgrpo_lab.run import job as run

@@ -1,14 +1,14 @@
-"""Boxed answers: where one is, and what it says."""
+"""Boxed answers: where a box is, in a text or in the tokens of a trial answer, and what it says."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import accumulate
 
 from stepgrpo_lab.method.token_text import THINK_CLOSE
 
-_BOX_TOKENS = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-
-
+_BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)  # an escaped brace is a character of the answer
 _CONTENT = re.compile(r"[^\s{}]")
 
 
@@ -29,8 +29,8 @@ def extract_boxed(text: str) -> str | None:
     if close < 0:
         return None
     answer, answer_start = None, -1
-    open_groups: list[int] = []  # where the content of each open box starts; -1 for a group that is no box
-    for token in _BOX_TOKENS.finditer(text, close + len(THINK_CLOSE)):
+    open_groups: list[int] = []  # where the content of each open box starts; -1 for a group that is not a box
+    for token in _BRACES.finditer(text, close + len(THINK_CLOSE)):
         if token[0] == "{":
             open_groups.append(-1)
         elif token[0].startswith("\\boxed"):
@@ -40,3 +40,57 @@ def extract_boxed(text: str) -> str | None:
             if start > answer_start and _CONTENT.search(text, start, token.start()):
                 answer, answer_start = slice(start, token.start()), start
     return text[answer].strip() if answer else None
+
+
+def boxed_answer_span(pieces: Sequence[str], opened: bool) -> tuple[int, int] | None:
+    r"""Which greedy tokens spell the boxed answer and its closing brace.
+
+    The joint confidence of the answer is the product of these tokens' probabilities. A token that holds the opening
+    brace and more (``{4``) belongs to the answer, a bare ``{`` does not. Braces are balanced; ``\{`` and ``\}`` are
+    characters of the answer.
+
+    Args:
+        pieces: Text of each greedy token.
+        opened: Whether the inducing prompt already ended in ``\boxed{``; otherwise the first ``{`` opens the box.
+
+    Returns:
+        A half-open span of token places, or None when the box is never closed.
+
+    Example:
+        >>> boxed_answer_span(["{", "\\frac", "{1}{", "2", "}}", "\n"], opened=False)
+        (1, 5)
+    """
+    ends = list(accumulate(map(len, pieces)))
+
+    def place(character: int) -> int:
+        return next(index for index, end in enumerate(ends) if character < end)
+
+    depth, start = int(opened), 0
+    for brace in _BRACES.finditer("".join(pieces)):
+        if brace[0].endswith("{") and brace[0] != "\\{":
+            if depth == 0:
+                start = place(brace.end() - 1)
+                start += not pieces[start][brace.end() - (ends[start] - len(pieces[start])) :].strip()
+            depth += 1
+        elif brace[0] == "}" and depth > 0:
+            depth -= 1
+            if depth == 0:
+                return start, place(brace.start()) + 1
+    return None
+
+
+def opening_tokens(pieces: Sequence[str], opened: bool) -> int:
+    """How many leading tokens hold nothing of the answer: white space, and the brace that opens the box.
+
+    Args:
+        pieces: Text of each greedy token.
+        opened: Whether the inducing prompt already opened the box; a leading brace is then part of the answer.
+
+    Example:
+        >>> [opening_tokens(pieces, opened=False) for pieces in (["{", "x", "}"], ["{x", "}"], [" ", "{", "4"])]
+        [1, 0, 2]
+        >>> opening_tokens(["{", "1", "}"], opened=True)
+        0
+    """
+    empty = ("",) if opened else ("", "{")
+    return next((count for count, text in enumerate(accumulate(pieces)) if text.strip() not in empty), len(pieces))

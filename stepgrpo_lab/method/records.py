@@ -81,6 +81,8 @@ class Probe:
         confidence: Score of the preset's rule (Eq. 2), in [0, 1]; what the exit compares with its threshold.
         joint: Joint probability of the boxed answer and its closing brace, in [0, 1]: the calibrated quantity.
         accepted: Whether the thoughts were closed here.
+        opening: How many leading tokens hold nothing of the answer (white space, the brace that opens the box): only
+            these may be left out of a score (see :class:`stepgrpo_lab.method.confidence.ExitRule`).
     """
 
     position: int
@@ -94,6 +96,7 @@ class Probe:
     confidence: float
     joint: float
     accepted: bool
+    opening: int = 0
 
 
 @dataclass
@@ -139,7 +142,7 @@ class Trajectory:
         probes: Every probe, in order.
         cost: Tokens fed for it.
         dropped: Tokens that had been sampled where an accepted probe then ended the thoughts: the held-back marker and
-            its lookahead. With them a trajectory can be replayed (see :mod:`stepgrpo_lab.method.replay`).
+            its lookahead. With them a trajectory can be replayed (see :mod:`stepgrpo_lab.recordings.replay`).
     """
 
     prompt_ids: list[int]

@@ -12,9 +12,9 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from stepgrpo_lab.method.boxes import extract_boxed
+from stepgrpo_lab.method.records import Outcome
 
 MeanOver = Literal["correct", "all"]
 AdvantageScale = Literal["group", "batch", "none"]
@@ -47,7 +47,20 @@ class BatchReward(Protocol):
 
 @dataclass(frozen=True)
 class StepAwareReward:
-    """:func:`step_aware_rewards` with its settings, as a :class:`GroupReward`. Picklable; checks its settings at once.
+    """Step-GRPO's reward (Eq. 4 and 5), a :class:`GroupReward`: ``R = a*c*(1 - b*tanh((k - mu)/mu)) + (1 - a)*f``.
+
+    With the defaults a correct, formatted member earns between 0.55 and 1.343 and a wrong one at most 0.1.
+
+    Attributes:
+        step_alpha: Weight of correctness against format (alpha), in [0, 1].
+        step_beta: Strength of the step term (beta), in [0, 1).
+        mean_over: Whose mean steps are the group's baseline mu: "correct" members (the paper) or "all" (ablation).
+        step_reward: False sets the efficiency factor to 1 (ablation: plain GRPO with a format term).
+        penalize_wrong: True adds ``-a*b*tanh((k - mu)/mu)`` to each *wrong* member (ablation); where no member is
+            correct, mu is then the mean over all. It shows why the paper spares wrong answers: failing fast pays.
+
+    Raises:
+        ValueError: A setting is out of range.
 
     Example:
         >>> StepAwareReward()([True, False], [3, 5], [True, False], [90, 150])
@@ -61,77 +74,59 @@ class StepAwareReward:
     penalize_wrong: bool = False
 
     def __post_init__(self) -> None:
-        _check_settings(self.step_alpha, self.step_beta, self.mean_over, self.step_reward, self.penalize_wrong)
+        check_step_alpha(self.step_alpha)
+        if not 0 <= self.step_beta < 1:
+            raise ValueError(f"step_beta is {self.step_beta}; it must lie in [0, 1) (the paper's value is 0.5)")
+        _check_mean_over(self.mean_over)
+        if self.penalize_wrong and not self.step_reward:
+            raise ValueError("penalize_wrong has no effect without step_reward; set step_reward=True")
 
     def __call__(
-        self, correct: Sequence[bool], steps: Sequence[int], formatted: Sequence[bool], tokens: Sequence[int]
+        self, correct: Sequence[bool], steps: Sequence[int], formatted: Sequence[bool], tokens: Sequence[int] = ()
     ) -> list[float]:
-        """Reward one group; ``tokens`` is not used, because this reward counts steps."""
-        return step_aware_rewards(
-            correct,
-            steps,
-            formatted,
-            step_alpha=self.step_alpha,
-            step_beta=self.step_beta,
-            mean_over=self.mean_over,
-            step_reward=self.step_reward,
-            penalize_wrong=self.penalize_wrong,
-        )
+        """Reward one group; ``tokens`` is not used, because this reward counts steps.
+
+        Args:
+            correct: Whether each member's answer is right (c), length G.
+            steps: Semantic steps of each member (k, Eq. 3), each at least 1.
+            formatted: Whether each member has a non-empty box after its first ``</think>`` (f).
+            tokens: Ignored.
+
+        Returns:
+            G rewards, in the members' order.
+
+        Raises:
+            ValueError: The sequences differ in length or are empty, or a step count is below 1.
+        """
+        if len(formatted) != len(correct):
+            raise ValueError(
+                f"formatted has {len(formatted)} entries but correct has {len(correct)}; give one per member"
+            )
+        mean = group_mean_steps(correct, steps, self.mean_over)
+        if mean is None:
+            mean = statistics.fmean(steps)  # nobody is correct: only penalize_wrong will look at it
+        return [
+            self._outcome(is_correct, step_excess(k, mean)) + (1 - self.step_alpha) * bool(is_formatted)
+            for is_correct, k, is_formatted in zip(correct, steps, formatted, strict=True)
+        ]
+
+    def _outcome(self, is_correct: bool, excess: float) -> float:
+        penalty = self.step_beta * excess if self.step_reward else 0.0
+        if is_correct:
+            return self.step_alpha * (1 - penalty)
+        return -self.step_alpha * penalty if self.penalize_wrong else 0.0
 
 
 def step_aware_rewards(
-    correct: Sequence[bool],
-    steps: Sequence[int],
-    formatted: Sequence[bool],
-    *,
-    step_alpha: float = 0.9,
-    step_beta: float = 0.5,
-    mean_over: MeanOver = "correct",
-    step_reward: bool = True,
-    penalize_wrong: bool = False,
+    correct: Sequence[bool], steps: Sequence[int], formatted: Sequence[bool], **settings: Any
 ) -> list[float]:
-    """Reward one group (Eq. 4 and 5): ``R = a*c*(1 - b*tanh((k - mu)/mu)) + (1 - a)*f``.
-
-    With the defaults a correct, formatted member earns between 0.55 and 1.343 and a wrong one at most 0.1.
-
-    Args:
-        correct: Whether each member's answer is right (c), length G.
-        steps: Semantic steps of each member (k, Eq. 3), each at least 1.
-        formatted: Whether each member has a non-empty box after its first ``</think>`` (f).
-        step_alpha: Weight of correctness against format (alpha), in [0, 1].
-        step_beta: Strength of the step term (beta), in [0, 1).
-        mean_over: Whose mean steps are the group's baseline mu: "correct" members (the paper) or "all" (ablation).
-        step_reward: False sets the efficiency factor to 1 (ablation: plain GRPO with a format term).
-        penalize_wrong: True adds ``-a*b*tanh((k - mu)/mu)`` to each *wrong* member (ablation); where no member is
-            correct, mu is then the mean over all. It shows why the paper spares wrong answers: failing fast pays.
-
-    Returns:
-        G rewards, in the members' order.
-
-    Raises:
-        ValueError: A setting is out of range, the sequences differ in length or are empty, or a step count is below 1.
+    """Reward one group with :class:`StepAwareReward`, whose settings are the keywords.
 
     Example:
         >>> [round(r, 6) for r in step_aware_rewards([1, 1, 1, 0, 0], [2, 4, 6, 3, 9], [1, 1, 1, 1, 1])]
         [1.207953, 1.0, 0.792047, 0.1, 0.1]
     """
-    _check_settings(step_alpha, step_beta, mean_over, step_reward, penalize_wrong)
-    if len(formatted) != len(correct):
-        raise ValueError(f"formatted has {len(formatted)} entries but correct has {len(correct)}; give one per member")
-    mean = group_mean_steps(correct, steps, mean_over)
-    if mean is None:
-        mean = statistics.fmean(steps)  # nobody is correct: only penalize_wrong will look at it
-    rewards = []
-    for is_correct, k, is_formatted in zip(correct, steps, formatted, strict=True):
-        excess = step_beta * step_excess(k, mean) if step_reward else 0.0
-        if is_correct:
-            outcome = step_alpha * (1 - excess)
-        elif penalize_wrong:
-            outcome = -step_alpha * excess
-        else:
-            outcome = 0.0
-        rewards.append(outcome + (1 - step_alpha) * bool(is_formatted))
-    return rewards
+    return StepAwareReward(**settings)(correct, steps, formatted)
 
 
 def step_excess(steps: float, mean: float) -> float:
@@ -228,6 +223,29 @@ def grouped(values: Sequence[Value], group_size: int) -> list[list[Value]]:
     return [list(values[start : start + group_size]) for start in range(0, len(values), group_size)]
 
 
+def outcome_rewards(reward: GroupReward, outcomes: Sequence[Outcome]) -> list[float]:
+    """Rewards of one whole group, from its members' outcomes.
+
+    Raises:
+        ValueError: The group reward did not return one number for each member.
+
+    Example:
+        >>> outcome_rewards(StepAwareReward(), [Outcome(True, True, 3, 40), Outcome(False, False, 5, 60)])
+        [1.0, 0.0]
+    """
+    rewards = reward(
+        [outcome.correct for outcome in outcomes],
+        [outcome.steps for outcome in outcomes],
+        [outcome.formatted for outcome in outcomes],
+        [outcome.tokens for outcome in outcomes],
+    )
+    if len(rewards) != len(outcomes):
+        raise ValueError(
+            f"group_reward returned {len(rewards)} rewards for a group of {len(outcomes)}: return one for each member"
+        )
+    return [float(value) for value in rewards]
+
+
 def is_informative(rewards: Sequence[float]) -> bool:
     """Whether a group's rewards differ at all; if not, it contributes no gradient.
 
@@ -236,27 +254,6 @@ def is_informative(rewards: Sequence[float]) -> bool:
         (False, True)
     """
     return len(set(rewards)) > 1
-
-
-def format_ok(text: str) -> bool:
-    """Format term f of Eq. 5: whether a non-empty box follows the first ``</think>`` of a completion's text.
-
-    Example:
-        >>> format_ok("<think>...</think> \\\\boxed{7}"), format_ok("\\\\boxed{7}")
-        (True, False)
-    """
-    return extract_boxed(text) is not None
-
-
-def _check_settings(
-    step_alpha: float, step_beta: float, mean_over: str, step_reward: bool, penalize_wrong: bool
-) -> None:
-    check_step_alpha(step_alpha)
-    if not 0 <= step_beta < 1:
-        raise ValueError(f"step_beta is {step_beta}; it must lie in [0, 1) (the paper's value is 0.5)")
-    _check_mean_over(mean_over)
-    if penalize_wrong and not step_reward:
-        raise ValueError("penalize_wrong has no effect without step_reward; set step_reward=True")
 
 
 def check_step_alpha(step_alpha: float) -> None:

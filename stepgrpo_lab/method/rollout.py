@@ -18,10 +18,16 @@ Source: Chen et al., "Step-GRPO", arXiv 2604.16890, section on the dynamic trunc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Literal
 
-from stepgrpo_lab.method.presets import (
+from stepgrpo_lab.method.boxes import boxed_answer_span, opening_tokens
+from stepgrpo_lab.method.confidence import ExitRule, confidence
+from stepgrpo_lab.method.records import CloseReason, Cost, FinishReason, Probe, Trajectory
+from stepgrpo_lab.method.sampling import Sampling
+from stepgrpo_lab.method.settings import (
     PRESETS,
     RolloutSettings,
     budget_tokens,
@@ -29,11 +35,8 @@ from stepgrpo_lab.method.presets import (
     probed_members,
     rollout_settings,
 )
-from stepgrpo_lab.method.records import CloseReason, Cost, FinishReason, Probe, Trajectory
-from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.method.steps import MarkerHit, MarkerSegmenter, Segmenter
-from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.method.trial_answer import TrialAnswer
+from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText
 
 __all__ = ["PRESETS", "Phase", "RolloutSettings", "Sampling", "TrajectoryMachine", "probed_members", "rollout_settings"]
 
@@ -88,6 +91,7 @@ class TrajectoryMachine:
         self._segmenter = segmenter or MarkerSegmenter(self._settings.markers)
         self._scanner = self._segmenter.scanner(token_text)
         self._think_budget = limit if settings is None else max(1, budget_tokens(settings.think_budget, limit))
+        self._rule = self._settings.exit_rule(limit)
         self._prompt = token_text.encode(self._settings.probe_prompt) if self._probing else []
         self._kept: list[int] = []
         self._logprobs: list[float | None] = []
@@ -238,7 +242,7 @@ class TrajectoryMachine:
 
     def _may_probe(self, hit: MarkerHit) -> bool:
         # An accepted probe ends the thoughts, so all probes so far were declined.
-        allowed = self._probing and len(self._probes) < self._settings.max_probes
+        allowed = self._probing and self._rule.allows(len(self._probes))
         return allowed and len(self._kept) < self._limit and len(self._kept) - hit.held < self._think_budget
 
     def _start_probe(self, hit: MarkerHit) -> None:
@@ -246,20 +250,18 @@ class TrajectoryMachine:
         self.phase = Phase.PROBE
         self._base = len(self._kept) - hit.held
         self._fed = min(self._fed, self._base)  # a lookahead that stays (nothing held) is still to be fed
-        self._trial = TrialAnswer(self._settings, self._text, self._base, self._scanner.steps - 1, hit.marker)
+        self._trial = _TrialAnswer(self._settings, self._text, self._base, self._scanner.steps - 1, hit.marker)
 
     def _end_probe(self) -> None:
-        settings = self._settings
-        confident = self._trial.confidence > settings.exit_threshold
-        near_margin = budget_tokens(settings.near_budget_margin, self._limit)
-        accepted = confident or self._think_budget - self._base <= near_margin
-        self._probes.append(self._trial.record(accepted))
-        if not accepted:
+        probe = self._trial.record(self._rule)
+        reason = self._rule.verdict(probe)
+        self._probes.append(replace(probe, accepted=reason is not None))
+        if reason is None:
             self._put_back()
-        elif settings.keep_probe and self._trial.closed:
-            self._keep_probe("early" if confident else "near_budget")
+        elif self._settings.keep_probe and probe.closed:
+            self._keep_probe(reason)
         else:
-            self._exit("early" if confident else "near_budget")
+            self._exit(reason)
 
     def _put_back(self) -> None:
         """Feed the held-back tokens again, at their old places; the lookahead then acts as it would have."""
@@ -289,7 +291,59 @@ class TrajectoryMachine:
 
     def _drop_held(self) -> None:
         held = len(self._kept) - self._base
-        self._cost.replayed_tokens += max(0, held - 1)  # fed in vain, but for the lookahead
+        self._cost.replayed_tokens += max(0, held - 1)  # fed for nothing, except the lookahead
         self._dropped += self._kept[self._base :]
         self._scanner.drop(held)
         del self._kept[self._base :], self._logprobs[self._base :]
+
+
+class _TrialAnswer:
+    """A trial answer while its greedy tokens arrive.
+
+    Args:
+        settings: How it is induced and ended.
+        token_text: Text of the token ids.
+        position, step, marker: Where the probe stands, as in :class:`stepgrpo_lab.method.records.Probe`.
+    """
+
+    def __init__(self, settings: RolloutSettings, token_text: TokenText, position: int, step: int, marker: str) -> None:
+        self._settings = settings
+        self._token_text = token_text
+        self._position, self._step, self._marker = position, step, marker
+        self.token_ids: list[int] = []
+        self.probabilities: list[float] = []
+        self.closed = False
+
+    def observe(self, token: int, probability: float) -> bool:
+        """Take the next greedy token and its probability at temperature 1; returns whether it is the last one."""
+        self.token_ids.append(token)
+        self.probabilities.append(probability)
+        text = self._token_text.decode(self.token_ids)
+        self.closed = THINK_CLOSE in text if self._settings.require_close else self._box(text) is not None
+        cut_off = token in self._token_text.eos_ids or len(self.token_ids) >= self._settings.probe_max_tokens
+        return self.closed or cut_off
+
+    def record(self, rule: ExitRule) -> Probe:
+        """The ended probe as a record with the rule's score, not yet accepted."""
+        text = self._token_text.decode(self.token_ids)
+        pieces = [self._token_text.decode([token]) for token in self.token_ids]
+        answer, tokens = self._box(text), self._box(pieces)
+        probe = Probe(
+            position=self._position,
+            step=self._step,
+            marker=self._marker,
+            token_ids=self.token_ids,
+            probabilities=self.probabilities,
+            text=text,
+            answer=text[answer[0] : answer[1] - 1] if answer else None,
+            closed=self.closed,
+            confidence=0.0,
+            joint=confidence(self.probabilities[slice(*tokens)], "joint") if tokens else 0.0,
+            accepted=False,
+            opening=opening_tokens(pieces, self._settings.box_opened),
+        )
+        return replace(probe, confidence=rule.score(probe))
+
+    def _box(self, pieces: Sequence[str]) -> tuple[int, int] | None:
+        """Span of the boxed answer and its closing brace, in ``pieces`` (tokens, or the characters of a text)."""
+        return boxed_answer_span(pieces, self._settings.box_opened)

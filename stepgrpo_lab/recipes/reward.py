@@ -6,18 +6,16 @@ from functools import partial
 from typing import Any
 
 from stepgrpo_lab.method.baselines import (
-    l1_exact_rewards,
-    l1_max_rewards,
-    length_penalty_rewards,
-    scaled_tokens,
-    shorter_better_rewards,
-)
-from stepgrpo_lab.method.group_rewards import (
     GRPOLambdaReward,
     OutcomeReward,
     Outcomes,
     kimi_rewards,
+    l1_exact_rewards,
+    l1_max_rewards,
+    length_penalty_rewards,
+    scaled_tokens,
     serial_exit_rewards,
+    shorter_better_rewards,
     soft_overlong_rewards,
 )
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward

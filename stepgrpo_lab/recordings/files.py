@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.method.presets import RolloutSettings
+from stepgrpo_lab.method.boxes import opening_tokens
 from stepgrpo_lab.method.records import Outcome, Problem, Trajectory, from_json, to_json
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recordings.schema import RecordedGroup, RecordedMember
 
@@ -137,18 +138,32 @@ def _rounded(value: Any) -> Any:
 
 
 def _group(row: dict[str, Any], token_text: TokenText) -> RecordedGroup:
-    def member(told: dict[str, Any]) -> RecordedMember:
-        ids = told["trajectory"]["completion_ids"]
-        rest = {"prompt_ids": row["prompt_ids"], "text": token_text.decode(ids)}
-        trajectory = from_json(Trajectory, {**told["trajectory"], **rest})
-        return RecordedMember(**{**told, "trajectory": trajectory, "outcome": from_json(Outcome, told["outcome"])})
+    settings = RolloutSettings(**row["settings"]) if row["settings"] else None
+
+    def probe(stored: dict[str, Any]) -> dict[str, Any]:
+        if "opening" in stored or settings is None:
+            return stored
+        pieces = [token_text.decode([token]) for token in stored["token_ids"]]  # a file of 0.1 does not say it
+        return {**stored, "opening": opening_tokens(pieces, settings.box_opened)}
+
+    def member(stored: dict[str, Any]) -> RecordedMember:
+        trajectory = from_json(
+            Trajectory,
+            {
+                **stored["trajectory"],
+                "prompt_ids": row["prompt_ids"],
+                "text": token_text.decode(stored["trajectory"]["completion_ids"]),
+                "probes": [probe(one) for one in stored["trajectory"]["probes"]],
+            },
+        )
+        return RecordedMember(**{**stored, "trajectory": trajectory, "outcome": from_json(Outcome, stored["outcome"])})
 
     return RecordedGroup(
         model=row["model"],
         rollout=row["rollout"],
         problem=from_json(Problem, row["problem"]),
-        members=[member(told) for told in row["members"]],
-        settings=RolloutSettings(**row["settings"]) if row["settings"] else None,
+        members=[member(stored) for stored in row["members"]],
+        settings=settings,
         limit=row["limit"],
         token_text=token_text,
     )

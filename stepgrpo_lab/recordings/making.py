@@ -1,4 +1,4 @@
-"""Record groups of trajectories: of the package's own data set, and of any model."""
+"""Record groups of trajectories: the package's own, a survey to be counted rather than looked at, or any model's."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.engines.models import encode_prompt, load_model
-from stepgrpo_lab.evaluation.evaluating import outcomes
+from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, outcomes
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.method.presets import RolloutSettings, probed_members, rollout_settings
 from stepgrpo_lab.method.records import Problem, StepLabel, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import RolloutSettings, probed_members, rollout_settings
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker import label_steps, overthinker_problems
 from stepgrpo_lab.recordings.files import DIGITS, write_recordings
@@ -192,7 +192,7 @@ def record_trajectories(
                     seed=seed,
                 )
                 if not problems:
-                    made = _telling(made, per_family)
+                    made = _informative(made, per_family)
                     problems = [group.problem for group in made]
                 groups += made
                 if progress:
@@ -200,7 +200,55 @@ def record_trajectories(
     return write_recordings(groups, output)
 
 
-def _telling(groups: Sequence[RecordedGroup], per_family: int) -> list[RecordedGroup]:
+def record_survey(
+    models: Mapping[str, str | Path],
+    output: str | Path,
+    *,
+    problems: int = 400,
+    settings: RolloutSettings | None = None,
+    limit: int = 256,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Write one completion of each problem for each model, sampled as in evaluation.
+
+    At every marker a probe is made and none ever ends the thoughts, so each completion is the one of plain decoding,
+    and every exit rule can be replayed on it.
+
+    Args:
+        models: Name -> path of a model.
+        output: File to write, ``.jsonl.gz``.
+        problems: How many problems, the first ones of the split "test".
+        settings: The probes (preset ``official``).
+        limit: Completion limit in tokens.
+        seed: Seed of the completions.
+        progress: Receives one line about each model.
+    """
+    watched = watching(settings or rollout_settings("official", markers="paper"))
+    groups: list[RecordedGroup] = []
+    with Grader() as grader:
+        for name, path in models.items():
+            model, tokenizer = load_model(path, device="cpu")
+            groups += record_groups(
+                model,
+                tokenizer,
+                overthinker_problems("test", problems),
+                name=name,
+                rollout="plain",
+                settings=watched,
+                grader=grader,
+                group_size=1,
+                limit=limit,
+                seed=seed,
+                sampling=EVALUATION_SAMPLING,
+                keep_logprobs=False,
+            )
+            if progress:
+                progress(f"{name}: {problems} completions")
+    return write_recordings(groups, output)
+
+
+def _informative(groups: Sequence[RecordedGroup], per_family: int) -> list[RecordedGroup]:
     """Of each family the groups with the most to look at."""
 
     def interest(group: RecordedGroup) -> tuple[bool, int]:

@@ -1,27 +1,28 @@
-"""What can be counted on a survey: how much of it was overthinking, and what an exit rule would have made of it."""
+"""What recorded groups tell: how much was overthinking, what an exit rule would have changed, and how far trial answers
+can be trusted."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import mean
+from statistics import fmean, mean
 
 from stepgrpo_lab.evaluation.analysis import LABELS
-from stepgrpo_lab.evaluation.statistics import Interval, bootstrap_mean, paired_bootstrap
-from stepgrpo_lab.method.exit_rules import ExitPoint, ExitRule
-from stepgrpo_lab.method.records import StepLabel
+from stepgrpo_lab.evaluation.statistics import Calibration, Interval, bootstrap_mean, calibration, paired_bootstrap
+from stepgrpo_lab.method.confidence import ExitRule
+from stepgrpo_lab.method.records import Probe, StepLabel
 from stepgrpo_lab.overthinker.verifier import oracle_tokens
-from stepgrpo_lab.recordings.schema import RecordedGroup
+from stepgrpo_lab.recordings.schema import ExitPoint, RecordedGroup
 
 
 @dataclass(frozen=True)
 class LabelledSize:
-    """One completion by what its tokens were good for.
+    """One completion by the labels of its steps.
 
     Attributes:
-        labels: ``[steps]`` what each step was good for.
+        labels: ``[steps]`` the label of each step.
         step_tokens: ``[steps]`` tokens of each step.
         closing_tokens: Tokens of the close and the answer.
     """
@@ -63,7 +64,7 @@ def labelled_size(group: RecordedGroup, member: int = 0) -> LabelledSize:
 def right_after_needed(group: RecordedGroup, member: int = 0) -> bool:
     """Whether the answer given right after the last needed step is right.
 
-    It is a trial answer, or the completion's own where it ends there, or where no step was of any use.
+    It is a trial answer, or the completion's own where it ends there, or where no step was needed.
 
     Raises:
         ValueError: The steps are not labelled, or the completion went on and was not probed there.
@@ -86,7 +87,7 @@ def right_after_needed(group: RecordedGroup, member: int = 0) -> bool:
 
 @dataclass(frozen=True)
 class Overthinking:
-    """What the steps and tokens of some completions were good for.
+    """How much of some completions was overthinking.
 
     Attributes:
         completions: How many there are.
@@ -184,3 +185,157 @@ def try_rule(groups: Sequence[RecordedGroup], rule: ExitRule) -> RuleTrial:
     if not groups:
         raise ValueError("no groups to try the rule on; pass at least one")
     return RuleTrial(rule, tuple(group.exit_point(0, rule) for group in groups))
+
+
+@dataclass(frozen=True)
+class RuleCost:
+    """Tokens fed for a completion under an exit rule; means over completions.
+
+    Attributes:
+        probes: Probes made, up to and including the one that exits.
+        kept_tokens: Length of the completion, stopped there.
+        probe_tokens: Tokens fed for probes: inducing prompts and trial answers.
+        replayed_tokens: Held-back tokens that were fed a second time, or for nothing.
+    """
+
+    probes: float
+    kept_tokens: float
+    probe_tokens: float
+    replayed_tokens: float
+
+    @property
+    def decoded_tokens(self) -> float:
+        """Everything that was fed after the prompt."""
+        return self.kept_tokens + self.probe_tokens + self.replayed_tokens
+
+
+def cost_of_rule(groups: Sequence[RecordedGroup], rule: ExitRule) -> RuleCost:
+    """What every member of groups that were only watched would have cost under a rule.
+
+    A probe feeds its inducing prompt and its trial answer except the last token, whose logits are not needed. The
+    tokens that it makes the rollout feed again are taken as the completion's mean.
+
+    Args:
+        groups: Groups of which no probe ended the thoughts, such as :func:`load_survey`'s.
+        rule: The rule.
+
+    Raises:
+        ValueError: There are no groups, or a group's probes were acted upon.
+
+    Example:
+        >>> from stepgrpo_lab.recordings import load_survey
+        >>> cost = cost_of_rule(load_survey()[:1], ExitRule())
+        >>> cost.probes, cost.kept_tokens, cost.probe_tokens
+        (1.0, 22.0, 8.0)
+    """
+    rows = [_member_cost(group, index, rule) for group in groups for index in range(len(group.members))]
+    if not rows:
+        raise ValueError("there are no groups; pass recorded completions, such as load_survey()")
+    return RuleCost(*(fmean(column) for column in zip(*rows, strict=True)))
+
+
+def _member_cost(group: RecordedGroup, index: int, rule: ExitRule) -> tuple[float, ...]:
+    point = group.exit_point(index, rule)
+    trajectory = group.members[index].trajectory
+    made = [trajectory.probes[place] for place in rule.asked(trajectory.probes)]
+    prompt = len(group.token_text.encode(group.settings.probe_prompt)) if group.settings else 0
+    replayed = trajectory.cost.replayed_tokens * len(made) / max(1, len(trajectory.probes))
+    return len(made), point.tokens, sum(prompt + len(probe.token_ids) - 1 for probe in made), replayed
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trial answers, in order.
+
+    Attributes:
+        probes: ``[trials]`` the probes.
+        right: ``[trials]`` whether each trial answer is right.
+    """
+
+    probes: list[Probe] = field(repr=False)
+    right: list[bool] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.probes)
+
+    @property
+    def stated(self) -> list[float]:
+        """``[trials]`` joint probability of each boxed answer."""
+        return [probe.joint for probe in self.probes]
+
+    def scores(self, rule: str) -> list[float]:
+        """``[trials]`` each trial answer's score under a confidence rule, as the exit would see it."""
+        return [ExitRule(confidence_rule=rule).score(probe) for probe in self.probes]
+
+    def calibration(self, rule: str | None = None, bins: int = 10) -> Calibration:
+        """Reliability of the joint probability of the boxed answer, as the model's card has it, or of a rule's score.
+
+        Raises:
+            ValueError: There are no trial answers, or the rule is unknown.
+        """
+        return calibration(self.stated if rule is None else self.scores(rule), self.right, bins)
+
+
+def trial_answers(groups: Sequence[RecordedGroup], *, first_only: bool = False) -> Trials:
+    """Every trial answer of some groups.
+
+    Args:
+        groups: Recorded groups.
+        first_only: Only the first probe of each completion.
+
+    Example:
+        >>> from stepgrpo_lab.recordings import load_survey
+        >>> untrained = [group for group in load_survey() if group.model == "untrained"]
+        >>> round(trial_answers(untrained, first_only=True).calibration().ece, 2)
+        0.03
+    """
+    found = [trial for group in groups for member in _by_place(group) for trial in member[: 1 if first_only else None]]
+    return _trials(pair for _, pair in found)
+
+
+def trial_answers_after_same_thoughts(
+    before: Sequence[RecordedGroup], after: Sequence[RecordedGroup]
+) -> tuple[Trials, Trials]:
+    """The trial answers that two models gave to the same problem after the very same thoughts, pair by pair.
+
+    A model that has learnt to stop is probed only where it goes on. To tell what training did to its confidence from
+    what it did to the places where it is asked, compare places where both were asked.
+
+    Args:
+        before, after: Groups of the two models.
+
+    Example:
+        >>> from stepgrpo_lab.recordings import load_survey
+        >>> survey = load_survey()
+        >>> untrained, trained = (
+        ...     [group for group in survey if group.model == name] for name in ("untrained", "trained")
+        ... )
+        >>> pairs = trial_answers_after_same_thoughts(untrained, trained)
+        >>> [len(trials) for trials in pairs]
+        [650, 650]
+    """
+    first, second = (
+        {key: pair for group in groups for member in _by_place(group) for key, pair in member}
+        for groups in (before, after)
+    )
+    shared = [key for key in first if key in second]
+    return _trials(first[key] for key in shared), _trials(second[key] for key in shared)
+
+
+_Key = tuple[str, int, tuple[int, ...]]
+_Pair = tuple[Probe, bool]
+
+
+def _by_place(group: RecordedGroup) -> Iterator[list[tuple[_Key, _Pair]]]:
+    """For each member its trials, each named by problem, member and the thoughts before it."""
+    for index, member in enumerate(group.members):
+        ids = member.trajectory.completion_ids
+        yield [
+            ((group.problem.id, index, tuple(ids[: probe.position])), (probe, right))
+            for probe, right in zip(member.trajectory.probes, member.trials_right, strict=True)
+        ]
+
+
+def _trials(pairs: Iterator[_Pair]) -> Trials:
+    found = list(pairs)
+    return Trials([probe for probe, _ in found], [right for _, right in found])

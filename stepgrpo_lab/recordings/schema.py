@@ -6,12 +6,74 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from stepgrpo_lab.method.exit_rules import ExitPoint, ExitRule, exit_point
-from stepgrpo_lab.method.presets import RolloutSettings
-from stepgrpo_lab.method.records import Outcome, Problem, Step, StepLabel, Trajectory
-from stepgrpo_lab.method.replay import Frame, replay
+from stepgrpo_lab.method.confidence import ExitRule
+from stepgrpo_lab.method.records import Outcome, Probe, Problem, Step, StepLabel, Trajectory
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
+from stepgrpo_lab.recordings.replay import Frame, replay
+
+
+@dataclass(frozen=True)
+class ExitPoint:
+    """What one rule would have made of one completion.
+
+    Attributes:
+        rule: The rule.
+        probe: Index of the accepted probe; None if the thoughts run to their own end.
+        tokens: Length of the completion in tokens, stopped there.
+        saved: Tokens fewer than the whole completion; negative where the close costs more than it saves.
+        answer: The answer it would give: the trial answer, or the completion's own.
+        right: Whether that answer is right.
+    """
+
+    rule: ExitRule
+    probe: int | None
+    tokens: int
+    saved: int
+    answer: str | None
+    right: bool
+
+
+def exit_point(
+    rule: ExitRule,
+    probes: Sequence[Probe],
+    trials_right: Sequence[bool],
+    *,
+    tokens: int,
+    closing_tokens: int,
+    answer: str | None,
+    right: bool,
+) -> ExitPoint:
+    """Apply a rule to one recorded completion.
+
+    The close and the answer are taken to be as long as the recorded ones, and the answer to be the trial answer. In
+    ``paper`` that is what happens; ``official`` would sample the answer afresh, which agrees but for sampling noise.
+
+    Args:
+        rule: The rule.
+        probes: Every probe, in order, none of which ended the thoughts.
+        trials_right: Of each probe, whether its trial answer is right.
+        tokens: Length of the whole completion.
+        closing_tokens: Tokens of its close and answer.
+        answer, right: The completion's own answer, and whether that is right.
+
+    Raises:
+        ValueError: The two sequences differ in length.
+
+    Example:
+        >>> probe = Probe(12, 1, "Wait", [5], [0.99], "7}", "7", True, 0.99, 0.99, False)
+        >>> stopped = exit_point(ExitRule(), [probe], [True], tokens=60, closing_tokens=8, answer="7", right=True)
+        >>> stopped.tokens, stopped.saved, stopped.right
+        (20, 40, True)
+    """
+    if len(probes) != len(trials_right):
+        raise ValueError(f"{len(probes)} probes but {len(trials_right)} verdicts in trials_right; give one for each")
+    index = rule.first_exit(probes)
+    if index is None:
+        return ExitPoint(rule, None, tokens, 0, answer, right)
+    stopped = probes[index].position + closing_tokens
+    return ExitPoint(rule, index, stopped, tokens - stopped, probes[index].answer, trials_right[index])
 
 
 @dataclass(frozen=True)

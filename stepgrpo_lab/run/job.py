@@ -16,8 +16,8 @@ from stepgrpo_lab.engines.processes import is_main_process, main_process_value, 
 from stepgrpo_lab.evaluation.evaluating import Evaluation, completion_pairs
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.validation import validation_figures
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.recipes.building import (
     check_recipe_problems,
     check_settings,

@@ -9,8 +9,8 @@ from typing import Any
 from stepgrpo_lab.engines.models import mixed_precision
 from stepgrpo_lab.evaluation.evaluating import Evaluation, evaluate
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
 from stepgrpo_lab.recipes.schema import Recipe
 

@@ -19,9 +19,9 @@ from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.models import encode_prompt
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.baselines import correctness_rewards, shortest_correct
-from stepgrpo_lab.method.presets import RolloutSettings, probed_members
 from stepgrpo_lab.method.records import Problem, Trajectory, from_json
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import RolloutSettings, probed_members
 from stepgrpo_lab.training.group_reward import judge
 from stepgrpo_lab.training.guard import GuardedTrainer
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics

@@ -13,9 +13,8 @@ from accelerate.utils import gather_object
 
 from stepgrpo_lab.evaluation.evaluating import outcomes
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.method.group_rewards import outcome_rewards
 from stepgrpo_lab.method.records import Trajectory
-from stepgrpo_lab.method.rewards import BatchReward, GroupReward, grouped
+from stepgrpo_lab.method.rewards import BatchReward, GroupReward, grouped, outcome_rewards
 from stepgrpo_lab.training.guard import NotFiniteError
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
 

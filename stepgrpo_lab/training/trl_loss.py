@@ -15,8 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
-from stepgrpo_lab.method.losses import LossSettings
-from stepgrpo_lab.method.policy_loss import LossBatch, batch_logprobs, policy_loss
+from stepgrpo_lab.method.loss import LossBatch, LossSettings, batch_logprobs, policy_loss
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class LossComparison:
 def compare_with_trl(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: LossBatch, settings: LossSettings
 ) -> LossComparison:
-    """Compute loss and gradient twice, with :func:`stepgrpo_lab.method.policy_loss.policy_loss` and with TRL's trainer.
+    """Compute loss and gradient twice, with :func:`stepgrpo_lab.method.loss.policy_loss` and with TRL's trainer.
 
     Args:
         model: The policy; left as it is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.method.losses import LossSettings, TokenLoss, token_loss
+from stepgrpo_lab.method.loss import LossSettings, TokenLoss, token_loss
 from stepgrpo_lab.viz.plot_style import HATCHES, INK, PALETTE, styled
 from stepgrpo_lab.viz.report_pages import visible_text
 

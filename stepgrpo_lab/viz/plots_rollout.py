@@ -11,7 +11,7 @@ from stepgrpo_lab.viz.plot_style import DASHES, INK, PALETTE, SHAPES, styled
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from stepgrpo_lab.method.replay import Frame
+    from stepgrpo_lab.recordings.replay import Frame
 
 PHASES = {Phase.THINK: "think", Phase.PROBE: "probe", Phase.CLOSE: "close", Phase.ANSWER: "answer"}
 
@@ -97,7 +97,7 @@ def forward_passes(frames: Sequence[Frame], current: int = 0) -> Figure:
     """The place that each forward pass wrote: thoughts climb, a probe climbs on from the marker and snaps back.
 
     Args:
-        frames: The completion's frames, from :func:`stepgrpo_lab.method.replay.replay`.
+        frames: The completion's frames, from :func:`stepgrpo_lab.recordings.replay.replay`.
         current: The frame to ring.
 
     Raises:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from traitlets import Bool, Enum, Float, Int
 
-from stepgrpo_lab.method.baselines import length_penalty_rewards
-from stepgrpo_lab.method.group_rewards import (
+from stepgrpo_lab.method.baselines import (
     OutcomeReward,
     Outcomes,
     kimi_rewards,
-    outcome_rewards,
+    length_penalty_rewards,
     soft_overlong_rewards,
 )
-from stepgrpo_lab.method.losses import LOSS_TYPES, LossSettings, token_push
+from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_push
 from stepgrpo_lab.method.rewards import (
     AdvantageScale,
     GroupReward,
@@ -26,6 +25,7 @@ from stepgrpo_lab.method.rewards import (
     group_advantages,
     group_mean_steps,
     is_informative,
+    outcome_rewards,
 )
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.viz.plots_group import group_advantages_chart, token_push_map

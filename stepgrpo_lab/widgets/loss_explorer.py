@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Enum, Float, Int, List
 
-from stepgrpo_lab.method.losses import LOSS_TYPES, LossSettings, TokenLoss, token_loss, token_weights
+from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, TokenLoss, token_loss, token_weights
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.viz.plots_loss import surrogate_curve, token_pulls
 from stepgrpo_lab.widgets import controls
@@ -39,7 +39,7 @@ class LossExplorer(LabWidget):
         log_ratios: ``[tokens]`` log-probability now minus when sampled, of each shown token.
         log_ratio: That of the chosen token.
         advantage: The completion's advantage.
-        epsilon_low, epsilon_high, kl_weight, loss_type: As in :class:`stepgrpo_lab.method.losses.LossSettings`.
+        epsilon_low, epsilon_high, kl_weight, loss_type: As in :class:`stepgrpo_lab.method.loss.LossSettings`.
         reference_gap: Log-probability under the reference minus when sampled, the same for every token.
         train_forced: Whether forced tokens train.
         tokens: ``[tokens]`` what the loss makes of each.

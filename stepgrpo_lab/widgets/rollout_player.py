@@ -18,7 +18,7 @@ from stepgrpo_lab.widgets.page import piece_text
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from stepgrpo_lab.method.replay import Cell, Frame
+    from stepgrpo_lab.recordings.replay import Cell, Frame
 
 _EVENTS = {
     "probe": "A marker is certain: it is held back, and a probe begins.",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Enum, Float, Int, Tuple
 
-from stepgrpo_lab.method.confidence import RULES
-from stepgrpo_lab.method.exit_rules import ExitPoint, rules_at
+from stepgrpo_lab.method.confidence import RULES, rules_at
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
+from stepgrpo_lab.recordings.schema import ExitPoint
 from stepgrpo_lab.viz.plots_rollout import exit_scores
 from stepgrpo_lab.viz.report_pages import visible_text
 from stepgrpo_lab.widgets import controls

@@ -12,9 +12,9 @@ import torch
 
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.models import encode_prompt, load_model
-from stepgrpo_lab.method.presets import RolloutSettings, rollout_settings
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import Sampling
+from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 
 from . import strategies

@@ -14,10 +14,10 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from stepgrpo_lab.engines.lockstep import _choose, _Row
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import Phase, TrajectoryMachine
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.token_text import TokenText
 
 

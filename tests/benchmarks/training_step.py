@@ -17,7 +17,7 @@ from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.grading_worker import _parse, _verify
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Trajectory
-from stepgrpo_lab.method.rewards import StepAwareReward, format_ok
+from stepgrpo_lab.method.rewards import StepAwareReward
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 
@@ -165,7 +165,7 @@ def reward(quick: bool) -> Result:
 
     def judge() -> None:
         steps = [segmenter.count(text) for text in texts]
-        formatted = [format_ok(text) for text in texts]
+        formatted = [extract_boxed(text) is not None for text in texts]
         for start in range(0, count, GROUP):
             group = slice(start, start + GROUP)
             rule([True] * GROUP, steps[group], formatted[group], [2000] * GROUP)

@@ -16,8 +16,8 @@ from typing import Any
 
 from stepgrpo_lab.authoring.overthinker.fitting import Example, bucketed, fit, updates_done
 from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings, Progress, TraceBatches
-from stepgrpo_lab.method.presets import PRESETS
 from stepgrpo_lab.method.records import Problem, Trajectory
+from stepgrpo_lab.method.settings import PRESETS
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import draw_problems

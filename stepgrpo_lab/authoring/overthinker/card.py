@@ -13,8 +13,8 @@ from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings, Progre
 from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.evaluation_records import Evaluation, compare
-from stepgrpo_lab.method.presets import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.settings import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import overthinker_problems

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.authoring.overthinker.fitting import Example, FitSettings, bucketed, fit
-from stepgrpo_lab.method.presets import PRESETS
 from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.settings import PRESETS
 from stepgrpo_lab.overthinker.tasks import draw_problems
 from stepgrpo_lab.overthinker.tokenizer import VOCAB_SIZE, train_tokenizer
 from stepgrpo_lab.overthinker.traces import TraceStyle, format_completion, write_thoughts

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import Phase, TrajectoryMachine
+from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import Segmenter
 from stepgrpo_lab.method.token_text import TokenText
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepgrpo_lab.method.confidence import RULES
+from stepgrpo_lab.method.confidence import RULES, ExitRule
 from stepgrpo_lab.method.steps import resolve_markers
 from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText
 
@@ -84,11 +84,33 @@ class RolloutSettings:
             raise ValueError("probe_prompt is empty: give the text that induces a trial answer.")
         if not isinstance(self.close_text, str) or THINK_CLOSE not in self.close_text:
             raise ValueError(f"close_text is {self.close_text!r}: it must contain '</think>'.")
-        if self.keep_probe and not (THINK_CLOSE in self.probe_prompt and self.probe_prompt.endswith("{")):
+        if self.keep_probe and not (THINK_CLOSE in self.probe_prompt and self.box_opened):
             raise ValueError(
                 "probe_prompt must contain '</think>' and end in '\\boxed{' when keep_probe is true: "
                 "an accepted probe becomes the close and the answer."
             )
+
+    @property
+    def box_opened(self) -> bool:
+        """Whether the inducing prompt opens the box itself, so that the trial answer starts inside it."""
+        return self.probe_prompt.endswith("{")
+
+    def exit_rule(self, limit: int) -> ExitRule:
+        """What ends the thoughts in a rollout with these settings and this completion limit, in tokens.
+
+        Example:
+            >>> rollout_settings("official").exit_rule(256).near_budget
+            180
+        """
+        budget = max(1, budget_tokens(self.think_budget, limit))
+        return ExitRule(
+            threshold=self.exit_threshold,
+            confidence_rule=self.confidence_rule,
+            markers=self.markers,
+            skip_first=self.skip_first,
+            max_probes=self.max_probes,
+            near_budget=budget - budget_tokens(self.near_budget_margin, limit),
+        )
 
 
 def _check_share(name: str, value: Any) -> None:
