@@ -20,7 +20,8 @@ IDS = [0, 2, 1, 2, 3, 2, 1, 2, 4, 5, 6]
 
 
 def probe(position: int, marker: str, probabilities: list[float], *, answer: str = "7") -> Probe:
-    return Probe(position, 1, marker, [5] * len(probabilities), probabilities, "7", answer, True, 0.0, 0.0, False)
+    ids = [5] * len(probabilities)
+    return Probe(position, 1, marker, ids, probabilities, "7", answer, True, 0.0, 0.0, False, opening=1)
 
 
 def group_of(probes: list[Probe], right: list[bool] | None = None) -> RecordedGroup:

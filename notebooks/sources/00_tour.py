@@ -199,8 +199,9 @@ checks.first_confident(first_confident)
 # </details>
 
 # %% [markdown]
-# The library's version is this; `course.source_of` shows the very lines that
-# run. It also knows which markers are asked at.
+# The library's version is this; `course.source_of` shows the lines that run.
+# The rollout asks the same `ExitRule` while it samples. It also knows at which
+# markers to probe, and after how many probes to stop asking.
 
 # %%
 from stepgrpo_lab import course

@@ -419,7 +419,7 @@ print(f"oracle:            {measured.oracle_tokens:.1f}")
 # - At the oracle's price, 43 tokens, a fixed cut loses about one answer in
 #   ten. To lose none it takes 62 tokens, and somebody who knows that four
 #   steps are enough: one needs the hardest problem's number for all.
-# - The confident answer comes within three tokens of the oracle and loses
+# - The confident answer comes within four tokens of the oracle and loses
 #   none. It asks each completion instead of treating all alike.
 #
 # A large model meets problems whose need differs by a factor of a hundred.

@@ -355,7 +355,7 @@ checks.decoded_tokens(decoded_tokens)
 #
 # With a threshold of 0 every probe exits, so every completion stops at its first marker. That is as short as it gets.
 # The *survey* holds 400 test problems, one completion of each, probed at every marker without ever exiting. So we can
-# replay any threshold on it. (`ExitRule` counts every token of the trial answer; notebook 03 says what that changes.)
+# replay any threshold on it, with the `ExitRule` that the machine itself asks.
 #
 # The untrained model is right on 99.8 % of them when it may think to the end. Replace None.
 
@@ -392,7 +392,7 @@ wrong.compare(round(100 * try_rule(survey, ExitRule(0.0)).right, 1))
 # being short.
 #
 # The other end is bad as well: a threshold of 1 never exits, keeps everything, and pays for eight probes on top. In
-# between, 0.95 keeps 36 % of the tokens at no loss here, and decodes 74 tokens for completions of 46.
+# between, 0.95 keeps 36 % of the tokens at no loss here, and decodes 75 tokens for completions of 47.
 
 # %% [markdown]
 # ## Why half of a group stays natural

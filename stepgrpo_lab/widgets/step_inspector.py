@@ -31,8 +31,8 @@ class StepInspector(LabWidget):
 
     Attributes:
         group, member: Which completion is shown.
-        threshold, confidence_rule, markers, skip_first: The exit rule, as in :class:`ExitRule`. The public code leaves
-            out the first token, a brace of its own; in the recorded completions it holds part of the answer (``{B``).
+        threshold, confidence_rule, markers, skip_first: The exit rule, as in
+            :class:`stepgrpo_lab.method.confidence.ExitRule`.
         point: Where the rule stops this completion.
 
     Raises:
@@ -49,7 +49,7 @@ class StepInspector(LabWidget):
     threshold = Float(0.95, min=0.0, max=1.0).tag(state=True)
     confidence_rule = Enum(RULES, "geometric").tag(state=True)
     markers = Tuple().tag(state=True)
-    skip_first = Int(0, min=0, max=3).tag(state=True)
+    skip_first = Int(1, min=0, max=3).tag(state=True)
 
     def __init__(self, groups: Sequence[RecordedGroup] | None = None, **state: Any) -> None:
         given = load_recordings() if groups is None else groups
@@ -175,7 +175,7 @@ class StepInspector(LabWidget):
             controls.slider(self, "threshold", "threshold", 0.0, 1.0, 0.01, "exit when the score is greater"),
             controls.menu(self, "confidence_rule", "confidence rule", RULES),
             controls.menu(self, "markers", "probes at", choices),
-            controls.slider(self, "skip_first", "tokens skipped", 0, 3, 1, "leading tokens that the score leaves out"),
+            controls.slider(self, "skip_first", "tokens skipped", 0, 3, 1, "bare braces left out of the score"),
         ]
 
 
