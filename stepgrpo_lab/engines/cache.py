@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
-WIDTH_STEP = 32
-"""Attended widths are rounded up to this, in tokens: few distinct shapes, and masks that GPU kernels take unpadded."""
+from stepgrpo_lab.engines import WIDTH_STEP
 
 
 class LockstepCache(Cache):

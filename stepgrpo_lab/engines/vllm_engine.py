@@ -12,12 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
+from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
 from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, check_weights, request_rows
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
-from stepgrpo_lab.method.steps import Segmenter
 
 
 class VLLMEngine:
@@ -43,7 +41,7 @@ class VLLMEngine:
     Example:
         >>> engine = VLLMEngine.load("Qwen/Qwen3-0.6B", dtype="bfloat16")     # doctest: +SKIP
         >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]
-        >>> [trajectory], cost = engine.generate([[9707]], limit=256, keys=keys)    # doctest: +SKIP
+        >>> [trajectory], cost = engine.generate([[9707]], Decoding(limit=256), keys=keys)  # doctest: +SKIP
     """
 
     shared = False
@@ -150,13 +148,11 @@ class VLLMEngine:
     def generate(
         self,
         prompt_ids: Sequence[Sequence[int]],
+        decoding: Decoding,
         *,
-        limit: int | Sequence[int],
         keys: Sequence[SampleKey],
-        settings: RolloutSettings | None = None,
-        sampling: Sampling | None = None,
         probed: Sequence[bool] | None = None,
-        segmenter: Segmenter | None = None,
+        limits: Sequence[int] | None = None,
         on_finish: OnFinish | None = None,
     ) -> tuple[list[Trajectory], Cost]:
         """Complete every prompt; arguments and results as in the lockstep engine.
@@ -168,24 +164,23 @@ class VLLMEngine:
             ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions, or
                 a temperature whose log-probabilities this engine does not give.
             RuntimeError: The engine is busy with requests of someone else, or ended a request by itself.
-            FloatingPointError: The model returned logits that are no numbers; the message names row and position.
+            FloatingPointError: The model returned NaN or infinite logits; the message names prompt and position.
         """
-        sampling = sampling or Sampling()
+        sampling = decoding.sampling
         self._check_temperature(sampling)
         if self.engine.has_unfinished_requests():
             raise RuntimeError("the vLLM engine still has requests of someone else: let it finish them first")
         opened = open_completions(
             self.token_text,
             prompt_ids,
-            limit=limit,
+            decoding,
             keys=keys,
-            settings=settings,
             probed=probed,
-            segmenter=segmenter,
+            limits=limits,
             positions=self._config.model_config.max_model_len,
             positions_name="max_model_len",
         )
-        waiting = deque(request_rows(self._stops, opened, settings, probed, segmenter))
+        waiting = deque(request_rows(self._stops, opened, decoding, probed))
         finished: dict[int, Trajectory] = {}
         active: dict[str, RequestRow] = {}
         total = Cost()

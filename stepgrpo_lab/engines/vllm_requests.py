@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.engines.completions import Completion
+from stepgrpo_lab.engines.completions import Completion, Decoding
 from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import Phase
@@ -192,12 +192,11 @@ class RequestRow:
 def request_rows(
     finder: StopFinder,
     opened: Sequence[Completion],
-    settings: RolloutSettings | None,
+    decoding: Decoding,
     probed: Sequence[bool] | None,
-    segmenter: Segmenter | None,
 ) -> list[RequestRow]:
     """The completions of one call, each with the stop ids that it needs."""
-    plain, probing = finder.find(), finder.find(settings, segmenter)
+    plain, probing = finder.find(), finder.find(decoding.settings, decoding.segmenter)
     return [RequestRow(row, probing if probed is None or probed[row.index] else plain) for row in opened]
 
 

@@ -15,12 +15,10 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
+from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
 from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, TokenRequest, check_weights, request_rows
-from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
-from stepgrpo_lab.method.steps import Segmenter
 
 _START = "vllm serve MODEL --host 127.0.0.1 --logprobs-mode processed_logprobs"
 _DEVELOPING = "VLLM_SERVER_DEV_MODE=1"
@@ -53,7 +51,7 @@ class VLLMServerEngine:
     Example:
         >>> engine = VLLMServerEngine(tokenizer, model="adapter")     # doctest: +SKIP
         >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]
-        >>> [trajectory], cost = engine.generate([[9707]], limit=256, keys=keys)    # doctest: +SKIP
+        >>> [trajectory], cost = engine.generate([[9707]], Decoding(limit=256), keys=keys)  # doctest: +SKIP
     """
 
     shared = True
@@ -85,13 +83,11 @@ class VLLMServerEngine:
     def generate(
         self,
         prompt_ids: Sequence[Sequence[int]],
+        decoding: Decoding,
         *,
-        limit: int | Sequence[int],
         keys: Sequence[SampleKey],
-        settings: RolloutSettings | None = None,
-        sampling: Sampling | None = None,
         probed: Sequence[bool] | None = None,
-        segmenter: Segmenter | None = None,
+        limits: Sequence[int] | None = None,
         on_finish: OnFinish | None = None,
     ) -> tuple[list[Trajectory], Cost]:
         """Complete every prompt; arguments and results as in the lockstep engine.
@@ -103,21 +99,20 @@ class VLLMServerEngine:
             ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions.
             ConnectionError: The server does not answer any more.
             RuntimeError: It refused a request or sent no token ids; the message says why.
-            FloatingPointError: The model returned logits that are no numbers; the message names row and position.
+            FloatingPointError: The model returned NaN or infinite logits; the message names prompt and position.
         """
-        sampling = sampling or Sampling()
+        sampling = decoding.sampling
         opened = open_completions(
             self.token_text,
             prompt_ids,
-            limit=limit,
+            decoding,
             keys=keys,
-            settings=settings,
             probed=probed,
-            segmenter=segmenter,
+            limits=limits,
             positions=self._positions,
             positions_name="max_model_len",
         )
-        waiting = deque(request_rows(self._stops, opened, settings, probed, segmenter))
+        waiting = deque(request_rows(self._stops, opened, decoding, probed))
         finished: dict[int, Trajectory] = {}
         total = Cost()
         under_way: dict[Future[list[tuple[int, float]]], RequestRow] = {}

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
 
-from stepgrpo_lab.evaluation.analysis import LABELS
 from stepgrpo_lab.evaluation.statistics import Interval, bootstrap_mean, paired_bootstrap
 from stepgrpo_lab.method.exit_rules import ExitPoint, ExitRule
 from stepgrpo_lab.method.records import StepLabel
-from stepgrpo_lab.overthinker.verifier import oracle_tokens
+from stepgrpo_lab.overthinker.verifier import LABELS, oracle_tokens
 from stepgrpo_lab.recordings.schema import RecordedGroup
 
 

@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.presets import RolloutSettings, rollout_settings
-from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.overthinker import overthinker_problems
 from stepgrpo_lab.recordings.files import write_recordings
 from stepgrpo_lab.recordings.making import record_groups, watching
 from stepgrpo_lab.recordings.schema import RecordedGroup
-
-EVALUATION_SAMPLING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
 
 
 def record_survey(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from stepgrpo_lab.evaluation.statistics import Calibration, Interval, bootstrap_mean, calibration, paired_bootstrap
@@ -39,6 +40,16 @@ class Evaluation:
     def column(self, name: str) -> list[list[float]]:
         """``[problems][samples]`` values of one field of the outcomes ("correct", "tokens", "steps", "truncated")."""
         return [[float(getattr(sample, name)) for sample in samples] for samples in self.outcomes]
+
+    def mean(self, name: str) -> float:
+        """Mean over all samples of one field of the outcomes.
+
+        Example:
+            >>> outcomes = [[Outcome(True, True, 3, 20), Outcome(False, True, 5, 40)]]
+            >>> Evaluation(["p"], [""], [None], outcomes).mean("tokens")
+            30.0
+        """
+        return fmean(value for samples in self.column(name) for value in samples)
 
     def subset(self, keep: Sequence[bool]) -> Evaluation:
         """The evaluation of the problems where ``keep`` is true; cost and trial answers stay with the whole."""
@@ -173,15 +184,15 @@ def completion_pairs(problems: Sequence[Problem], before: Evaluation, after: Eva
         {
             "problem": to_json(problem),
             "gold": problem.answer,
-            "before": _told(before, problem.id),
-            "after": _told(after, problem.id),
+            "before": _first_sample(before, problem.id),
+            "after": _first_sample(after, problem.id),
         }
         for problem in problems
         if problem.id in before.texts and problem.id in after.texts
     ]
 
 
-def _told(evaluation: Evaluation, problem_id: str) -> dict[str, Any]:
+def _first_sample(evaluation: Evaluation, problem_id: str) -> dict[str, Any]:
     sample = evaluation.outcomes[evaluation.problem_ids.index(problem_id)][0]
     text = evaluation.texts[problem_id]
     return {"text": text, "tokens": sample.tokens, "steps": sample.steps, "correct": sample.correct}
