@@ -102,20 +102,20 @@ def test_all_six_are_measured_end_to_end_with_their_samples_and_suffixes(
 
     monkeypatch.setattr("stepgrpo_lab.engines.tokenizers.encode_prompt", watched)
     sets = {name: suite_problems(name, count=1) for name in PAPER_SUITE}
-    told: list[str] = []
+    reports: list[str] = []
     measured = evaluate_suite(
         tiny_model(),
         tiny_tokenizer(),
         sets,
         limit=12,
         keep_texts=1,
-        progress=lambda name, done, total: told.append(f"{name} {done}/{total}"),
+        progress=lambda name, done, total: reports.append(f"{name} {done}/{total}"),
     )
     for name, evaluation in measured.items():
         assert len(evaluation.outcomes[0]) == PAPER_SUITE[name].samples
         assert evaluation.settings["temperature"] == 0.6 and evaluation.settings["top_k"] == 20
         assert list(evaluation.texts) == [sets[name][0].id]
-    assert told[-1] == "gpqa 4/4"
+    assert reports[-1] == "gpqa 4/4"
     assert [prompt.endswith(PAPER_SUITE[name].suffix) for name, prompt in zip(sets, prompts, strict=True)] == [True] * 6
     assert suite_table(measured).count("\n") == 1 + 6 + 1
 

@@ -139,9 +139,9 @@ def test_evaluation_takes_the_engine(model: Any, byte_bpe_tokenizer: Any, monkey
 
 
 def test_serial_rollouts_take_the_engine(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
-    options: dict[str, Any] = {"group_size": 3, "limit": LIMIT, "settings": PAPER, "sampling": GREEDY}
+    decoding = Decoding(LIMIT, PAPER, GREEDY)
     members = [
-        complete_serially(engine, prompts, keys=keys(3 * len(prompts)), **options)[0]
+        complete_serially(engine, prompts, decoding, group_size=3, keys=keys(3 * len(prompts)))[0]
         for engine in (
             VLLMEngine(FakeEngine({None: model}), byte_bpe_tokenizer),
             LockstepEngine(model, byte_bpe_tokenizer),
@@ -309,7 +309,7 @@ def test_bad_engines_and_calls_are_refused(model: Any, byte_bpe_tokenizer: Any, 
         engine.generate([[1]], Decoding(4, sampling=Sampling(0.6)), keys=keys(1))
     engine.generate([[1]], Decoding(4), keys=keys(1))  # at temperature 1 they are the same
     fake.running["someone"] = None  # type: ignore[assignment]
-    with pytest.raises(RuntimeError, match="requests of someone else"):
+    with pytest.raises(RuntimeError, match="other requests"):
         engine.generate([[1]], Decoding(4), keys=keys(1))
 
 

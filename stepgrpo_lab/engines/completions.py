@@ -54,23 +54,7 @@ class RolloutEngine(Protocol):
         limits: Sequence[int] | None = None,
         on_finish: OnFinish | None = None,
     ) -> tuple[list[Trajectory], Cost]:
-        """Complete every prompt.
-
-        Args:
-            prompt_ids: Token ids of each prompt, ``[prompts][tokens]``.
-            decoding: What is the same for all prompts.
-            keys: Each completion's random numbers, ``[prompts]``.
-            probed: Which completions may be probed, ``[prompts]``; by default all (without settings, none is).
-            limits: Longest completion of each prompt, ``[prompts]``, in place of ``decoding.limit``.
-            on_finish: Called with (index of the prompt, trajectory) as soon as a completion is finished.
-
-        Returns:
-            The trajectories in the order of the prompts, and what they cost together.
-
-        Raises:
-            ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions.
-            FloatingPointError: The model returned NaN or infinite logits; the message names prompt and position.
-        """
+        """Complete every prompt, as :meth:`stepgrpo_lab.engines.lockstep.LockstepEngine.generate` says."""
         raise NotImplementedError
 
 
@@ -111,7 +95,7 @@ def open_completions(
 
     Args:
         token_text: Text of the token ids.
-        prompt_ids, decoding, keys, probed, limits: The call's arguments (see :meth:`RolloutEngine.generate`).
+        prompt_ids, decoding, keys, probed, limits: As the call gave them.
         positions: How many positions the model has; None if it does not say.
         positions_name: What the model calls that number, for the message.
 

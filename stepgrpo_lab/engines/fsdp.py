@@ -25,7 +25,7 @@ def gathered_weights(model: nn.Module) -> Iterator[None]:
         ...     pass
     """
     groups, units = _parameter_groups(model), _units(model)
-    for root in units[:1]:  # settles now what torch would else choose in the first forward pass
+    for root in units[:1]:  # decide now what torch would otherwise decide in the first forward pass
         root._get_fsdp_state()._lazy_init()
     kept = [group.post_forward_mesh_info for group in groups]
     held = [bool(group.is_unsharded) for group in groups]

@@ -1,6 +1,6 @@
 """The lockstep engine: every active row feeds exactly one token per forward pass, whatever its phase.
 
-Nobody waits for anybody: sampled, forced and probed tokens of different rows share each pass, a probe needs neither a
+No row waits for another: sampled, forced and probed tokens of different rows share each pass, a probe needs neither a
 new prefill nor a copy of the cache, and a finished row's slot goes to the next waiting prompt.
 """
 
@@ -38,7 +38,7 @@ class LockstepEngine:
     """Completes prompts with any causal language model of transformers that has full attention.
 
     Works in fp32, bf16, fp16 and 4-bit, with and without LoRA, on CPU and GPU, under autocast or not. A completion
-    depends on (model, prompt, key) only, not on the batch it rode in, up to floating-point rounding.
+    depends on (model, prompt, key) only, not on the batch it is decoded in, up to floating-point rounding.
 
     Args:
         model: The model; a ``PeftModel`` is fine. A trainer's model must be unwrapped first.
@@ -138,7 +138,7 @@ class LockstepEngine:
                             on_finish(row.index, trajectory)
                     else:
                         row.advance()
-                cache.move(_close_ranks(rows))
+                cache.move(_drop_finished(rows))
         return [finished[index] for index in range(len(finished))], total
 
     def _admit(self, rows: list[_Row], waiting: deque[_Row], cache: LockstepCache) -> int:
@@ -195,7 +195,7 @@ class LockstepEngine:
 
 
 def _choose(rows: Sequence[_Row], logits: torch.Tensor, sampling: Sampling) -> None:
-    """Answer every machine that wants a token."""
+    """Give a token to every machine that asks for one."""
     choices = [row.machine.choice for row in rows]
     greedy = [slot for slot, choice in enumerate(choices) if choice == "greedy"]
     drawn = [slot for slot, choice in enumerate(choices) if choice == "sample"]
@@ -214,7 +214,7 @@ def _subset(logits: torch.Tensor, slots: list[int]) -> torch.Tensor:
     return logits if len(slots) == len(logits) else logits[torch.tensor(slots, device=logits.device)]
 
 
-def _close_ranks(rows: list[_Row]) -> list[tuple[int, int]]:
+def _drop_finished(rows: list[_Row]) -> list[tuple[int, int]]:
     """Drop finished rows and fill their slots with the last ones; return the (from, to) moves."""
     moves = []
     slot = 0

@@ -33,15 +33,15 @@ class VLLMServerEngine:
 
     A training renews the server's weights through a folder that both see. Start the server with VLLM_SERVER_DEV_MODE=1
     in its environment for whole models, with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, ``--enable-lora`` and a sufficient
-    ``--max-lora-rank`` for adapters. Both let whoever reaches the port change the model: keep it on this machine or in
-    a network of trust.
+    ``--max-lora-rank`` for adapters. Both let whoever reaches the port change the model: keep it on this machine or on
+    a trusted network.
 
     Args:
         tokenizer: The tokenizer of the model, or the text of its tokens (with every end-of-sequence id, if the model
             has others than the tokenizer's).
         url: Where the server listens.
         model: The name of the model or adapter; by default the first that the server names.
-        max_rows: Most completions under way at once.
+        max_rows: Most completions in progress at once.
         timeout: Seconds after which a request counts as lost.
 
     Raises:
@@ -71,13 +71,13 @@ class VLLMServerEngine:
         self.url, self.timeout, self.max_rows = url.rstrip("/"), timeout, max_rows
         self.token_text = text_of(tokenizer)
         self._stops = StopFinder(self.token_text)
-        self._opener = build_opener(ProxyHandler({}))  # a proxy in the environment is none for the rollout's own server
+        self._opener = build_opener(ProxyHandler({}))  # no proxy: the server is the rollout's own
         cards = self._call("/v1/models")["data"]
         names = [card["id"] for card in cards]
         self._base = self.model = names[0] if model is None else model
         if self.model not in names:
             raise ValueError(f"the server at {self.url} has no model {model!r}: it serves {', '.join(names)}")
-        lengths = [card["max_model_len"] for card in cards if card.get("max_model_len")]  # an adapter names none
+        lengths = [card["max_model_len"] for card in cards if card.get("max_model_len")]  # an adapter's card has none
         self._positions = max(lengths, default=None)
 
     def generate(
@@ -92,8 +92,8 @@ class VLLMServerEngine:
     ) -> tuple[list[Trajectory], Cost]:
         """Complete every prompt; arguments and results as in the lockstep engine.
 
-        The cost counts tokens as the lockstep engine does, without those that a request brought in vain. A server does
-        not tell its forward passes: they stay 0.
+        The cost counts tokens as the lockstep engine does, without those that a request brought and the
+        machine discarded. A server does not report its forward passes: they stay 0.
 
         Raises:
             ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions.

@@ -141,10 +141,10 @@ def evaluate(
     )
     if shared:
         trajectories, cost = all_gather_shares(trajectories), sum(all_gather_shares([cost]), Cost())
-    with Grader() if grader is None else nullcontext(grader) as opened:
+    with Grader() if grader is None else nullcontext(grader) as running:
         golds = [problem.answer for problem in repeated]
-        graded = outcomes(trajectories, golds, opened, MarkerSegmenter(markers))
-        trial_answers = _graded_probes(trajectories, golds, opened)
+        graded = outcomes(trajectories, golds, running, MarkerSegmenter(markers))
+        trial_answers = _graded_probes(trajectories, golds, running)
     return Evaluation(
         problem_ids=[problem.id for problem in problems],
         families=[problem.family for problem in problems],
@@ -190,7 +190,7 @@ def _graded_probes(
     return [(joint, correct) for (joint, _, _), correct in zip(boxed, verdicts, strict=True)]
 
 
-# ---- validation: what was learnt, and what the rollout only pretends -------------------------------------------------
+# ---- validation during training: what the model has learnt, and what only the rollout adds ---------------------------
 
 Measure = Callable[[RolloutSettings | None], Evaluation]
 """Evaluates the policy on the held-out problems: plain decoding (None), or a truncated rollout."""

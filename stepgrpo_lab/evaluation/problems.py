@@ -90,7 +90,7 @@ def load_problems(source: str | Path, *, split: str | None = None, limit: int | 
 
 
 def check_problems(problems: Sequence[Problem], grader: Grader) -> list[str]:
-    """Report the problems whose gold answer nothing can be graded against.
+    """Report the problems whose gold answer cannot be graded against.
 
     Returns:
         One line for each such problem, with its id, the gold, the reason and the remedy; empty if all is well.
@@ -109,7 +109,7 @@ def check_problems(problems: Sequence[Problem], grader: Grader) -> list[str]:
 
 
 def drop_repeats(problems: Iterable[Problem]) -> list[Problem]:
-    """Keep the first of the problems that share a prompt, white space aside; where golds disagree, trust and keep none.
+    """Keep the first of the problems that share a prompt (white space aside), and none where their gold answers differ.
 
     Example:
         >>> rows = [("a", "1+1?", "2"), ("b", "1+1?", "2"), ("c", "x?", "3"), ("d", "x?", "4")]
@@ -200,7 +200,7 @@ def _text_field(row: Row, field: str) -> str:
         raise ValueError(f"field {field!r} is a {type(value).__name__}, not text; put it in quotes")
     if not value.strip():
         raise ValueError(f"field {field!r} is empty; fill it in or delete the row")
-    if any("\ud800" <= sign <= "\udfff" for sign in value):
+    if any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"field {field!r} holds half a surrogate pair, which no tokenizer can read; write it as UTF-8")
     return value
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any
 
 from stepgrpo_lab.evaluation.statistics import Calibration, Interval, bootstrap_mean, calibration, paired_bootstrap
@@ -38,18 +37,18 @@ class Evaluation:
     texts: dict[str, str] = field(default_factory=dict)
 
     def column(self, name: str) -> list[list[float]]:
-        """``[problems][samples]`` values of one field of the outcomes ("correct", "tokens", "steps", "truncated")."""
+        """``[problems][samples]`` values of one field of the outcomes: "correct", "tokens", "steps", "truncated".
+
+        Also "closed": whether the thoughts were closed at all.
+        """
+        if name == "closed":
+            return [[float(sample.close is not None) for sample in samples] for samples in self.outcomes]
         return [[float(getattr(sample, name)) for sample in samples] for samples in self.outcomes]
 
     def mean(self, name: str) -> float:
-        """Mean over all samples of one field of the outcomes.
-
-        Example:
-            >>> outcomes = [[Outcome(True, True, 3, 20), Outcome(False, True, 5, 40)]]
-            >>> Evaluation(["p"], [""], [None], outcomes).mean("tokens")
-            30.0
-        """
-        return fmean(value for samples in self.column(name) for value in samples)
+        """The mean of one field of the outcomes over all completions; see :meth:`column`."""
+        values = [value for samples in self.column(name) for value in samples]
+        return sum(values) / len(values)
 
     def subset(self, keep: Sequence[bool]) -> Evaluation:
         """The evaluation of the problems where ``keep`` is true; cost and trial answers stay with the whole."""
