@@ -13,14 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepgrpo_lab.engines.models import (
     default_device,
-    encode_prompt,
     load_model,
     merge_lora,
     mixed_precision,
     native_dtype,
     native_dtype_of,
 )
-from stepgrpo_lab.engines.tokenizers import check_tokenizer, separate_padding
+from stepgrpo_lab.engines.tokenizers import check_tokenizer, encode_prompt, separate_padding
 
 
 @pytest.fixture

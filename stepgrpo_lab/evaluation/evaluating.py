@@ -7,11 +7,12 @@ Plain decoding by default: the question is what the model has learnt, not what a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.engines.completions import Decoding
+from stepgrpo_lab.engines.completions import Decoding, OnFinish
 from stepgrpo_lab.engines.distributed import all_gather_shares, rank_share
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.results import Evaluation
@@ -124,20 +125,13 @@ def evaluate(
     prompts = [encode_prompt(tokenizer, problem.prompt, suffix) for problem in problems]
     repeated = [problem for problem in problems for _ in range(samples)]
     share = rank_share(len(repeated)) if shared else range(len(repeated))
-    finished = 0
-
-    def count_finished(index: int, trajectory: Trajectory) -> None:
-        nonlocal finished
-        finished += 1
-        if progress:
-            progress(finished, len(share))
-
     engine = engine or LockstepEngine(model, tokenizer, max_rows=max_rows)
+    decoding = Decoding(limit, settings, sampling)
     trajectories, cost = engine.generate(
         [prompts[index // samples] for index in share],
-        Decoding(limit, settings, sampling),
+        decoding,
         keys=[SampleKey(seed, "eval", 0, index) for index in share],
-        on_finish=count_finished,
+        on_finish=_counting(progress, len(share)),
     )
     if shared:
         trajectories, cost = all_gather_shares(trajectories), sum(all_gather_shares([cost]), Cost())
@@ -152,14 +146,7 @@ def evaluate(
         outcomes=[graded[start : start + samples] for start in range(0, len(graded), samples)],
         trial_answers=trial_answers,
         cost=cost,
-        settings={
-            "samples": samples,
-            "limit": limit,
-            **dataclasses.asdict(sampling),
-            "seed": seed,
-            "markers": markers if isinstance(markers, str) else list(markers),
-            "rollout": None if settings is None else dataclasses.asdict(settings),
-        },
+        settings=_recorded_settings(decoding, samples, seed, markers),
         texts={problem.id: trajectories[index * samples].text for index, problem in enumerate(problems[:keep_texts])},
     )
 
@@ -174,6 +161,27 @@ def _check(problems: Sequence[Problem], samples: int, limit: int) -> None:
         if problem.id in seen:
             raise ValueError(f"problem id {problem.id!r} occurs twice; give every problem its own id")
         seen.add(problem.id)
+
+
+def _counting(progress: Callable[[int, int], None] | None, total: int) -> OnFinish:
+    finished = itertools.count(1)
+
+    def on_finish(index: int, trajectory: Trajectory) -> None:
+        if progress:
+            progress(next(finished), total)
+
+    return on_finish
+
+
+def _recorded_settings(decoding: Decoding, samples: int, seed: int, markers: str | Sequence[str]) -> dict[str, Any]:
+    return {
+        "samples": samples,
+        "limit": decoding.limit,
+        **dataclasses.asdict(decoding.sampling),
+        "seed": seed,
+        "markers": markers if isinstance(markers, str) else list(markers),
+        "rollout": None if decoding.settings is None else dataclasses.asdict(decoding.settings),
+    }
 
 
 def _graded_probes(
