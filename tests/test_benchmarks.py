@@ -85,7 +85,7 @@ def test_a_folder_comes_before_the_hub_and_a_part_of_a_set_is_refused(hub: list[
     with pytest.raises(ValueError, match=r"aime24\.jsonl has 1 problems, but aime24 has 30"):
         suite_problems("aime24", tmp_path)
     assert len(suite_problems("aime24", tmp_path, require_all=False)) == 1
-    with pytest.raises(ValueError, match="unknown benchmark 'aime23': choose from gsm8k, math500"):
+    with pytest.raises(ValueError, match=r"'aime23'.*gsm8k"):
         suite_problems("aime23")
     with pytest.raises(ValueError, match="unknown benchmark 'aime23'"):
         evaluate_suite(None, None, {"aime23": []})
@@ -131,7 +131,7 @@ def test_the_average_counts_every_set_once() -> None:
     last = suite_table(after, before).splitlines()[-1]
     assert last == "| average |  | 75.0 % | 300 |  |  | +25.0 points | 50 % |"
     assert "| gsm8k | 8 x 1 | 100.0 [100.0, 100.0] % |" in suite_table(after)
-    with pytest.raises(ValueError, match="of the same ones before and after"):
+    with pytest.raises(ValueError, match="before and after"):
         suite_table(after, {"gsm8k": before["gsm8k"]})
     with pytest.raises(ValueError, match="at least one benchmark"):
         suite_table({})

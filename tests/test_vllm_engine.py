@@ -334,7 +334,7 @@ def test_a_request_that_vllm_gives_up_is_an_error(
         return 5, -0.5
 
     monkeypatch.setattr("fake_vllm.Request.advance", advance)
-    with pytest.raises(RuntimeError, match=r"ended a request by itself \(error\)"):
+    with pytest.raises(RuntimeError, match=r"ended a request.*error"):
         complete(VLLMEngine(FakeEngine({None: model}), byte_bpe_tokenizer), [[1]])
 
 
@@ -347,14 +347,14 @@ def test_logits_that_are_no_numbers_are_reported(byte_bpe_tokenizer: Any, prompt
 
 def test_servers_that_do_not_fit_are_refused(model: Any, byte_bpe_tokenizer: Any) -> None:
     with fake_server({"policy": model}) as (url, _):
-        with pytest.raises(ValueError, match="no model 'other': it serves policy"):
+        with pytest.raises(ValueError, match=r"'other'.*policy"):
             VLLMServerEngine(byte_bpe_tokenizer, url=url, model="other")
         engine = VLLMServerEngine(byte_bpe_tokenizer, url=url)
         with pytest.raises(ValueError, match=r"512 \(max_model_len\)"):
             complete(engine, [[1]], limit=600)
-        with pytest.raises(RuntimeError, match=r"refused a request \(400\).*the prompt is too long"):
+        with pytest.raises(RuntimeError, match=r"400.*too long"):
             complete(engine, [[1] * 505], limit=4)
-    with pytest.raises(ConnectionError, match=r"no vLLM server answers at .*vllm serve"):
+    with pytest.raises(ConnectionError, match="vllm serve"):
         complete(engine, [[1]])
     with (
         fake_server({"policy": model}, token_ids=False) as (url, _),
