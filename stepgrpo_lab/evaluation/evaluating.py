@@ -79,6 +79,7 @@ def evaluate(
     seed: int = 0,
     max_rows: int = 64,
     markers: str | Sequence[str] = "paper",
+    segmenter: Segmenter | None = None,
     grader: Grader | None = None,
     suffix: str = "",
     keep_texts: int = 0,
@@ -101,6 +102,7 @@ def evaluate(
         seed: Seed of the completions.
         max_rows: Rows decoded side by side: memory against speed.
         markers: Words that open a semantic step, for counting steps.
+        segmenter: Counts steps, and starts probes, in its own way in place of the markers.
         grader: A grader to reuse; by default one is started and closed.
         suffix: Text added to every question.
         keep_texts: For how many problems the first sample's text is kept.
@@ -126,7 +128,7 @@ def evaluate(
     repeated = [problem for problem in problems for _ in range(samples)]
     share = rank_share(len(repeated)) if shared else range(len(repeated))
     engine = engine or LockstepEngine(model, tokenizer, max_rows=max_rows)
-    decoding = Decoding(limit, settings, sampling)
+    decoding = Decoding(limit, settings, sampling, segmenter)
     trajectories, cost = engine.generate(
         [prompts[index // samples] for index in share],
         decoding,
@@ -137,7 +139,7 @@ def evaluate(
         trajectories, cost = all_gather_shares(trajectories), sum(all_gather_shares([cost]), Cost())
     with Grader() if grader is None else nullcontext(grader) as running:
         golds = [problem.answer for problem in repeated]
-        graded = outcomes(trajectories, golds, running, MarkerSegmenter(markers))
+        graded = outcomes(trajectories, golds, running, segmenter or MarkerSegmenter(markers))
         trial_answers = _graded_probes(trajectories, golds, running)
     return Evaluation(
         problem_ids=[problem.id for problem in problems],
@@ -181,6 +183,7 @@ def _recorded_settings(decoding: Decoding, samples: int, seed: int, markers: str
         "seed": seed,
         "markers": markers if isinstance(markers, str) else list(markers),
         "rollout": None if decoding.settings is None else dataclasses.asdict(decoding.settings),
+        **({} if decoding.segmenter is None else {"segmenter": type(decoding.segmenter).__qualname__}),
     }
 
 
