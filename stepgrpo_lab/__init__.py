@@ -30,6 +30,7 @@ _NAMES_OF_MODULE = {
     "evaluation.problems": ("load_problems", "write_problems"),
     "method.rollout": ("PRESETS", "RolloutSettings", "TrajectoryMachine", "probed_members", "rollout_settings"),
     "method.sampling": ("SampleKey", "Sampling"),
+    "engines.completions": ("Decoding",),
     "engines.lockstep": ("LockstepEngine",),
     "overthinker": ("label_steps", "load_overthinker", "overthinker_problems"),
     "evaluation.evaluating": ("evaluate",),

@@ -12,21 +12,20 @@ from test_problems import GPQA_ROW, HUB_ROWS
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.engines.models import encode_prompt
-from stepgrpo_lab.evaluation.analysis import rule_judge, step_structure
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.benchmarks import (
     CHOICE_SUFFIX,
     COMPLETION_LIMIT,
     MATH_SUFFIX,
     PAPER_SUITE,
-    QWEN3_THINKING,
     evaluate_suite,
     suite_problems,
     suite_table,
 )
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import write_problems
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.records import Outcome, Problem
 
 REAL_FILES = {"gsm8k": "gsm8k_test", "math500": "math500", "amc23": "amc23", "aime24": "aime24"}
@@ -59,7 +58,7 @@ def test_the_protocol_is_the_papers_with_more_samples_where_problems_are_few() -
         **{"gsm8k": 1319, "math500": 500, "amc23": 40, "aime24": 30, "aime25": 30, "gpqa": 198},
     }
     assert all(protocol.samples >= 16 for protocol in PAPER_SUITE.values() if protocol.problems <= 40)
-    assert (QWEN3_THINKING.temperature, QWEN3_THINKING.top_p, QWEN3_THINKING.top_k) == (0.6, 0.95, 20)
+    assert (EVALUATION_SAMPLING.temperature, EVALUATION_SAMPLING.top_p, EVALUATION_SAMPLING.top_k) == (0.6, 0.95, 20)
     assert COMPLETION_LIMIT == 16384
     assert "\\boxed{}" in MATH_SUFFIX and PAPER_SUITE["gpqa"].suffix == CHOICE_SUFFIX != MATH_SUFFIX
 
@@ -86,7 +85,7 @@ def test_a_folder_comes_before_the_hub_and_a_part_of_a_set_is_refused(hub: list[
     with pytest.raises(ValueError, match=r"aime24\.jsonl has 1 problems, but aime24 has 30"):
         suite_problems("aime24", tmp_path)
     assert len(suite_problems("aime24", tmp_path, require_all=False)) == 1
-    with pytest.raises(ValueError, match="unknown benchmark 'aime23': choose from gsm8k, math500"):
+    with pytest.raises(ValueError, match=r"'aime23'.*gsm8k"):
         suite_problems("aime23")
     with pytest.raises(ValueError, match="unknown benchmark 'aime23'"):
         evaluate_suite(None, None, {"aime23": []})
@@ -101,23 +100,22 @@ def test_all_six_are_measured_end_to_end_with_their_samples_and_suffixes(
         prompts.append(question + suffix)
         return encode_prompt(tokenizer, question, suffix)
 
-    monkeypatch.setattr("stepgrpo_lab.engines.models.encode_prompt", watched)
+    monkeypatch.setattr("stepgrpo_lab.engines.tokenizers.encode_prompt", watched)
     sets = {name: suite_problems(name, count=1) for name in PAPER_SUITE}
-    told: list[str] = []
+    reports: list[str] = []
     measured = evaluate_suite(
         tiny_model(),
         tiny_tokenizer(),
         sets,
         limit=12,
         keep_texts=1,
-        progress=lambda name, done, total: told.append(f"{name} {done}/{total}"),
+        progress=lambda name, done, total: reports.append(f"{name} {done}/{total}"),
     )
     for name, evaluation in measured.items():
         assert len(evaluation.outcomes[0]) == PAPER_SUITE[name].samples
         assert evaluation.settings["temperature"] == 0.6 and evaluation.settings["top_k"] == 20
-        structure = step_structure(sets[name], evaluation.texts, rule_judge)
-        assert structure.completions == 1 and sum(structure.shares.values()) == pytest.approx(1)
-    assert told[-1] == "gpqa 4/4"
+        assert list(evaluation.texts) == [sets[name][0].id]
+    assert reports[-1] == "gpqa 4/4"
     assert [prompt.endswith(PAPER_SUITE[name].suffix) for name, prompt in zip(sets, prompts, strict=True)] == [True] * 6
     assert suite_table(measured).count("\n") == 1 + 6 + 1
 
@@ -133,7 +131,7 @@ def test_the_average_counts_every_set_once() -> None:
     last = suite_table(after, before).splitlines()[-1]
     assert last == "| average |  | 75.0 % | 300 |  |  | +25.0 points | 50 % |"
     assert "| gsm8k | 8 x 1 | 100.0 [100.0, 100.0] % |" in suite_table(after)
-    with pytest.raises(ValueError, match="of the same ones before and after"):
+    with pytest.raises(ValueError, match="before and after"):
         suite_table(after, {"gsm8k": before["gsm8k"]})
     with pytest.raises(ValueError, match="at least one benchmark"):
         suite_table({})

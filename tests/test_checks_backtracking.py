@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stepgrpo_lab import LockstepEngine, SampleKey, rollout_settings
+from stepgrpo_lab import Decoding, LockstepEngine, SampleKey, rollout_settings
 from stepgrpo_lab.course import checks
 from stepgrpo_lab.course.leaky_rollout import FAULTS, Fault, complete_naively, largest_surprise, measure_fault
 from stepgrpo_lab.course.tiny_policy import tiny_policy
@@ -90,7 +90,7 @@ def test_the_tiny_policy_is_the_same_for_a_seed() -> None:
 
 
 def test_without_a_fault_the_naive_loop_is_the_engine() -> None:
-    told, _ = LockstepEngine(MODEL, TEXT).generate(PROMPTS, limit=LIMIT, keys=KEYS, settings=SETTINGS)
+    told, _ = LockstepEngine(MODEL, TEXT).generate(PROMPTS, Decoding(LIMIT, SETTINGS), keys=KEYS)
     assert sum(len(record.probes) for record in told) > 3
     for prompt, key, record in zip(PROMPTS, KEYS, told, strict=True):
         naive = complete_naively(MODEL, TEXT, prompt, key, limit=LIMIT, settings=SETTINGS)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.compare import compare_methods, write_comparison
 from stepgrpo_lab.experiments.measuring import harder_problems

@@ -16,11 +16,12 @@ from stepgrpo_lab.authoring.overthinker.card import (
 )
 from stepgrpo_lab.authoring.overthinker.gates import LEAST_CUT_COST, gates
 from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.engines.models import encode_prompt
 from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.evaluating import evaluate
-from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.sampling import SampleKey
 from stepgrpo_lab.method.settings import rollout_settings
 from stepgrpo_lab.overthinker import load_overthinker, overthinker_problems
 
@@ -43,10 +44,8 @@ def roll_out(overthinker, settings=None, *, rows=64, only=None):
     chosen = range(PROMPTS) if only is None else only
     trajectories, _ = LockstepEngine(model, tokenizer, max_rows=rows).generate(
         [encode_prompt(tokenizer, problems[i].prompt) for i in chosen],
-        limit=COMPLETION_LIMIT,
+        Decoding(COMPLETION_LIMIT, settings),
         keys=[SampleKey(7, "test", 0, i) for i in chosen],
-        settings=settings,
-        sampling=Sampling(1.0),
     )
     return trajectories
 

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from stepgrpo_lab.evaluation.evaluating import Evaluation, compare, completion_pairs, evaluate, outcome, outcomes
+from stepgrpo_lab.engines.completions import Decoding
+from stepgrpo_lab.evaluation.evaluating import evaluate, outcome, outcomes
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.results import Evaluation, compare, completion_pairs
 from stepgrpo_lab.method.records import Cost, Outcome, Probe, Problem, Trajectory
 from stepgrpo_lab.method.rollout import rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter
@@ -152,8 +154,8 @@ class FakeEngine:
     def __init__(self, model: Any, tokenizer: Any, *, max_rows: int) -> None:
         pass
 
-    def generate(self, prompts: list[list[int]], *, keys: list[Any], on_finish: Any, **others: Any) -> Any:
-        FakeEngine.calls.append({"prompts": prompts, "keys": keys, **others})
+    def generate(self, prompts: list[list[int]], decoding: Decoding, *, keys: list[Any], on_finish: Any) -> Any:
+        FakeEngine.calls.append({"prompts": prompts, "keys": keys, **vars(decoding)})
         probes = [
             Probe(3, 1, "Wait", [1], [0.9], "7}", "7", True, 0.95, 0.9, False),
             Probe(5, 2, "Wait", [1], [0.8], "no box", None, False, 0.0, 0.0, False),
@@ -169,7 +171,7 @@ def fake_engine(monkeypatch):
     FakeEngine.calls = []
     monkeypatch.setattr("stepgrpo_lab.engines.lockstep.LockstepEngine", FakeEngine)
     monkeypatch.setattr(
-        "stepgrpo_lab.engines.models.encode_prompt", lambda tokenizer, question, suffix: [len(question + suffix)]
+        "stepgrpo_lab.engines.tokenizers.encode_prompt", lambda tokenizer, question, suffix: [len(question + suffix)]
     )
     return FakeEngine
 

@@ -335,7 +335,7 @@ def test_workers_end_with_the_grader() -> None:
     grader.close()
     assert process.returncode is not None
     assert grader.grade(["2"], ["2"]) == [True]
-    with pytest.raises(RuntimeError, match="this Grader is closed; make a new one"):
+    with pytest.raises(RuntimeError, match="closed"):
         grader.grade(["x"], ["x"])
 
 
@@ -358,7 +358,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with (
         Grader() as grader,
-        pytest.raises(RuntimeError, match="a grading worker cannot start: it ended at once; run: "),
+        pytest.raises(RuntimeError, match="cannot start"),
     ):
         grader.grade(["x"], ["y"])
 
@@ -389,7 +389,7 @@ def test_a_group_parses_its_gold_once_and_no_answer_twice(monkeypatch: pytest.Mo
 
 
 def test_bad_arguments_are_refused(grader: Grader) -> None:
-    with pytest.raises(ValueError, match="2 answers but 1 golds; give one gold per answer"):
+    with pytest.raises(ValueError, match="2 answers but 1 golds"):
         grader.grade(["1", "2"], ["1"])
     with pytest.raises(ValueError, match="workers is 0"):
         Grader(workers=0)

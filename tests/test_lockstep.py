@@ -11,8 +11,8 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from stepgrpo_lab.engines.cache import LockstepCache
-from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
-from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.completions import Decoding
+from stepgrpo_lab.engines.lockstep import LockstepEngine, choose_likeliest, choose_sampled
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import RolloutSettings, rollout_settings
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
@@ -92,9 +92,18 @@ def keys(count: int) -> list[SampleKey]:
     return [SampleKey(0, "test", 0, sample) for sample in range(count)]
 
 
+PER_PROMPT = ("keys", "probed", "limits", "on_finish")
+
+
+def complete(engine: Any, prompts: list[list[int]], **options: Any) -> list[Trajectory]:
+    """Trajectories of one call, whose decoding and arguments may be given side by side."""
+    arguments = {name: options.pop(name) for name in PER_PROMPT if name in options}
+    decoding = Decoding(**{"limit": LIMIT, **options})
+    return engine.generate(prompts, decoding, **{"keys": keys(len(prompts)), **arguments})[0]
+
+
 def run(model: Any, tokenizer: Any, prompts: list, *, max_rows: int = 64, **options: Any) -> list[Trajectory]:
-    engine = LockstepEngine(model, tokenizer, max_rows=max_rows)
-    return engine.generate(prompts, **{"limit": LIMIT, "keys": keys(len(prompts)), **options})[0]
+    return complete(LockstepEngine(model, tokenizer, max_rows=max_rows), prompts, **options)
 
 
 def logprob_gap(model: Any, trajectories: list[Trajectory], temperature: float = 1.0) -> float:
@@ -273,9 +282,7 @@ def test_long_completions_grow_the_cache(byte_bpe_tokenizer: Any, prompts: Any) 
 def test_costs_order_and_callback(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
     finished: dict[int, Trajectory] = {}
     engine = LockstepEngine(model, byte_bpe_tokenizer, max_rows=3)
-    records, cost = engine.generate(
-        prompts, limit=LIMIT, keys=keys(7), settings=OFFICIAL, on_finish=finished.__setitem__
-    )
+    records, cost = engine.generate(prompts, Decoding(LIMIT, OFFICIAL), keys=keys(7), on_finish=finished.__setitem__)
     assert [record.prompt_ids for record in records] == prompts
     assert [finished[index] for index in range(7)] == records and list(finished) != list(range(7))
     assert cost.prompt_tokens == sum(map(len, prompts))
@@ -287,13 +294,21 @@ def test_costs_order_and_callback(model: Any, byte_bpe_tokenizer: Any, prompts: 
 
 def test_a_single_row_needs_one_pass_a_token(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
     engine = LockstepEngine(model, byte_bpe_tokenizer)
-    [record], cost = engine.generate(prompts[1:2], limit=LIMIT, keys=keys(1), settings=NEVER)
+    [record], cost = engine.generate(prompts[1:2], Decoding(LIMIT, NEVER), keys=keys(1))
     assert record.finish == "length" or cost.forward_passes == record.cost.decoded_tokens + 1
 
 
 def test_no_prompts_no_work(model: Any, byte_bpe_tokenizer: Any) -> None:
-    records, cost = LockstepEngine(model, byte_bpe_tokenizer).generate([], limit=4, keys=[])
+    records, cost = LockstepEngine(model, byte_bpe_tokenizer).generate([], Decoding(4), keys=[])
     assert records == [] and cost.forward_passes == 0
+
+
+def test_limits_of_their_own_come_before_the_calls(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
+    limits = [3, 5, 9, 4, 7, 6, 8]
+    short = run(model, byte_bpe_tokenizer, prompts, limits=limits)
+    whole = run(model, byte_bpe_tokenizer, prompts)
+    for limit, record, full in zip(limits, short, whole, strict=True):
+        assert record.completion_ids == full.completion_ids[:limit]
 
 
 def test_a_mixed_group_probes_only_its_members(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
@@ -343,13 +358,15 @@ def test_impossible_tokens_are_never_drawn() -> None:
 def test_bad_calls_are_refused(model: Any, byte_bpe_tokenizer: Any) -> None:
     engine = LockstepEngine(model, byte_bpe_tokenizer)
     with pytest.raises(ValueError, match="Prompt 1 is empty"):
-        engine.generate([[1], []], limit=4, keys=keys(2))
+        engine.generate([[1], []], Decoding(4), keys=keys(2))
     with pytest.raises(ValueError, match="limit is 0"):
-        engine.generate([[1]], limit=0, keys=keys(1))
+        engine.generate([[1]], Decoding(0), keys=keys(1))
     with pytest.raises(ValueError, match="1 prompts, 2 keys"):
-        engine.generate([[1]], limit=4, keys=keys(2))
+        engine.generate([[1]], Decoding(4), keys=keys(2))
+    with pytest.raises(ValueError, match="2 limits"):
+        engine.generate([[1]], Decoding(4), keys=keys(1), limits=[4, 4])
     with pytest.raises(ValueError, match=r"601 positions.*512"):
-        engine.generate([[1]], limit=600, keys=keys(1))
+        engine.generate([[1]], Decoding(600), keys=keys(1))
     with pytest.raises(ValueError, match="max_rows"):
         LockstepEngine(model, byte_bpe_tokenizer, max_rows=0)
 
@@ -373,7 +390,7 @@ def test_prompt_learning_is_refused(byte_bpe_tokenizer: Any) -> None:
         LockstepEngine(prefixed, byte_bpe_tokenizer)
 
 
-def test_logits_that_are_no_numbers_are_reported(byte_bpe_tokenizer: Any, prompts: Any) -> None:
+def test_nan_logits_are_reported(byte_bpe_tokenizer: Any, prompts: Any) -> None:
     model = tiny_model(byte_bpe_tokenizer)
     model.train()
     model.tilt[:] = math.nan

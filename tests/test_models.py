@@ -13,14 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stepgrpo_lab.engines.models import (
     default_device,
-    encode_prompt,
     load_model,
     merge_lora,
     mixed_precision,
     native_dtype,
     native_dtype_of,
 )
-from stepgrpo_lab.engines.tokenizer_checks import check_tokenizer, separate_padding
+from stepgrpo_lab.engines.tokenizers import check_tokenizer, encode_prompt, separate_padding
 
 
 @pytest.fixture
@@ -203,6 +202,7 @@ def r1_tokenizer() -> Any:
 
 
 def test_a_distilled_r1_loads_thinks_and_stops(tmp_path: Path) -> None:
+    from stepgrpo_lab.engines.completions import Decoding
     from stepgrpo_lab.engines.lockstep import LockstepEngine
     from stepgrpo_lab.method.rollout import rollout_settings
     from stepgrpo_lab.method.sampling import SampleKey
@@ -217,7 +217,7 @@ def test_a_distilled_r1_loads_thinks_and_stops(tmp_path: Path) -> None:
     assert tokenizer.decode(prompt) == "<｜begin▁of▁sentence｜><｜User｜>1+1?<｜Assistant｜><think>\n"
     settings = rollout_settings("official", think_budget=6)
     [trajectory], _ = LockstepEngine(model, tokenizer).generate(
-        [prompt], limit=24, keys=[SampleKey(0, "eval", 0, 0)], settings=settings
+        [prompt], Decoding(24, settings), keys=[SampleKey(0, "eval", 0, 0)]
     )
     # The thoughts are open already: what the model writes is closed once, and its steps are counted as ever.
     assert trajectory.text.count("</think>") >= 1 and trajectory.steps >= 1

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import stepgrpo_lab as lab
-from stepgrpo_lab.engines.models import encode_prompt
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.method.records import Step
 from stepgrpo_lab.method.steps import MarkerHit
 from stepgrpo_lab.method.token_text import TokenText
@@ -113,12 +113,11 @@ def test_a_segmenter_of_ones_own(tmp_path: Path) -> None:
     assert segmenter.count("<think>\n7+5=2 2*3=6 Wait 6-4=2 2+7=9\n</think>\n\n\\boxed{9}") == 3
     model, tokenizer = lab.load_overthinker()
     [problem] = lab.overthinker_problems("test", 1, family="chain", level=1)
+    settings = lab.rollout_settings("official", exit_threshold=1.0, near_budget_margin=0, max_probes=100)
     [trajectory], _ = lab.LockstepEngine(model, tokenizer).generate(
         [encode_prompt(tokenizer, problem.prompt)],
-        limit=256,
+        lab.Decoding(256, settings, segmenter=segmenter),
         keys=[lab.SampleKey(0, "test", 0, 0)],
-        settings=lab.rollout_settings("official", exit_threshold=1.0, near_budget_margin=0, max_probes=100),
-        segmenter=segmenter,
     )
     assert len(trajectory.probes) == trajectory.steps - 1 == segmenter.count(trajectory.text) - 1
     problems = problems_dataset(lab.overthinker_problems("train", 2, family="chain"))

@@ -27,7 +27,7 @@ PUBLIC_NAMES = " ".join(
         "group_advantages step_aware_rewards",
         "Grader extract_boxed load_problems write_problems",
         "PRESETS RolloutSettings TrajectoryMachine probed_members rollout_settings",
-        "SampleKey Sampling LockstepEngine",
+        "Decoding SampleKey Sampling LockstepEngine",
         "label_steps load_overthinker overthinker_problems",
         "evaluate paired_bootstrap StepGRPOConfig StepGRPOTrainer load_recipe",
     ]

@@ -109,7 +109,7 @@ def test_a_bad_row_is_named_with_file_row_field_and_remedy(tmp_path: Path, row: 
 
 
 def test_bad_sources_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown source 'math'; give a path that ends in \.jsonl, or one of: gsm8k"):
+    with pytest.raises(ValueError, match=r"'math'.*gsm8k"):
         load_problems("math")
     with pytest.raises(FileNotFoundError, match=r"none\.jsonl: no such file"):
         load_problems(tmp_path / "none.jsonl")
@@ -187,7 +187,7 @@ def test_a_hub_failure_names_the_set_and_the_remedy(monkeypatch: pytest.MonkeyPa
         raise ConnectionError("gated\nsecond line")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    with pytest.raises(OSError, match=r"cannot load Idavidrein/gpqa \(split train\): gated; .* hf auth login"):
+    with pytest.raises(OSError, match=r"Idavidrein/gpqa.*gated.*hf auth login"):
         load_problems("gpqa")
 
 

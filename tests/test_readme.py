@@ -10,7 +10,7 @@ import pytest
 
 from stepgrpo_lab.authoring.overthinker.gates import LEAST_CUT_COST_TRAINED
 from stepgrpo_lab.cli import build_parser
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation, compare
+from stepgrpo_lab.evaluation.results import Evaluation, compare
 from stepgrpo_lab.experiments.picture import draw_comparison
 from stepgrpo_lab.experiments.results import published_comparison
 from stepgrpo_lab.experiments.studies import STUDIES

@@ -14,9 +14,10 @@ from test_rollout import TEXT
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 
 from stepgrpo_lab.cli import main
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.engines.models import encode_prompt
 from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.confidence import ExitRule, rules_at
 from stepgrpo_lab.method.records import Probe, Problem, Trajectory
@@ -224,8 +225,8 @@ def test_a_replay_stops_where_the_machine_stops(preset: str, overrides: dict[str
     prompts = [encode_prompt(tokenizer, problem.prompt) for problem in problems]
     keys = [SampleKey(0, "replay", 0, sample) for sample in range(len(problems))]
     engine = LockstepEngine(model, tokenizer)
-    watched, _ = engine.generate(prompts, limit=256, settings=making.watching(settings), keys=keys)
-    stopped, _ = engine.generate(prompts, limit=256, settings=settings, keys=keys)
+    watched, _ = engine.generate(prompts, Decoding(256, making.watching(settings)), keys=keys)
+    stopped, _ = engine.generate(prompts, Decoding(256, settings), keys=keys)
     rule = settings.exit_rule(256)
     for free, real in zip(watched, stopped, strict=True):
         accepted = [index for index, probe in enumerate(real.probes) if probe.accepted]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.run import report_html

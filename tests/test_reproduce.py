@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tiny import save_tiny, tiny_overrides
 
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments import reproduce
 from stepgrpo_lab.experiments.studies import STUDIES, Row, Study
 from stepgrpo_lab.method.records import Outcome

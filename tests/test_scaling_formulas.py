@@ -220,7 +220,7 @@ def test_the_fused_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_drawing_tokens_needs_what_is_planned() -> None:
-    from stepgrpo_lab.engines.choosing import choose_sampled
+    from stepgrpo_lab.engines.lockstep import choose_sampled
     from stepgrpo_lab.method.sampling import Sampling
 
     rows, dimensions = 4, small_dimensions(vocabulary=20_000)

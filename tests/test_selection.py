@@ -70,7 +70,7 @@ def test_the_kept_ones_lie_between_the_bounds(correct: list[int], bounds: list[f
 
 
 def test_problems_without_a_rate_are_an_error() -> None:
-    with pytest.raises(ValueError, match=r"1 of 1 problems have no pass rate .the first is 'a'.: measure them"):
+    with pytest.raises(ValueError, match=r"no pass rate.*'a'"):
         select_by_pass_rate([Problem("a", "?", "1")], {})
 
 

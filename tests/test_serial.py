@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_lockstep import logprob_gap
 from test_lockstep import tiny_model as tilted_model
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.serial import _Chain, complete_serially
 from stepgrpo_lab.method.records import Trajectory
@@ -21,6 +22,7 @@ from stepgrpo_lab.method.token_text import TokenText
 
 LIMIT, GROUP = 64, 5
 SETTINGS = rollout_settings("paper", think_budget=0.8)
+DECODING = Decoding(LIMIT, SETTINGS)
 CLOSE = "\n</think>\n\n"
 
 
@@ -37,7 +39,7 @@ def prompts(byte_bpe_tokenizer: Any) -> list[list[int]]:
 def groups(model: Any, tokenizer: Any, prompts: list[list[int]], max_rows: int = 64) -> list[list[Trajectory]]:
     keys = [SampleKey(0, "train", 0, sample) for sample in range(GROUP * len(prompts))]
     engine = LockstepEngine(model, tokenizer, max_rows=max_rows)
-    members, cost = complete_serially(engine, prompts, group_size=GROUP, limit=LIMIT, keys=keys, settings=SETTINGS)
+    members, cost = complete_serially(engine, prompts, DECODING, group_size=GROUP, keys=keys)
     assert cost.kept_tokens == sum(member.tokens for member in members) == cost.decoded_tokens
     assert cost.forward_passes > 0
     return [members[start : start + GROUP] for start in range(0, len(members), GROUP)]
@@ -110,7 +112,7 @@ def test_every_exit_leaves_room_for_an_answer(words: list[int], count: int, limi
 def test_wrong_numbers_of_keys_are_refused(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
     engine = LockstepEngine(model, byte_bpe_tokenizer)
     keys = [SampleKey(0, "train", 0, sample) for sample in range(3)]
-    with pytest.raises(ValueError, match="3 keys for 3 groups of 2: give one for each member"):
-        complete_serially(engine, prompts, group_size=2, limit=LIMIT, keys=keys, settings=SETTINGS)
+    with pytest.raises(ValueError, match="3 keys for 3 groups of 2"):
+        complete_serially(engine, prompts, DECODING, group_size=2, keys=keys)
     with pytest.raises(ValueError, match="at least 2 each"):
-        complete_serially(engine, prompts, group_size=1, limit=LIMIT, keys=keys, settings=SETTINGS)
+        complete_serially(engine, prompts, DECODING, group_size=1, keys=keys)

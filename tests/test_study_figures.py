@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepgrpo_lab.evaluation.evaluation_records import Comparison
+from stepgrpo_lab.evaluation.results import Comparison
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.study_results import (
     RowResult,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepgrpo_lab.evaluation.evaluation_records import Comparison
+from stepgrpo_lab.evaluation.results import Comparison
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.study_results import RowResult, StudyResult, load_study, signals_markdown, study_markdown
 from stepgrpo_lab.experiments.study_svg import draw_study

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.engines.models import encode_prompt
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.rewards import StepAwareReward
@@ -106,9 +107,7 @@ def test_an_update_sampled_for_real_moves_the_weights() -> None:
         flags.extend(probed)
         prompts = [encode_prompt(tokenizer, problem.prompt) for problem in problems]
         keys = [SampleKey(0, "page", 0, member) for member in range(len(prompts))]
-        return LockstepEngine(model, tokenizer).generate(
-            prompts, limit=256, settings=SETTINGS, probed=probed, keys=keys
-        )[0]
+        return LockstepEngine(model, tokenizer).generate(prompts, Decoding(256, SETTINGS), probed=probed, keys=keys)[0]
 
     with Grader() as grader:
         result = step_grpo_update(model, optimizer, PROBLEMS[:2], sample, grader.grade, group_size=4)

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from fake_vllm import FakeEngine, fake_server, installed, save_marker_file
-from test_lockstep import LIMIT, NEVER, OFFICIAL, PAPER, SIZES, TiltedQwen3, keys, logprob_gap
+from test_lockstep import LIMIT, NEVER, OFFICIAL, PAPER, SIZES, TiltedQwen3, complete, keys, logprob_gap
 from test_lockstep import tiny_model as tilted_model
 from transformers import Qwen3Config
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
@@ -44,10 +45,6 @@ def model(byte_bpe_tokenizer: Any) -> Any:
 @pytest.fixture(scope="module")
 def prompts(byte_bpe_tokenizer: Any) -> list[list[int]]:
     return [byte_bpe_tokenizer.encode(text) for text in ("a", "What is 3 + 4?", "hello hello", "2", "Wait, what?")]
-
-
-def complete(engine: Any, prompts: list[list[int]], **options: Any) -> list[Trajectory]:
-    return engine.generate(prompts, **{"limit": LIMIT, "keys": keys(len(prompts)), **options})[0]
 
 
 def assert_same(records: list[Trajectory], expected: list[Trajectory]) -> None:
@@ -84,9 +81,7 @@ def test_greedy_on_a_server_equals_lockstep(model: Any, byte_bpe_tokenizer: Any,
     expected = complete(LockstepEngine(model, byte_bpe_tokenizer), prompts, settings=settings, sampling=GREEDY)
     with fake_server({"policy": model}) as (url, asked):
         engine = VLLMServerEngine(byte_bpe_tokenizer, url=url, max_rows=3)
-        records, cost = engine.generate(
-            prompts, limit=LIMIT, keys=keys(len(prompts)), settings=settings, sampling=GREEDY
-        )
+        records, cost = engine.generate(prompts, Decoding(LIMIT, settings, GREEDY), keys=keys(len(prompts)))
     assert_same(records, expected)
     assert cost.decoded_tokens == sum(record.cost.decoded_tokens for record in expected)
     assert {body["temperature"] for body in asked} == {0.0} and {body["seed"] for body in asked} == {None}
@@ -144,9 +139,9 @@ def test_evaluation_takes_the_engine(model: Any, byte_bpe_tokenizer: Any, monkey
 
 
 def test_serial_rollouts_take_the_engine(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
-    options: dict[str, Any] = {"group_size": 3, "limit": LIMIT, "settings": PAPER, "sampling": GREEDY}
+    decoding = Decoding(LIMIT, PAPER, GREEDY)
     members = [
-        complete_serially(engine, prompts, keys=keys(3 * len(prompts)), **options)[0]
+        complete_serially(engine, prompts, decoding, group_size=3, keys=keys(3 * len(prompts)))[0]
         for engine in (
             VLLMEngine(FakeEngine({None: model}), byte_bpe_tokenizer),
             LockstepEngine(model, byte_bpe_tokenizer),
@@ -270,13 +265,11 @@ def drive(machine: TrajectoryMachine, token: int) -> None:
 def test_costs_order_and_callback(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
     finished: dict[int, Trajectory] = {}
     engine = VLLMEngine(FakeEngine({None: model}), byte_bpe_tokenizer, max_rows=2)
-    records, cost = engine.generate(
-        prompts, limit=LIMIT, keys=keys(5), settings=OFFICIAL, on_finish=finished.__setitem__
-    )
+    records, cost = engine.generate(prompts, Decoding(LIMIT, OFFICIAL), keys=keys(5), on_finish=finished.__setitem__)
     assert [finished[index] for index in range(5)] == records and list(finished) != list(range(5))
     assert cost.decoded_tokens == sum(record.cost.decoded_tokens for record in records)
     assert cost.forward_passes >= max(record.tokens for record in records)
-    assert engine.generate([], limit=4, keys=[])[0] == []
+    assert engine.generate([], Decoding(4), keys=[])[0] == []
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
@@ -308,16 +301,16 @@ def test_bad_engines_and_calls_are_refused(model: Any, byte_bpe_tokenizer: Any, 
         VLLMEngine(FakeEngine({None: model, "x": model}), byte_bpe_tokenizer, adapter=tmp_path)
     engine = VLLMEngine(fake, byte_bpe_tokenizer)
     with pytest.raises(ValueError, match=r"601 positions.*512 \(max_model_len\)"):
-        engine.generate([[1]], limit=600, keys=keys(1))
+        engine.generate([[1]], Decoding(600), keys=keys(1))
     with pytest.raises(ValueError, match="Prompt 0 is empty"):
-        engine.generate([[]], limit=4, keys=keys(1))
+        engine.generate([[]], Decoding(4), keys=keys(1))
     fake.vllm_config.model_config.logprobs_mode = "raw_logprobs"
     with pytest.raises(ValueError, match=r"raw_logprobs.*temperature 0\.6"):
-        engine.generate([[1]], limit=4, keys=keys(1), sampling=Sampling(0.6))
-    engine.generate([[1]], limit=4, keys=keys(1))  # at temperature 1 they are the same
+        engine.generate([[1]], Decoding(4, sampling=Sampling(0.6)), keys=keys(1))
+    engine.generate([[1]], Decoding(4), keys=keys(1))  # at temperature 1 they are the same
     fake.running["someone"] = None  # type: ignore[assignment]
-    with pytest.raises(RuntimeError, match="requests of someone else"):
-        engine.generate([[1]], limit=4, keys=keys(1))
+    with pytest.raises(RuntimeError, match="other requests"):
+        engine.generate([[1]], Decoding(4), keys=keys(1))
 
 
 def test_an_error_leaves_no_request_behind(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
@@ -341,7 +334,7 @@ def test_a_request_that_vllm_gives_up_is_an_error(
         return 5, -0.5
 
     monkeypatch.setattr("fake_vllm.Request.advance", advance)
-    with pytest.raises(RuntimeError, match=r"ended a request by itself \(error\)"):
+    with pytest.raises(RuntimeError, match=r"ended a request.*error"):
         complete(VLLMEngine(FakeEngine({None: model}), byte_bpe_tokenizer), [[1]])
 
 
@@ -354,14 +347,14 @@ def test_logits_that_are_no_numbers_are_reported(byte_bpe_tokenizer: Any, prompt
 
 def test_servers_that_do_not_fit_are_refused(model: Any, byte_bpe_tokenizer: Any) -> None:
     with fake_server({"policy": model}) as (url, _):
-        with pytest.raises(ValueError, match="no model 'other': it serves policy"):
+        with pytest.raises(ValueError, match=r"'other'.*policy"):
             VLLMServerEngine(byte_bpe_tokenizer, url=url, model="other")
         engine = VLLMServerEngine(byte_bpe_tokenizer, url=url)
         with pytest.raises(ValueError, match=r"512 \(max_model_len\)"):
             complete(engine, [[1]], limit=600)
-        with pytest.raises(RuntimeError, match=r"refused a request \(400\).*the prompt is too long"):
+        with pytest.raises(RuntimeError, match=r"400.*too long"):
             complete(engine, [[1] * 505], limit=4)
-    with pytest.raises(ConnectionError, match=r"no vLLM server answers at .*vllm serve"):
+    with pytest.raises(ConnectionError, match="vllm serve"):
         complete(engine, [[1]])
     with (
         fake_server({"policy": model}, token_ids=False) as (url, _),

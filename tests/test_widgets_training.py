@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.widgets import LiveDashboard, TradeoffExplorer, dashboard
 

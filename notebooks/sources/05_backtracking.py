@@ -177,7 +177,7 @@ for row in mask[:, 0, 0, :4].int().tolist():
 # ever exits. We complete the same prompts with and without probes.
 
 # %%
-from stepgrpo_lab import LockstepEngine, SampleKey, rollout_settings
+from stepgrpo_lab import Decoding, LockstepEngine, SampleKey, rollout_settings
 from stepgrpo_lab.course.tiny_policy import tiny_policy
 
 model, token_text = tiny_policy()
@@ -194,9 +194,11 @@ never = rollout_settings(
 
 # %% tags=["nbval-check-output"]
 engine = LockstepEngine(model, token_text)
-shared = {"limit": limit, "keys": keys, "settings": never}
-asked, _ = engine.generate(prompts, **shared)
-plain, _ = engine.generate(prompts, **shared, probed=[False] * count)
+decoding = Decoding(limit, never)
+asked, _ = engine.generate(prompts, decoding, keys=keys)
+plain, _ = engine.generate(
+    prompts, decoding, keys=keys, probed=[False] * count
+)
 same = [
     a.completion_ids == b.completion_ids
     for a, b in zip(asked, plain, strict=True)
@@ -374,7 +376,7 @@ checks.draw(draw)
 # %% tags=["nbval-check-output"]
 for rows in (1, 3, 64):
     apart, cost = LockstepEngine(model, token_text, max_rows=rows).generate(
-        prompts, **shared
+        prompts, decoding, keys=keys
     )
     equal = [
         a.completion_ids == b.completion_ids

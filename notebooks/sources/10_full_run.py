@@ -253,7 +253,7 @@ LiveDashboard.of_run(data_path("results", "overthinker"))
 # problem is compared with itself, so that hard problems cancel.
 
 # %%
-from stepgrpo_lab.evaluation.evaluating import compare
+from stepgrpo_lab.evaluation.results import compare
 
 change = compare(before, result.after)
 print(f"tokens:   {change.token_ratio * 100} % of those before")

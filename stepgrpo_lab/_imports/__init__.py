@@ -15,7 +15,7 @@ ROOT = "stepgrpo_lab."
 
 # Old module -> where its names live now, most of them first; both without the package's name.
 _MOVED = """
-analysis -> evaluation.analysis
+analysis -> overthinker.verifier
 baselines -> method.baselines
 benchmarks -> evaluation.benchmarks
 checkpoints -> training.checkpoints
@@ -47,13 +47,13 @@ confidence -> method.confidence method.boxes
 course.building -> authoring.notebooks.building
 course.executing -> authoring.notebooks.executing
 course.linting -> authoring.notebooks.linting
-evaluation_records -> evaluation.evaluation_records
+evaluation_records -> evaluation.results
 exit_rules -> method.confidence recordings.schema
 grading -> evaluation.grading method.boxes
 grading_worker -> evaluation.grading_worker
 group_rewards -> method.baselines method.rewards
 losses -> method.loss
-models -> engines.models
+models -> engines.models engines.tokenizers
 overthinker.build -> authoring.overthinker.build
 overthinker.calibration -> authoring.overthinker.calibration
 overthinker.card -> authoring.overthinker.card overthinker.verifier
@@ -75,15 +75,15 @@ plots_toy -> course.plots_toy
 plots_tradeoff -> viz.plots_tradeoff
 policy_loss -> method.loss
 presets -> method.settings
-problem_files -> evaluation.problem_files
+problem_files -> evaluation.problems
 problems -> evaluation.problems
-processes -> engines.processes
-prompts -> engines.prompts
+processes -> engines.distributed
+prompts -> engines.tokenizers
 quiet -> cli.quiet
-records -> method.records
 recordings.costs -> recordings.measures
 recordings.survey -> recordings.making
 recordings.trials -> recordings.measures
+records -> method.records
 replay -> recordings.replay
 report -> run.report
 report_files -> run.report_files
@@ -117,10 +117,10 @@ study_results -> experiments.study_results
 study_svg -> experiments.study_svg
 svg -> viz.svg
 token_text -> method.token_text
-tokenizer_checks -> engines.tokenizer_checks
+tokenizer_checks -> engines.tokenizers
 toy_policy -> course.toy_policy
 trial_answer -> method.rollout
-validation -> evaluation.validation
+validation -> evaluation.evaluating
 """
 
 MOVED: dict[str, tuple[str, ...]] = {

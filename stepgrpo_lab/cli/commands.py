@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
 from stepgrpo_lab.cli.quiet import quiet
-from stepgrpo_lab.engines.processes import is_main_process
+from stepgrpo_lab.engines.distributed import is_main_process
 from stepgrpo_lab.method.records import Problem
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _train(options: Namespace) -> int:
             recipe = replace(recipe, seed=options.seed)
         folder = options.output or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     quiet()
-    from stepgrpo_lab.evaluation.evaluating import compare
+    from stepgrpo_lab.evaluation.results import compare
     from stepgrpo_lab.run import job as run
 
     status = StatusLine()
@@ -150,7 +150,8 @@ def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
     quiet()
     from stepgrpo_lab.cli.engines import opened_engine
-    from stepgrpo_lab.engines.models import encode_prompt
+    from stepgrpo_lab.engines.completions import Decoding
+    from stepgrpo_lab.engines.tokenizers import encode_prompt
     from stepgrpo_lab.evaluation.grading import Grader
     from stepgrpo_lab.method.boxes import extract_boxed
     from stepgrpo_lab.method.rollout import Sampling, rollout_settings
@@ -168,10 +169,8 @@ def rollout(options: Namespace) -> int:
     with opened_engine(options) as (engine, tokenizer):
         [trajectory], _ = engine.generate(
             [encode_prompt(tokenizer, problem.prompt)],
-            limit=options.limit,
+            Decoding(options.limit, settings, Sampling(options.temperature)),
             keys=[SampleKey(options.seed, "eval", 0, 0)],
-            settings=settings,
-            sampling=Sampling(options.temperature),
         )
     correct = None
     if problem.answer:

@@ -55,7 +55,7 @@ def complete_naively(
     """
     import torch
 
-    from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
+    from stepgrpo_lab.engines.lockstep import choose_likeliest, choose_sampled
 
     if fault is not None and fault not in FAULTS:
         raise ValueError(f"fault is {fault!r}: choose one of {', '.join(FAULTS)}, or None")

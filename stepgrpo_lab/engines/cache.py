@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
-WIDTH_STEP = 32
-"""Attended widths are rounded up to this, in tokens: few distinct shapes, and masks that GPU kernels take unpadded."""
+from stepgrpo_lab.engines import WIDTH_STEP
 
 
 class LockstepCache(Cache):
-    """The cache of all layers, told before each forward pass where that pass's tokens go.
+    """The cache of all layers; before each forward pass it is set to where that pass's tokens go.
 
     Args:
         layers: Number of attention layers.
@@ -62,7 +61,7 @@ class LockstepCache(Cache):
 
 
 class _LockstepLayer(CacheLayerMixin):
-    """One layer's keys and values; where to write is the cache's knowledge."""
+    """One layer's keys and values; the cache knows where to write."""
 
     def __init__(self, cache: LockstepCache) -> None:
         super().__init__()

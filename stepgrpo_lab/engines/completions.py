@@ -18,6 +18,27 @@ OnFinish = Callable[[int, Trajectory], None]
 """Called with (index of the prompt, trajectory) as soon as a completion is finished."""
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How a call decodes: what is the same for all of its prompts.
+
+    Attributes:
+        limit: Longest completion, in tokens.
+        settings: The dynamic truncated rollout; None for plain decoding.
+        sampling: How tokens are drawn; by default at temperature 1 from the whole vocabulary.
+        segmenter: What a step is; by default the settings' markers.
+
+    Example:
+        >>> Decoding(256, sampling=Sampling(temperature=0.6)).settings is None
+        True
+    """
+
+    limit: int
+    settings: RolloutSettings | None = None
+    sampling: Sampling = Sampling()  # noqa: RUF009 (it is immutable)
+    segmenter: Segmenter | None = None
+
+
 class RolloutEngine(Protocol):
     """Completes prompts with some model; :class:`stepgrpo_lab.engines.lockstep.LockstepEngine` is the reference."""
 
@@ -26,13 +47,11 @@ class RolloutEngine(Protocol):
     def generate(
         self,
         prompt_ids: Sequence[Sequence[int]],
+        decoding: Decoding,
         *,
-        limit: int | Sequence[int],
         keys: Sequence[SampleKey],
-        settings: RolloutSettings | None = None,
-        sampling: Sampling | None = None,
         probed: Sequence[bool] | None = None,
-        segmenter: Segmenter | None = None,
+        limits: Sequence[int] | None = None,
         on_finish: OnFinish | None = None,
     ) -> tuple[list[Trajectory], Cost]:
         """Complete every prompt, as :meth:`stepgrpo_lab.engines.lockstep.LockstepEngine.generate` says."""
@@ -41,7 +60,7 @@ class RolloutEngine(Protocol):
 
 @dataclass
 class Completion:
-    """One completion on its way: the prompt's index and ids, the machine that decides, and its random numbers."""
+    """One completion under way: the prompt's index and ids, the machine that decides, and its random numbers."""
 
     index: int
     prompt: list[int]
@@ -49,10 +68,10 @@ class Completion:
     key: SampleKey
 
     def check_finite(self, logprob: float) -> None:
-        """Refuse a token's log-probability that is no number.
+        """Refuse a NaN or infinite log-probability of a token.
 
         Raises:
-            FloatingPointError: The model returned logits that are no numbers; the message names row and position.
+            FloatingPointError: It is not finite; the message names prompt and position.
         """
         if not math.isfinite(logprob):
             raise FloatingPointError(
@@ -64,12 +83,11 @@ class Completion:
 def open_completions(
     token_text: TokenText,
     prompt_ids: Sequence[Sequence[int]],
+    decoding: Decoding,
     *,
-    limit: int | Sequence[int],
     keys: Sequence[SampleKey],
-    settings: RolloutSettings | None,
     probed: Sequence[bool] | None,
-    segmenter: Segmenter | None,
+    limits: Sequence[int] | None,
     positions: int | None,
     positions_name: str,
 ) -> list[Completion]:
@@ -77,26 +95,31 @@ def open_completions(
 
     Args:
         token_text: Text of the token ids.
-        prompt_ids, limit, keys, settings, probed, segmenter: As the call gave them.
+        prompt_ids, decoding, keys, probed, limits: As the call gave them.
         positions: How many positions the model has; None if it does not say.
         positions_name: What the model calls that number, for the message.
 
     Raises:
         ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions.
     """
-    flags = [True] * len(prompt_ids) if probed is None else list(probed)
-    limits = [limit] * len(prompt_ids) if isinstance(limit, int) else list(limit)
-    if not len(prompt_ids) == len(keys) == len(flags) == len(limits):
+    probed = [True] * len(prompt_ids) if probed is None else probed
+    limits = [decoding.limit] * len(prompt_ids) if limits is None else limits
+    if not len(prompt_ids) == len(keys) == len(probed) == len(limits):
         raise ValueError(
-            f"{len(prompt_ids)} prompts, {len(keys)} keys, {len(flags)} probed flags and {len(limits)} limits: "
+            f"{len(prompt_ids)} prompts, {len(keys)} keys, {len(probed)} probed flags and {len(limits)} limits: "
             "give as many of each."
         )
     for index, prompt in enumerate(prompt_ids):
         if not len(prompt):
             raise ValueError(f"Prompt {index} is empty: it needs at least one token.")
     completions = [
-        Completion(index, list(prompt), TrajectoryMachine(token_text, most, settings, flag, segmenter), key)
-        for index, (prompt, key, flag, most) in enumerate(zip(prompt_ids, keys, flags, limits, strict=True))
+        Completion(
+            index,
+            list(prompt),
+            TrajectoryMachine(token_text, limit, decoding.settings, may_probe, decoding.segmenter),
+            key,
+        )
+        for index, (prompt, key, may_probe, limit) in enumerate(zip(prompt_ids, keys, probed, limits, strict=True))
     ]
     reach = longest_reach(completions)
     if positions is not None and reach > positions:
@@ -108,7 +131,7 @@ def open_completions(
 
 
 def longest_reach(completions: Sequence[Completion]) -> int:
-    """How many positions the completions can need at most, prompt included; 0 for none."""
+    """How many positions the completions can need at most, prompt included; 0 without completions."""
     return max((len(row.prompt) + row.machine.reach for row in completions), default=0)
 
 

@@ -1,6 +1,6 @@
 """The lockstep engine: every active row feeds exactly one token per forward pass, whatever its phase.
 
-Nobody waits for anybody: sampled, forced and probed tokens of different rows share each pass, a probe needs neither a
+No row waits for another: sampled, forced and probed tokens of different rows share each pass, a probe needs neither a
 new prefill nor a copy of the cache, and a finished row's slot goes to the next waiting prompt.
 """
 
@@ -17,12 +17,9 @@ from typing import Any
 import torch
 
 from stepgrpo_lab.engines.cache import LockstepCache, check_model
-from stepgrpo_lab.engines.choosing import choose_likeliest, choose_sampled
-from stepgrpo_lab.engines.completions import Completion, OnFinish, longest_reach, open_completions, text_of
+from stepgrpo_lab.engines.completions import Completion, Decoding, OnFinish, longest_reach, open_completions, text_of
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
-from stepgrpo_lab.method.settings import RolloutSettings
-from stepgrpo_lab.method.steps import Segmenter
 
 
 @dataclass
@@ -41,7 +38,7 @@ class LockstepEngine:
     """Completes prompts with any causal language model of transformers that has full attention.
 
     Works in fp32, bf16, fp16 and 4-bit, with and without LoRA, on CPU and GPU, under autocast or not. A completion
-    depends on (model, prompt, key) only, not on the batch it rode in, up to floating-point rounding.
+    depends on (model, prompt, key) only, not on the batch it is decoded in, up to floating-point rounding.
 
     Args:
         model: The model; a ``PeftModel`` is fine. A trainer's model must be unwrapped first.
@@ -53,11 +50,12 @@ class LockstepEngine:
         ValueError: The model's attention does not fit, or ``max_rows`` is below 1.
 
     Example:
-        >>> from stepgrpo_lab.engines.models import encode_prompt, load_model
+        >>> from stepgrpo_lab.engines.models import load_model
+        >>> from stepgrpo_lab.engines.tokenizers import encode_prompt
         >>> model, tokenizer = load_model("overthinker")
         >>> prompt = encode_prompt(tokenizer, "Start at 7: +5 *3 -4 +9. Which digit, mod 10?")
         >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]
-        >>> [trajectory], cost = LockstepEngine(model, tokenizer).generate([prompt], limit=256, keys=keys)
+        >>> [trajectory], cost = LockstepEngine(model, tokenizer).generate([prompt], Decoding(limit=256), keys=keys)
         >>> trajectory.close, trajectory.text[-21:]
         ('natural', '\\n\\n\\\\boxed{1}<|im_end|>')
     """
@@ -67,9 +65,8 @@ class LockstepEngine:
             raise ValueError(f"max_rows is {max_rows}: give at least 1.")
         self.model = model
         self.max_rows = max_rows
-        generation = getattr(
-            model, "generation_config", None
-        )  # names every id that the model's own generate() stops at
+        # It names every id that the model's own generate() stops at.
+        generation = getattr(model, "generation_config", None)
         self.token_text = text_of(tokenizer, getattr(generation, "eos_token_id", None))
         self._layers = check_model(model)
         self._config = model.config.get_text_config(decoder=True)
@@ -86,25 +83,21 @@ class LockstepEngine:
     def generate(
         self,
         prompt_ids: Sequence[Sequence[int]],
+        decoding: Decoding,
         *,
-        limit: int | Sequence[int],
         keys: Sequence[SampleKey],
-        settings: RolloutSettings | None = None,
-        sampling: Sampling | None = None,
         probed: Sequence[bool] | None = None,
-        segmenter: Segmenter | None = None,
+        limits: Sequence[int] | None = None,
         on_finish: OnFinish | None = None,
     ) -> tuple[list[Trajectory], Cost]:
         """Complete every prompt.
 
         Args:
-            prompt_ids: Token ids of each prompt.
-            limit: Longest completion, in tokens: one for all, or one for each.
-            keys: Each completion's random numbers.
-            settings: The dynamic truncated rollout; None for plain decoding.
-            sampling: How tokens are drawn; by default at temperature 1 from the whole vocabulary.
-            probed: Which completions may be probed; by default all (none without settings).
-            segmenter: What a step is, if not a marker of the settings.
+            prompt_ids: Token ids of each prompt, ``[prompts][tokens]``.
+            decoding: What is the same for all prompts: limit, rollout, sampling, segmenter.
+            keys: Each completion's random numbers, ``[prompts]``.
+            probed: Which completions may be probed, ``[prompts]``; by default all (without settings, none is).
+            limits: Longest completion of each prompt, ``[prompts]``, in place of ``decoding.limit``.
             on_finish: Called with (index of the prompt, trajectory) as soon as a completion is finished.
 
         Returns:
@@ -113,17 +106,16 @@ class LockstepEngine:
 
         Raises:
             ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions.
-            FloatingPointError: The model returned logits that are no numbers; the message names row and position.
+            FloatingPointError: The model returned NaN or infinite logits; the message names prompt and position.
         """
-        sampling = sampling or Sampling()
+        sampling = decoding.sampling
         opened = open_completions(
             self.token_text,
             prompt_ids,
-            limit=limit,
+            decoding,
             keys=keys,
-            settings=settings,
             probed=probed,
-            segmenter=segmenter,
+            limits=limits,
             positions=getattr(self._config, "max_position_embeddings", None),
             positions_name="max_position_embeddings",
         )
@@ -146,7 +138,7 @@ class LockstepEngine:
                             on_finish(row.index, trajectory)
                     else:
                         row.advance()
-                cache.move(_close_ranks(rows))
+                cache.move(_drop_finished(rows))
         return [finished[index] for index in range(len(finished))], total
 
     def _admit(self, rows: list[_Row], waiting: deque[_Row], cache: LockstepCache) -> int:
@@ -203,7 +195,7 @@ class LockstepEngine:
 
 
 def _choose(rows: Sequence[_Row], logits: torch.Tensor, sampling: Sampling) -> None:
-    """Answer every machine that wants a token."""
+    """Give a token to every machine that asks for one."""
     choices = [row.machine.choice for row in rows]
     greedy = [slot for slot, choice in enumerate(choices) if choice == "greedy"]
     drawn = [slot for slot, choice in enumerate(choices) if choice == "sample"]
@@ -222,7 +214,7 @@ def _subset(logits: torch.Tensor, slots: list[int]) -> torch.Tensor:
     return logits if len(slots) == len(logits) else logits[torch.tensor(slots, device=logits.device)]
 
 
-def _close_ranks(rows: list[_Row]) -> list[tuple[int, int]]:
+def _drop_finished(rows: list[_Row]) -> list[tuple[int, int]]:
     """Drop finished rows and fill their slots with the last ones; return the (from, to) moves."""
     moves = []
     slot = 0
@@ -247,3 +239,56 @@ def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+# ---- from logits to tokens, for all rows at once and without a random number generator -------------------------------
+
+
+def choose_likeliest(logits: torch.Tensor) -> tuple[list[int], list[float]]:
+    """The likeliest token of each row and its log-probability at temperature 1.
+
+    Args:
+        logits: [rows, vocabulary], float32.
+    """
+    best = logits.max(dim=-1)
+    return best.indices.tolist(), (best.values - logits.logsumexp(dim=-1)).tolist()
+
+
+def choose_sampled(logits: torch.Tensor, numbers: Sequence[float], sampling: Sampling) -> tuple[list[int], list[float]]:
+    """Draw one token per row by the inverse of its cumulative distribution, in the order of the vocabulary.
+
+    Args:
+        logits: [rows, vocabulary], float32.
+        numbers: One uniform number in [0, 1) per row.
+        sampling: At temperature 0 the likeliest token is taken and scored at temperature 1.
+
+    Returns:
+        Token ids, and their log-probabilities at the sampling temperature before top-k and top-p.
+    """
+    if sampling.temperature == 0:
+        return choose_likeliest(logits)
+    logprobs = (logits / sampling.temperature).log_softmax(dim=-1)
+    weights = _keep_likeliest(logprobs.double().exp(), sampling)
+    cumulative = weights.cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    # Rounding must not push a number near 1 up to the total: no token, or an impossible one, would lie there.
+    targets = torch.tensor(numbers, dtype=torch.float64, device=logits.device)[:, None] * total
+    targets = torch.minimum(targets, torch.nextafter(total, torch.zeros_like(total)))
+    tokens = torch.searchsorted(cumulative, targets, right=True).clamp_(max=logits.shape[-1] - 1)
+    return tokens[:, 0].tolist(), logprobs.gather(-1, tokens)[:, 0].tolist()
+
+
+def _keep_likeliest(weights: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Zero the weights outside the top k and outside the nucleus; ties at the border are kept, whatever their order."""
+    ordered = None
+    if 0 < sampling.top_k < weights.shape[-1]:
+        ordered = weights.topk(sampling.top_k, dim=-1).values
+        weights = weights * (weights >= ordered[:, -1:])
+    if sampling.top_p < 1:
+        if ordered is None:
+            ordered = weights.sort(dim=-1, descending=True).values
+        before = ordered.cumsum(dim=-1) - ordered
+        inside = before < sampling.top_p * ordered.sum(dim=-1, keepdim=True)
+        border = ordered.masked_fill(~inside, torch.inf).amin(dim=-1, keepdim=True)
+        weights = weights * (weights >= border)
+    return weights

@@ -1,15 +1,14 @@
-"""Load a causal language model with its tokenizer, check both for what the method needs, encode prompts, merge LoRA."""
+"""Load a causal language model with its tokenizer, check both for what the method needs, merge LoRA."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.engines.tokenizer_checks import check_tokenizer, separate_padding
+from stepgrpo_lab.engines.tokenizers import check_tokenizer, separate_padding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -187,45 +186,10 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
         raise
     except Exception as error:  # a broken file of each format has an error of its own
         raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder") from error
-    if not tokenizer.encode(
-        "a", add_special_tokens=False
-    ):  # transformers makes up an empty one where files are missing
+    # Where files are missing, transformers makes up an empty tokenizer.
+    if not tokenizer.encode("a", add_special_tokens=False):
         raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder")
     return tokenizer
-
-
-def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, question: str, suffix: str = "", **template_options: Any
-) -> list[int]:
-    """Encode a question as the chat prompt whose continuation is the model's completion.
-
-    Args:
-        tokenizer: Any tokenizer with a chat template.
-        question: The problem's text.
-        suffix: Appended to the question as it is; start it with a space or a line break.
-        template_options: Passed to the chat template, such as ``enable_thinking=True``.
-
-    Returns:
-        Prompt token ids, shape (prompt length,).
-
-    Example:
-        >>> _, tokenizer = load_model("overthinker")
-        >>> tokenizer.decode(encode_prompt(tokenizer, "1+1?"))
-        '<|im_start|>user\\n1+1?<|im_end|>\\n<|im_start|>assistant\\n'
-    """
-    return encode_messages(tokenizer, [{"role": "user", "content": question + suffix}], template_options)
-
-
-def encode_messages(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Mapping[str, str]],
-    template_options: Mapping[str, Any] | None = None,
-) -> list[int]:
-    """Encode a conversation, the assistant's turn opened; shape (prompt length,)."""
-    encoded = tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=True, tokenize=True, return_dict=True, **(template_options or {})
-    )
-    return list(encoded["input_ids"])
 
 
 def merge_lora(adapter: str | Path, output: str | Path, *, dtype: str = "float32") -> Path:

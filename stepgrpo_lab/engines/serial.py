@@ -12,9 +12,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stepgrpo_lab.engines.completions import RolloutEngine
+from stepgrpo_lab.engines.completions import Decoding, RolloutEngine
 from stepgrpo_lab.method.records import Cost, Trajectory
-from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.sampling import SampleKey
 from stepgrpo_lab.method.settings import RolloutSettings, close_tokens
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.method.token_text import TokenText
@@ -23,46 +23,38 @@ from stepgrpo_lab.method.token_text import TokenText
 def complete_serially(
     engine: RolloutEngine,
     prompt_ids: Sequence[Sequence[int]],
+    decoding: Decoding,
     *,
     group_size: int,
-    limit: int,
     keys: Sequence[SampleKey],
-    settings: RolloutSettings,
-    sampling: Sampling | None = None,
-    segmenter: Segmenter | None = None,
 ) -> tuple[list[Trajectory], Cost]:
     """Complete each prompt ``group_size`` times along one chain.
 
     Args:
         engine: Samples chains and answers.
         prompt_ids: Token ids of each group's prompt, ``[groups][tokens]``.
+        decoding: Limit, sampling and segmenter as ever; of the settings, the markers, the forced close and the think
+            budget hold, and nothing is probed.
         group_size: Members of a group: its exits, and the whole chain.
-        limit: Longest completion, in tokens.
         keys: Random numbers of each member, ``groups x group_size``; the last one's draw the chain.
-        settings: Markers, forced close and think budget; nothing is probed.
-        sampling: How tokens are drawn; by default at temperature 1 from the whole vocabulary.
-        segmenter: What a step is; by default the settings' markers.
 
     Returns:
         The members, group after group, from the earliest exit to the whole chain, and what all of them cost. A
         member's cost counts the whole completion, because its part of the chain is fed through the model again.
 
     Raises:
-        ValueError: The numbers of prompts and keys do not match, or ``group_size`` is below 2.
+        ValueError: The numbers of prompts and keys do not match, ``group_size`` is below 2, or there are no settings.
     """
+    limit, settings = decoding.limit, decoding.settings
+    if settings is None:
+        raise ValueError("a serial rollout needs settings: they say where chains are cut and how they are closed")
     if group_size < 2 or len(keys) != group_size * len(prompt_ids):
         raise ValueError(
             f"{len(keys)} keys for {len(prompt_ids)} groups of {group_size}: give one for each member, at least 2 each"
         )
-    segmenter = segmenter or MarkerSegmenter(settings.markers)
+    segmenter = decoding.segmenter or MarkerSegmenter(settings.markers)
     chains, cost = engine.generate(
-        prompt_ids,
-        limit=limit,
-        keys=keys[group_size - 1 :: group_size],
-        settings=settings,
-        sampling=sampling,
-        probed=[False] * len(prompt_ids),
-        segmenter=segmenter,
+        prompt_ids, decoding, keys=keys[group_size - 1 :: group_size], probed=[False] * len(prompt_ids)
     )
     each = group_size - 1
     exits: list[_Exit] = []
@@ -71,9 +63,9 @@ def complete_serially(
         exits += map(whole.exit_at, whole.exit_places(each, limit, random.Random(f"exits:{key}")))
     answers, answer_cost = engine.generate(
         [exit.prompt for exit in exits],
-        limit=[limit - exit.length for exit in exits],
+        Decoding(limit, sampling=decoding.sampling),
         keys=[key for member, key in enumerate(keys) if (member + 1) % group_size],
-        sampling=sampling,
+        limits=[limit - exit.length for exit in exits],
     )
     cut = [exit.answered(answer, segmenter, engine.token_text) for exit, answer in zip(exits, answers, strict=True)]
     members: list[Trajectory] = []

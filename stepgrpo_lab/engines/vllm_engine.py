@@ -12,12 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
+from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
 from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, check_weights, request_rows
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
-from stepgrpo_lab.method.settings import RolloutSettings
-from stepgrpo_lab.method.steps import Segmenter
 
 
 class VLLMEngine:
@@ -26,11 +24,11 @@ class VLLMEngine:
     In fp32, greedy completions equal the lockstep engine's. Sampled ones are drawn by vLLM from the same keys, but with
     other numbers; they depend on (model, prompt, key) and on the probes made on the way, not on the batch.
 
-    Under top-p or top-k, log-probabilities are those after these filters, which vLLM keeps no others of: train without
+    Under top-p or top-k, log-probabilities are those after these filters, because vLLM keeps no others: train without
     them. Forced tokens have none, as under every engine, so that their importance ratio is 1.
 
     Args:
-        engine: A ``vllm.LLM`` or ``LLMEngine`` that nobody else uses meanwhile, with ``enable_prefix_caching=True``
+        engine: A ``vllm.LLM`` or ``LLMEngine`` that nothing else uses meanwhile, with ``enable_prefix_caching=True``
             (without it, every probe computes its whole context anew) and ``logprobs_mode="processed_logprobs"``.
         tokenizer: The tokenizer, or the text of its tokens.
         adapter: Folder of a LoRA adapter to sample with; the engine needs ``enable_lora=True``.
@@ -43,7 +41,7 @@ class VLLMEngine:
     Example:
         >>> engine = VLLMEngine.load("Qwen/Qwen3-0.6B", dtype="bfloat16")     # doctest: +SKIP
         >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]
-        >>> [trajectory], cost = engine.generate([[9707]], limit=256, keys=keys)    # doctest: +SKIP
+        >>> [trajectory], cost = engine.generate([[9707]], Decoding(limit=256), keys=keys)  # doctest: +SKIP
     """
 
     shared = False
@@ -150,13 +148,11 @@ class VLLMEngine:
     def generate(
         self,
         prompt_ids: Sequence[Sequence[int]],
+        decoding: Decoding,
         *,
-        limit: int | Sequence[int],
         keys: Sequence[SampleKey],
-        settings: RolloutSettings | None = None,
-        sampling: Sampling | None = None,
         probed: Sequence[bool] | None = None,
-        segmenter: Segmenter | None = None,
+        limits: Sequence[int] | None = None,
         on_finish: OnFinish | None = None,
     ) -> tuple[list[Trajectory], Cost]:
         """Complete every prompt; arguments and results as in the lockstep engine.
@@ -167,25 +163,24 @@ class VLLMEngine:
         Raises:
             ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions, or
                 a temperature whose log-probabilities this engine does not give.
-            RuntimeError: The engine is busy with requests of someone else, or ended a request by itself.
-            FloatingPointError: The model returned logits that are no numbers; the message names row and position.
+            RuntimeError: The engine is busy with other requests, or ended a request of its own accord.
+            FloatingPointError: The model returned NaN or infinite logits; the message names prompt and position.
         """
-        sampling = sampling or Sampling()
+        sampling = decoding.sampling
         self._check_temperature(sampling)
         if self.engine.has_unfinished_requests():
-            raise RuntimeError("the vLLM engine still has requests of someone else: let it finish them first")
+            raise RuntimeError("the vLLM engine still has other requests: let it finish them first")
         opened = open_completions(
             self.token_text,
             prompt_ids,
-            limit=limit,
+            decoding,
             keys=keys,
-            settings=settings,
             probed=probed,
-            segmenter=segmenter,
+            limits=limits,
             positions=self._config.model_config.max_model_len,
             positions_name="max_model_len",
         )
-        waiting = deque(request_rows(self._stops, opened, settings, probed, segmenter))
+        waiting = deque(request_rows(self._stops, opened, decoding, probed))
         finished: dict[int, Trajectory] = {}
         active: dict[str, RequestRow] = {}
         total = Cost()
@@ -232,7 +227,7 @@ class VLLMEngine:
             if not row.take(token, logprobs[token].logprob):
                 return False
         if output.finished and new.finish_reason not in ("stop", "length"):
-            raise RuntimeError(f"vLLM ended a request by itself ({new.finish_reason}): see its log")
+            raise RuntimeError(f"vLLM ended a request of its own accord ({new.finish_reason}): see its log")
         return not output.finished
 
     def _check_temperature(self, sampling: Sampling) -> None:
@@ -245,7 +240,7 @@ class VLLMEngine:
 
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Those that vLLM makes room for."""
+"""The ranks that vLLM can be started for."""
 
 
 def lora_room(rank: int) -> int:

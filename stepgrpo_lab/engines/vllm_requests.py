@@ -1,9 +1,9 @@
 """From a trajectory machine to requests for vLLM: token ids in, token ids out, with id stops and a seed for each.
 
 vLLM chooses many tokens for one request by itself, and the machine looks at each of them. As soon as it feeds anything
-else than the token that was chosen (a probe, what was held back, a forced close), the request is over, whatever more it
-has brought, and the next one starts from the machine's context. vLLM's prefix cache still holds that context up to its
-last block, so that a probe or a backtrack computes a few tokens anew and nothing else.
+other than the token that was chosen (a probe, what was held back, a forced close), the request is over, whatever else
+it has brought, and the next one starts from the machine's context. vLLM's prefix cache still holds that context up to
+its last block, so that a probe or a backtrack computes a few tokens anew and nothing else.
 
 The stop ids only save work: a request ends by itself where the machine is likely to turn. Markers that are spread over
 several tokens are found by the machine's own scan. Where requests are cut depends on the trajectory alone, neither on
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.engines.completions import Completion
+from stepgrpo_lab.engines.completions import Completion, Decoding
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.method.sampling import Sampling, request_seed
@@ -71,16 +71,16 @@ class StopIds:
     Attributes:
         eos: End of sequence.
         markers: What opens a step all by itself.
-        trial: What may end a trial answer.
+        probe: What may end a probe's answer.
     """
 
     eos: frozenset[int]
     markers: frozenset[int] = frozenset()
-    trial: frozenset[int] = frozenset()
+    probe: frozenset[int] = frozenset()
 
     def of(self, phase: Phase) -> frozenset[int]:
         """The ids that stop a request of this phase."""
-        return self.eos | {Phase.THINK: self.markers, Phase.PROBE: self.trial}.get(phase, frozenset())
+        return self.eos | {Phase.THINK: self.markers, Phase.PROBE: self.probe}.get(phase, frozenset())
 
 
 class StopFinder:
@@ -90,7 +90,7 @@ class StopFinder:
         >>> from stepgrpo_lab.method.settings import rollout_settings
         >>> toy = TokenText.from_pieces(["so ", "Wait", " Wait,", "ait", "7}"], eos_ids=[4])
         >>> stops = StopFinder(toy).find(rollout_settings("paper"))
-        >>> sorted(stops.markers), sorted(stops.trial)
+        >>> sorted(stops.markers), sorted(stops.probe)
         ([1, 2], [4])
     """
 
@@ -108,13 +108,13 @@ class StopFinder:
             scanned = segmenter or MarkerSegmenter(settings.markers)
             self._markers = frozenset(token for token in self._text.table if self._opens_a_step(scanned, token))
             self._key = key
-        return StopIds(self._text.eos_ids, self._markers, self._trial(settings))
+        return StopIds(self._text.eos_ids, self._markers, self._probe_ends(settings))
 
     def _opens_a_step(self, segmenter: Segmenter, token: int) -> bool:
         scanner = segmenter.scanner(self._text)
         return scanner.push(token) is not None or scanner.finish() > 1
 
-    def _trial(self, settings: RolloutSettings) -> frozenset[int]:
+    def _probe_ends(self, settings: RolloutSettings) -> frozenset[int]:
         if settings.require_close:
             return frozenset() if self._text.close_id is None else frozenset([self._text.close_id])
         return frozenset(token for token, piece in self._text.table.items() if b"}" in piece)
@@ -166,7 +166,7 @@ class RequestRow:
             Whether the machine goes on from this token. If not, what else the request brought is of no use.
 
         Raises:
-            FloatingPointError: The log-probability is no number.
+            FloatingPointError: The log-probability is NaN or infinite.
         """
         machine = self.completion.machine
         self.completion.check_finite(logprob)
@@ -192,12 +192,11 @@ class RequestRow:
 def request_rows(
     finder: StopFinder,
     opened: Sequence[Completion],
-    settings: RolloutSettings | None,
+    decoding: Decoding,
     probed: Sequence[bool] | None,
-    segmenter: Segmenter | None,
 ) -> list[RequestRow]:
     """The completions of one call, each with the stop ids that it needs."""
-    plain, probing = finder.find(), finder.find(settings, segmenter)
+    plain, probing = finder.find(), finder.find(decoding.settings, decoding.segmenter)
     return [RequestRow(row, probing if probed is None or probed[row.index] else plain) for row in opened]
 
 

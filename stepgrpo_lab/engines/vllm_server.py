@@ -15,12 +15,10 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from stepgrpo_lab.engines.completions import OnFinish, open_completions, text_of
+from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
 from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, TokenRequest, check_weights, request_rows
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
-from stepgrpo_lab.method.settings import RolloutSettings
-from stepgrpo_lab.method.steps import Segmenter
 
 _START = "vllm serve MODEL --host 127.0.0.1 --logprobs-mode processed_logprobs"
 _DEVELOPING = "VLLM_SERVER_DEV_MODE=1"
@@ -35,15 +33,15 @@ class VLLMServerEngine:
 
     A training renews the server's weights through a folder that both see. Start the server with VLLM_SERVER_DEV_MODE=1
     in its environment for whole models, with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, ``--enable-lora`` and a sufficient
-    ``--max-lora-rank`` for adapters. Both let whoever reaches the port change the model: keep it on this machine or in
-    a network of trust.
+    ``--max-lora-rank`` for adapters. Both let whoever reaches the port change the model: keep it on this machine or on
+    a trusted network.
 
     Args:
         tokenizer: The tokenizer of the model, or the text of its tokens (with every end-of-sequence id, if the model
             has others than the tokenizer's).
         url: Where the server listens.
         model: The name of the model or adapter; by default the first that the server names.
-        max_rows: Most completions under way at once.
+        max_rows: Most completions in progress at once.
         timeout: Seconds after which a request counts as lost.
 
     Raises:
@@ -53,7 +51,7 @@ class VLLMServerEngine:
     Example:
         >>> engine = VLLMServerEngine(tokenizer, model="adapter")     # doctest: +SKIP
         >>> keys = [SampleKey(seed=0, split="eval", rollout=0, sample=0)]
-        >>> [trajectory], cost = engine.generate([[9707]], limit=256, keys=keys)    # doctest: +SKIP
+        >>> [trajectory], cost = engine.generate([[9707]], Decoding(limit=256), keys=keys)  # doctest: +SKIP
     """
 
     shared = True
@@ -73,51 +71,48 @@ class VLLMServerEngine:
         self.url, self.timeout, self.max_rows = url.rstrip("/"), timeout, max_rows
         self.token_text = text_of(tokenizer)
         self._stops = StopFinder(self.token_text)
-        self._opener = build_opener(ProxyHandler({}))  # a proxy in the environment is none for the rollout's own server
+        self._opener = build_opener(ProxyHandler({}))  # no proxy: the server is the rollout's own
         cards = self._call("/v1/models")["data"]
         names = [card["id"] for card in cards]
         self._base = self.model = names[0] if model is None else model
         if self.model not in names:
             raise ValueError(f"the server at {self.url} has no model {model!r}: it serves {', '.join(names)}")
-        lengths = [card["max_model_len"] for card in cards if card.get("max_model_len")]  # an adapter names none
+        lengths = [card["max_model_len"] for card in cards if card.get("max_model_len")]  # an adapter's card has none
         self._positions = max(lengths, default=None)
 
     def generate(
         self,
         prompt_ids: Sequence[Sequence[int]],
+        decoding: Decoding,
         *,
-        limit: int | Sequence[int],
         keys: Sequence[SampleKey],
-        settings: RolloutSettings | None = None,
-        sampling: Sampling | None = None,
         probed: Sequence[bool] | None = None,
-        segmenter: Segmenter | None = None,
+        limits: Sequence[int] | None = None,
         on_finish: OnFinish | None = None,
     ) -> tuple[list[Trajectory], Cost]:
         """Complete every prompt; arguments and results as in the lockstep engine.
 
-        The cost counts tokens as the lockstep engine does, without those that a request brought in vain. A server does
-        not tell its forward passes: they stay 0.
+        The cost counts tokens as the lockstep engine does, without those that a request brought and the
+        machine discarded. A server does not report its forward passes: they stay 0.
 
         Raises:
             ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions.
             ConnectionError: The server does not answer any more.
             RuntimeError: It refused a request or sent no token ids; the message says why.
-            FloatingPointError: The model returned logits that are no numbers; the message names row and position.
+            FloatingPointError: The model returned NaN or infinite logits; the message names prompt and position.
         """
-        sampling = sampling or Sampling()
+        sampling = decoding.sampling
         opened = open_completions(
             self.token_text,
             prompt_ids,
-            limit=limit,
+            decoding,
             keys=keys,
-            settings=settings,
             probed=probed,
-            segmenter=segmenter,
+            limits=limits,
             positions=self._positions,
             positions_name="max_model_len",
         )
-        waiting = deque(request_rows(self._stops, opened, settings, probed, segmenter))
+        waiting = deque(request_rows(self._stops, opened, decoding, probed))
         finished: dict[int, Trajectory] = {}
         total = Cost()
         under_way: dict[Future[list[tuple[int, float]]], RequestRow] = {}

@@ -8,6 +8,6 @@ __all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "evaluating": ("EVALUATION_SAMPLING", "evaluate", "outcome", "outcomes"),
-        "evaluation_records": ("Comparison", "Evaluation", "compare", "completion_pairs"),
+        "results": ("Comparison", "Evaluation", "compare", "completion_pairs"),
     },
 )

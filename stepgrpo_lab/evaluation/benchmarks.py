@@ -7,22 +7,19 @@ measured. The paper's own figures look like one sample for each problem, which o
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from stepgrpo_lab.evaluation.evaluating import evaluate
-from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare, overall_figures
+from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, evaluate
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import BENCHMARKS, load_problems
+from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare, overall_figures
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.method.settings import RolloutSettings
-
-QWEN3_THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
-"""Qwen3's recommended decoding in thinking mode; its makers advise against greedy decoding there."""
 
 COMPLETION_LIMIT = 16384
 """Longest completion of the paper's evaluation, in tokens."""
@@ -94,7 +91,7 @@ def evaluate_suite(
     *,
     samples: int | None = None,
     limit: int = COMPLETION_LIMIT,
-    sampling: Sampling = QWEN3_THINKING,
+    sampling: Sampling = EVALUATION_SAMPLING,
     settings: RolloutSettings | None = None,
     seed: int = 0,
     max_rows: int = 64,
@@ -109,7 +106,7 @@ def evaluate_suite(
         problems: Name of the set -> its problems (:func:`suite_problems`).
         samples: Completions of each problem, if not the set's own number.
         limit: Longest completion, in tokens.
-        sampling: How tokens are drawn; :data:`QWEN3_THINKING` by default.
+        sampling: How tokens are drawn; :data:`EVALUATION_SAMPLING` by default.
         settings: Measure under the truncated rollout (DEER) instead of plain decoding.
         seed: Decides the samples.
         max_rows: Completions decoded at once; lower it when memory runs out.
@@ -168,11 +165,11 @@ def suite_table(measured: Mapping[str, Evaluation], before: Mapping[str, Evaluat
     changes = {name: compare(before[name], each) for name, each in measured.items()} if before is not None else {}
     for name, each in measured.items():
         lines.append(f"| {' | '.join([name, *_cells(each), *_change_cells(changes.get(name))])} |")
-    accuracy, tokens = (_average(measured, name) for name in ("accuracy", "tokens"))
+    accuracy, tokens = (_average(measured, name) for name in ("correct", "tokens"))
     average = ["average", "", f"{100 * accuracy:.1f} %", f"{tokens:.0f}", "", ""]
     if before is not None:
         average += [
-            f"{100 * (accuracy - _average(before, 'accuracy')):+.1f} points",
+            f"{100 * (accuracy - _average(before, 'correct')):+.1f} points",
             f"{100 * tokens / _average(before, 'tokens'):.0f} %",
         ]
     lines.append(f"| {' | '.join(average)} |")
@@ -195,4 +192,4 @@ def _change_cells(change: Comparison | None) -> list[str]:
 
 def _average(measured: Mapping[str, Evaluation], name: str) -> float:
     """Mean over sets, each counting once, as the paper averages."""
-    return statistics.fmean(overall_figures(each)[name].estimate for each in measured.values())
+    return fmean(each.mean(name) for each in measured.values())

@@ -7,17 +7,19 @@ Plain decoding by default: the question is what the model has learnt, not what a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.engines.processes import gather_shares, my_share
-from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare, completion_pairs
+from stepgrpo_lab.engines.completions import Decoding, OnFinish
+from stepgrpo_lab.engines.distributed import all_gather_shares, rank_share
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Cost, Outcome, Problem, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
-from stepgrpo_lab.method.settings import RolloutSettings
+from stepgrpo_lab.method.settings import RolloutSettings, cut_at_first_marker
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 
 if TYPE_CHECKING:
@@ -25,18 +27,8 @@ if TYPE_CHECKING:
 
     from stepgrpo_lab.engines.completions import RolloutEngine
 
-__all__ = [
-    "EVALUATION_SAMPLING",
-    "Comparison",
-    "Evaluation",
-    "compare",
-    "completion_pairs",
-    "evaluate",
-    "outcome",
-    "outcomes",
-]
-
 EVALUATION_SAMPLING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
+"""Qwen3's recommended decoding in thinking mode; its makers advise against greedy decoding there."""
 
 
 def outcome(trajectory: Trajectory, gold: str, grader: Grader, segmenter: Segmenter | None = None) -> Outcome:
@@ -87,6 +79,7 @@ def evaluate(
     seed: int = 0,
     max_rows: int = 64,
     markers: str | Sequence[str] = "paper",
+    segmenter: Segmenter | None = None,
     grader: Grader | None = None,
     suffix: str = "",
     keep_texts: int = 0,
@@ -109,6 +102,7 @@ def evaluate(
         seed: Seed of the completions.
         max_rows: Rows decoded side by side: memory against speed.
         markers: Words that open a semantic step, for counting steps.
+        segmenter: Counts steps, and starts probes, in its own way in place of the markers.
         grader: A grader to reuse; by default one is started and closed.
         suffix: Text added to every question.
         keep_texts: For how many problems the first sample's text is kept.
@@ -127,35 +121,26 @@ def evaluate(
         1.0
     """
     from stepgrpo_lab.engines.lockstep import LockstepEngine
-    from stepgrpo_lab.engines.models import encode_prompt
+    from stepgrpo_lab.engines.tokenizers import encode_prompt
 
     _check(problems, samples, limit)
     prompts = [encode_prompt(tokenizer, problem.prompt, suffix) for problem in problems]
     repeated = [problem for problem in problems for _ in range(samples)]
-    share = my_share(len(repeated)) if shared else range(len(repeated))
-    finished = 0
-
-    def count_finished(index: int, trajectory: Trajectory) -> None:
-        nonlocal finished
-        finished += 1
-        if progress:
-            progress(finished, len(share))
-
+    share = rank_share(len(repeated)) if shared else range(len(repeated))
     engine = engine or LockstepEngine(model, tokenizer, max_rows=max_rows)
+    decoding = Decoding(limit, settings, sampling, segmenter)
     trajectories, cost = engine.generate(
         [prompts[index // samples] for index in share],
-        limit=limit,
+        decoding,
         keys=[SampleKey(seed, "eval", 0, index) for index in share],
-        settings=settings,
-        sampling=sampling,
-        on_finish=count_finished,
+        on_finish=_counting(progress, len(share)),
     )
     if shared:
-        trajectories, cost = gather_shares(trajectories), sum(gather_shares([cost]), Cost())
-    with Grader() if grader is None else nullcontext(grader) as judge:
+        trajectories, cost = all_gather_shares(trajectories), sum(all_gather_shares([cost]), Cost())
+    with Grader() if grader is None else nullcontext(grader) as running:
         golds = [problem.answer for problem in repeated]
-        graded = outcomes(trajectories, golds, judge, MarkerSegmenter(markers))
-        trial_answers = _graded_probes(trajectories, golds, judge)
+        graded = outcomes(trajectories, golds, running, segmenter or MarkerSegmenter(markers))
+        trial_answers = _graded_probes(trajectories, golds, running)
     return Evaluation(
         problem_ids=[problem.id for problem in problems],
         families=[problem.family for problem in problems],
@@ -163,14 +148,7 @@ def evaluate(
         outcomes=[graded[start : start + samples] for start in range(0, len(graded), samples)],
         trial_answers=trial_answers,
         cost=cost,
-        settings={
-            "samples": samples,
-            "limit": limit,
-            **dataclasses.asdict(sampling),
-            "seed": seed,
-            "markers": markers if isinstance(markers, str) else list(markers),
-            "rollout": None if settings is None else dataclasses.asdict(settings),
-        },
+        settings=_recorded_settings(decoding, samples, seed, markers),
         texts={problem.id: trajectories[index * samples].text for index, problem in enumerate(problems[:keep_texts])},
     )
 
@@ -187,6 +165,28 @@ def _check(problems: Sequence[Problem], samples: int, limit: int) -> None:
         seen.add(problem.id)
 
 
+def _counting(progress: Callable[[int, int], None] | None, total: int) -> OnFinish:
+    finished = itertools.count(1)
+
+    def on_finish(index: int, trajectory: Trajectory) -> None:
+        if progress:
+            progress(next(finished), total)
+
+    return on_finish
+
+
+def _recorded_settings(decoding: Decoding, samples: int, seed: int, markers: str | Sequence[str]) -> dict[str, Any]:
+    return {
+        "samples": samples,
+        "limit": decoding.limit,
+        **dataclasses.asdict(decoding.sampling),
+        "seed": seed,
+        "markers": markers if isinstance(markers, str) else list(markers),
+        "rollout": None if decoding.settings is None else dataclasses.asdict(decoding.settings),
+        **({} if decoding.segmenter is None else {"segmenter": type(decoding.segmenter).__qualname__}),
+    }
+
+
 def _graded_probes(
     trajectories: Sequence[Trajectory], golds: Sequence[str], grader: Grader
 ) -> list[tuple[float, bool]]:
@@ -199,3 +199,42 @@ def _graded_probes(
     ]
     verdicts = grader.grade([answer for _, answer, _ in boxed], [gold for _, _, gold in boxed])
     return [(joint, correct) for (joint, _, _), correct in zip(boxed, verdicts, strict=True)]
+
+
+# ---- validation during training: what the model has learnt, and what only the rollout adds ---------------------------
+
+Measure = Callable[[RolloutSettings | None], Evaluation]
+"""Evaluates the policy on the held-out problems: plain decoding (None), or a truncated rollout."""
+
+
+def validation_figures(measure: Measure, rollout: RolloutSettings | None) -> dict[str, float]:
+    """The figures of one validation.
+
+    Args:
+        measure: See :data:`Measure`.
+        rollout: The truncated rollout of the training; None if it trains without one.
+
+    Returns:
+        Means over completions under plain decoding: ``accuracy``, ``tokens``, ``steps``, ``truncated``. With a
+        truncated rollout also ``rollout_accuracy`` and ``rollout_tokens`` under it: ``tokens - rollout_tokens`` is what
+        the model has *not* made its own. And ``first_cut_accuracy``, when all thoughts end at the first marker (as long
+        as it stays low, later steps are needed), with ``first_probe_ece``, the calibration error (10 bins, joint
+        probability) of the trial answers given there.
+    """
+    plain = measure(None)
+    figures = {
+        "accuracy": plain.mean("correct"),
+        "tokens": plain.mean("tokens"),
+        "steps": plain.mean("steps"),
+        "truncated": plain.mean("truncated"),
+    }
+    if rollout is None:
+        return figures
+    truncated, cut = measure(rollout), measure(cut_at_first_marker(rollout))
+    figures |= {
+        "rollout_accuracy": truncated.mean("correct"),
+        "rollout_tokens": truncated.mean("tokens"),
+        "first_cut_accuracy": cut.mean("correct"),
+    }
+    calibration = cut.calibration()
+    return figures if calibration is None else {**figures, "first_probe_ece": calibration.ece}

@@ -20,7 +20,6 @@ from typing import Any
 
 from stepgrpo_lab.evaluation.grading_worker import Question, WorkerProcess
 
-THINK_CLOSE = "</think>"
 MAX_ANSWER_CHARS = 2000
 """Longer answers count as wrong unread: no gold comes near it, and parsers are not linear."""
 

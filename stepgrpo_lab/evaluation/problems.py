@@ -6,27 +6,22 @@ hand-made rows without any download.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.evaluation.problem_files import Row, iterate_problems, optional_field, text_field, write_problems
-from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.records import Problem, to_json
 
-__all__ = [
-    "BENCHMARKS",
-    "Benchmark",
-    "check_problems",
-    "convert_rows",
-    "drop_repeats",
-    "find_benchmark",
-    "load_problems",
-    "write_problems",
-]
+Row = Mapping[str, Any]
+
+QUESTION_FIELDS = ("prompt", "problem", "question")
+"""The names under which a JSON Lines file may give the question; a row has exactly one of them."""
 
 GPQA_SEED = 0
 """Seed of the order of GPQA's options: the same for every run, different for every row."""
@@ -95,7 +90,7 @@ def load_problems(source: str | Path, *, split: str | None = None, limit: int | 
 
 
 def check_problems(problems: Sequence[Problem], grader: Grader) -> list[str]:
-    """Report the problems whose gold answer nothing can be graded against.
+    """Report the problems whose gold answer cannot be graded against.
 
     Returns:
         One line for each such problem, with its id, the gold, the reason and the remedy; empty if all is well.
@@ -114,7 +109,7 @@ def check_problems(problems: Sequence[Problem], grader: Grader) -> list[str]:
 
 
 def drop_repeats(problems: Iterable[Problem]) -> list[Problem]:
-    """Keep the first of the problems that share a prompt, white space aside; where golds disagree, trust and keep none.
+    """Keep the first of the problems that share a prompt (white space aside), and none where their gold answers differ.
 
     Example:
         >>> rows = [("a", "1+1?", "2"), ("b", "1+1?", "2"), ("c", "x?", "3"), ("d", "x?", "4")]
@@ -125,6 +120,102 @@ def drop_repeats(problems: Iterable[Problem]) -> list[Problem]:
     for problem in problems:
         same_prompt[" ".join(problem.prompt.split())].append(problem)
     return [same[0] for same in same_prompt.values() if len({problem.answer for problem in same}) == 1]
+
+
+# ---- JSON Lines files: read row by row, each bad row named with its remedy -------------------------------------------
+
+
+def iterate_problems(path: str | Path) -> Iterator[Problem]:
+    """The problems of a JSON Lines file, one after the other: what is not kept takes no memory but its id.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A row is bad; the message names file, row, field and remedy. Or there are no rows.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the path of a .jsonl file")
+    row_of_id: dict[str, int] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):  # in bytes, a line ends at \n alone: strings may hold U+2028
+            try:
+                text = _decoded(line, number)
+                if not text.strip():
+                    continue
+                problem = _parse_line(text, f"{path.stem}-{number}")
+                first = row_of_id.setdefault(problem.id, number)
+                if first != number:
+                    raise ValueError(f"field 'id' is {problem.id!r}, as in row {first}; make it unique")
+            except ValueError as error:
+                raise ValueError(f"{path}, row {number}: {error}") from error
+            yield problem
+    if not row_of_id:
+        raise ValueError(f"{path}: holds no problems; write one JSON object a line")
+
+
+def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
+    """Write problems as JSON Lines that :func:`stepgrpo_lab.load_problems` reads back unchanged."""
+    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(to_json(problem), ensure_ascii=False) + "\n" for problem in problems)
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+
+
+def _parse_line(line: str, default_id: str) -> Problem:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg}, column {error.colno}); write one object a line") from error
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deeply; write {...} with the problem's fields") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a {type(row).__name__}, not an object; write {{...}} with the problem's fields")
+    questions = [name for name in QUESTION_FIELDS if name in row]
+    if len(questions) != 1:
+        found = " and ".join(questions) or "none"
+        raise ValueError(f"needs exactly one of the fields {', '.join(QUESTION_FIELDS)}, but has {found}")
+    return Problem(
+        id=_text_field(row, "id") if "id" in row else default_id,
+        prompt=_text_field(row, questions[0]),
+        answer=_text_field(row, "answer"),
+        family=_optional_field(row, "family", str, ""),
+        level=_optional_field(row, "level", int, None),
+        meta=_optional_field(row, "meta", dict, {}),
+    )
+
+
+def _text_field(row: Row, field: str) -> str:
+    """A field that must hold text; an integer is written out, a float is not (0.1 and 0.10 would be the same)."""
+    if field not in row:
+        raise ValueError(f"field {field!r} is missing; add it")
+    value = row[field]
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"field {field!r} is a {type(value).__name__}, not text; put it in quotes")
+    if not value.strip():
+        raise ValueError(f"field {field!r} is empty; fill it in or delete the row")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"field {field!r} holds half a surrogate pair, which no tokenizer can read; write it as UTF-8")
+    return value
+
+
+def _optional_field(row: Row, field: str, kind: type, default: Any) -> Any:
+    """A field that may be missing or null, but must be of its kind otherwise."""
+    value = row.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"field {field!r} is a {type(value).__name__}; make it a {kind.__name__} or leave it out")
+    return value
+
+
+# ---- data sets on the hub --------------------------------------------------------------------------------------------
 
 
 def find_benchmark(source: str) -> tuple[str, Benchmark] | None:
@@ -174,22 +265,24 @@ def _hub_rows(benchmark: Benchmark, split: str | None) -> Iterable[Row]:
 
 
 def _convert_gsm8k(row: Row, id: str) -> Problem:
-    _, mark, gold = text_field(row, "answer").rpartition("####")
+    _, mark, gold = _text_field(row, "answer").rpartition("####")
     if not mark:
         raise ValueError("field 'answer' has no '####' before its final answer")
-    return Problem(id, text_field(row, "question"), gold.strip().replace(",", ""), family="gsm8k")
+    return Problem(id, _text_field(row, "question"), gold.strip().replace(",", ""), family="gsm8k")
 
 
 def _convert_math500(row: Row, id: str) -> Problem:
-    level, meta = optional_field(row, "level", int, None), {"subject": text_field(row, "subject")}
-    return Problem(id, text_field(row, "problem"), text_field(row, "answer"), family="math500", level=level, meta=meta)
+    level, meta = _optional_field(row, "level", int, None), {"subject": _text_field(row, "subject")}
+    return Problem(
+        id, _text_field(row, "problem"), _text_field(row, "answer"), family="math500", level=level, meta=meta
+    )
 
 
 def _convert_contest(row: Row, id: str) -> Problem:
     """AMC and AIME: the answers are integers, which some editions store as 27.0."""
     gold = row.get("answer")
-    answer = str(int(gold)) if isinstance(gold, float) and gold.is_integer() else text_field(row, "answer")
-    return Problem(id, text_field(row, "problem"), answer, family=id.rpartition("-")[0])
+    answer = str(int(gold)) if isinstance(gold, float) and gold.is_integer() else _text_field(row, "answer")
+    return Problem(id, _text_field(row, "problem"), answer, family=id.rpartition("-")[0])
 
 
 def _convert_gpqa(row: Row, id: str) -> Problem:
@@ -197,14 +290,14 @@ def _convert_gpqa(row: Row, id: str) -> Problem:
     columns = ["Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
     random.Random(f"{GPQA_SEED}:{id}").shuffle(columns)
     options = "\n".join(
-        f"{letter}. {text_field(row, column).strip()}" for letter, column in zip("ABCD", columns, strict=True)
+        f"{letter}. {_text_field(row, column).strip()}" for letter, column in zip("ABCD", columns, strict=True)
     )
-    prompt = f"{text_field(row, 'Question').strip()}\n\n{options}\n\nAnswer with the letter of the right option."
+    prompt = f"{_text_field(row, 'Question').strip()}\n\n{options}\n\nAnswer with the letter of the right option."
     return Problem(id, prompt, "ABCD"[columns.index("Correct Answer")], family="gpqa")
 
 
 def _convert_dapo(row: Row, id: str) -> Problem:
-    return Problem(id, text_field(row, "prompt").strip(), text_field(row, "solution").strip(), family="dapo")
+    return Problem(id, _text_field(row, "prompt").strip(), _text_field(row, "solution").strip(), family="dapo")
 
 
 def _convert_dapo_raw(row: Row, id: str) -> Problem:
@@ -213,11 +306,11 @@ def _convert_dapo_raw(row: Row, id: str) -> Problem:
         message, reward_model = row["prompt"][0], row["reward_model"]
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError("fields 'prompt' (a list of messages) and 'reward_model' are needed") from error
-    question = text_field(message, "content").strip()
+    question = _text_field(message, "content").strip()
     if question.startswith(_DAPO_PREFIX):
         question = question.partition("\n\n")[2]
     question = question.removesuffix(_DAPO_SUFFIX).strip()
-    return Problem(id, question, text_field(reward_model, "ground_truth").strip(), family="dapo")
+    return Problem(id, question, _text_field(reward_model, "ground_truth").strip(), family="dapo")
 
 
 BENCHMARKS: dict[str, Benchmark] = {

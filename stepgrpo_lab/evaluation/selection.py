@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.engines.models import encode_prompt
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.evaluating import outcomes
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.records import Problem, from_json
@@ -88,6 +89,7 @@ def measure_pass_rates(
     if samples < 1:
         raise ValueError(f"samples is {samples}: give at least 1")
     engine = LockstepEngine(model, tokenizer, max_rows=rows)
+    decoding = Decoding(limit, sampling=sampling or Sampling())
     skipped = set(known)
     waiting = [(place, problem) for place, problem in enumerate(problems) if problem.id not in skipped]
     batch = max(1, 4 * rows // samples)
@@ -96,11 +98,10 @@ def measure_pass_rates(
         asked = waiting[start : start + batch]
         trajectories, _ = engine.generate(
             [encode_prompt(tokenizer, problem.prompt, suffix) for _, problem in asked for _ in range(samples)],
-            limit=limit,
+            decoding,
             keys=[
                 SampleKey(seed, "rate", 0, place * samples + sample) for place, _ in asked for sample in range(samples)
             ],
-            sampling=sampling or Sampling(),
         )
         judged = outcomes(trajectories, [problem.answer for _, problem in asked for _ in range(samples)], grader)
         rates = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.evaluation.evaluating import evaluate
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments.plan import Plan
 from stepgrpo_lab.experiments.results import Structure
 from stepgrpo_lab.method.records import Problem

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.results import Evaluation
 
 MOST_STEPS = 1000
 """A run ends with its token budget; this many steps are never reached."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare
+from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.studies import STUDIES, Row, Study
 from stepgrpo_lab.experiments.study_results import RowResult, StudyResult, load_study, study_markdown

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation, compare, overall_figures
+from stepgrpo_lab.evaluation.results import Evaluation, compare, overall_figures
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.plan import Plan
 from stepgrpo_lab.experiments.rows import Published

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from stepgrpo_lab.engines.models import load_model
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments.measuring import Measured, Measuring
 from stepgrpo_lab.experiments.plan import MOST_STEPS, Plan, chosen_rate, validation_score
 from stepgrpo_lab.experiments.reproduce import pooled

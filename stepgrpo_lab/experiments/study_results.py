@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.evaluation.evaluation_records import Comparison
+from stepgrpo_lab.evaluation.results import Comparison
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.studies import STUDIES
 from stepgrpo_lab.viz.plots_tradeoff import ChangePoint

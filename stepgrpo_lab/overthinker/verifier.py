@@ -90,7 +90,7 @@ _MOVES = {"chain": _chain_moves, "search": _search_moves}
 
 
 def label_steps(problem: Problem, text: str) -> list[StepLabel]:
-    """Label each semantic step of a completion with what it was good for.
+    """Label each semantic step of a completion as needed, verifying, redundant or malformed.
 
     Args:
         problem: An Overthinker problem.

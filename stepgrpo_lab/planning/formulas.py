@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stepgrpo_lab.engines import WIDTH_STEP
 from stepgrpo_lab.planning.dimensions import ModelDimensions
-
-WIDTH_STEP = 32
-"""The rollout's cache rounds contexts up to this many tokens."""
 
 HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768
 """Tile of TRL's fused LM head: logits never exist for more tokens and ids than these at once."""

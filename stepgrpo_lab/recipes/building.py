@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines.distributed import process_count
 from stepgrpo_lab.engines.models import OVERTHINKER, load_model
-from stepgrpo_lab.engines.processes import process_count
-from stepgrpo_lab.engines.prompts import long_prompts, prompt_room
+from stepgrpo_lab.engines.tokenizers import long_prompts, prompt_room
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import check_problems, find_benchmark, load_problems
 from stepgrpo_lab.method.baselines import scaled_tokens

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines.distributed import process_count
 from stepgrpo_lab.engines.models import native_dtype
-from stepgrpo_lab.engines.processes import process_count
 from stepgrpo_lab.engines.vllm_engine import lora_room
 from stepgrpo_lab.recipes.schema import Recipe
 

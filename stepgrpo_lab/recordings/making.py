@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.engines.models import encode_prompt, load_model
+from stepgrpo_lab.engines.completions import Decoding
+from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, outcomes
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.records import Problem, StepLabel, Trajectory
@@ -72,14 +74,12 @@ def record_groups(
     members = probed_members(group_size, settings.probe_rate) if settings else [False] * group_size
     trajectories, _ = engine.generate(
         [encode_prompt(tokenizer, problem.prompt) for problem in problems for _ in range(group_size)],
-        limit=limit,
+        Decoding(limit, settings, sampling or Sampling()),
         keys=[
             SampleKey(seed, f"recording of {problem.id}", 0, member)
             for problem in problems
             for member in range(group_size)
         ],
-        settings=settings,
-        sampling=sampling or Sampling(),
         probed=members * len(problems),
     )
     logprobs = [_policy_logprobs(model, trajectory) for trajectory in trajectories] if keep_logprobs else None

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, mean
 
-from stepgrpo_lab.evaluation.analysis import LABELS
 from stepgrpo_lab.evaluation.statistics import Calibration, Interval, bootstrap_mean, calibration, paired_bootstrap
 from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.method.records import Probe, StepLabel
-from stepgrpo_lab.overthinker.verifier import oracle_tokens
+from stepgrpo_lab.overthinker.verifier import LABELS, oracle_tokens
 from stepgrpo_lab.recordings.schema import ExitPoint, RecordedGroup
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines.distributed import broadcast, is_main_process, process_count
 from stepgrpo_lab.engines.models import load_model
-from stepgrpo_lab.engines.processes import is_main_process, main_process_value, process_count
-from stepgrpo_lab.evaluation.evaluating import Evaluation, completion_pairs
+from stepgrpo_lab.evaluation.evaluating import validation_figures
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.evaluation.validation import validation_figures
+from stepgrpo_lab.evaluation.results import Evaluation, completion_pairs
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.recipes.building import (
@@ -148,7 +148,7 @@ class _Run:
     def join_others(self) -> None:
         """Meet the other processes that were launched with this one: a single one names the folder and speaks."""
         check_settings(self.recipe)  # a resumed run has not yet met them
-        self.folder = Path(main_process_value(str(self.folder)))  # a name may hold the time
+        self.folder = Path(broadcast(str(self.folder)))  # a name may hold the time
         if not is_main_process():
             self.tell = _silent
 
@@ -174,7 +174,7 @@ class _Run:
         model, tokenizer, test, before = self.begin(grader)
         trained = self.folder / "model"
         policy: Any
-        if main_process_value(trained.is_dir()):
+        if broadcast(trained.is_dir()):
             section = self.recipe.model
             model, tokenizer = load_model(trained, dtype=section.dtype, quantization=section.quantization)
             if self.engine is not None:
@@ -251,7 +251,7 @@ class _Run:
         for callback in dict.fromkeys((*self.callbacks, interrupt)):
             trainer.add_callback(callback)
         found = last_checkpoint(self.folder / "checkpoints", self.tell) if is_main_process() else None
-        checkpoint = main_process_value(found)  # a damaged one is removed once
+        checkpoint = broadcast(found)  # a damaged one is removed once
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
@@ -282,7 +282,7 @@ class _Run:
     def _measured(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
         """An evaluation from its file, or made now and written there."""
         path = self.folder / name
-        stored = main_process_value(read_evaluation(path) if is_main_process() and path.exists() else None)
+        stored = broadcast(read_evaluation(path) if is_main_process() and path.exists() else None)
         if stored is not None:
             return stored
         with self._timed(path.stem):

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare
+from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.recipes.loading import read_yaml
 
 Value = TypeVar("Value")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from stepgrpo_lab.evaluation.evaluation_records import Comparison
+from stepgrpo_lab.evaluation.results import Comparison
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.run.report_files import RunRecord

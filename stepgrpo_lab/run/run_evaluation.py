@@ -7,8 +7,9 @@ from contextlib import nullcontext
 from typing import Any
 
 from stepgrpo_lab.engines.models import mixed_precision
-from stepgrpo_lab.evaluation.evaluating import Evaluation, evaluate
+from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling

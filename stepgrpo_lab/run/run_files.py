@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.engines.processes import is_main_process
+from stepgrpo_lab.engines.distributed import is_main_process
 from stepgrpo_lab.recipes import Recipe, load_recipe, write_recipe
 from stepgrpo_lab.run.report_files import read_environment
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from stepgrpo_lab.engines.processes import any_process
+from stepgrpo_lab.engines.distributed import all_reduce_any
 from stepgrpo_lab.training.config import StepGRPOConfig
 from stepgrpo_lab.training.run_metrics import read_metrics
 
@@ -208,7 +208,7 @@ class Interrupt(TrainerCallback):
     def on_step_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step % args.window_steps:
             return
-        self.interrupted = any_process(self.interrupted)  # the signal may reach them in different steps
+        self.interrupted = all_reduce_any(self.interrupted)  # the signal may reach them in different steps
         if self.interrupted:
             control.should_save = control.should_training_stop = True
 

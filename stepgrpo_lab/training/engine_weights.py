@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stepgrpo_lab.engines.processes import is_main_process, main_process_value
+from stepgrpo_lab.engines.distributed import broadcast, is_main_process
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
 
@@ -47,7 +47,7 @@ class SyncedEngine:
             if folder is not None:
                 Path(folder).mkdir(parents=True, exist_ok=True)
             made = tempfile.mkdtemp(prefix="stepgrpo-weights-", dir=folder)
-        self._folder = Path(main_process_value(made))
+        self._folder = Path(broadcast(made))
         self._remove = weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
         self._versions = 0
 
@@ -63,10 +63,10 @@ class SyncedEngine:
         if is_main_process():
             write_policy(model, folder, self.dtype)
             self._load(folder)
-        main_process_value(None)  # the others wait until the weights are there
+        broadcast(None)  # the others wait until the weights are there
         if not is_main_process():
             self._load(folder)
-        main_process_value(None)
+        broadcast(None)
         if is_main_process():  # the newest stays: an engine may read an adapter no sooner than it is asked
             shutil.rmtree(previous, ignore_errors=True)
 

@@ -15,8 +15,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.engines.models import encode_prompt
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.baselines import correctness_rewards, shortest_correct
 from stepgrpo_lab.method.records import Problem, Trajectory, from_json
@@ -100,10 +101,8 @@ def select_completions(
         members = [problem for problem in problems[start : start + batch] for _ in range(samples)]
         trajectories, _ = engine.generate(
             [encode_prompt(tokenizer, problem.prompt, suffix) for problem in members],
-            limit=limit,
+            Decoding(limit, settings, sampling),
             keys=[SampleKey(seed, "select", 0, len(asked) + index) for index in range(len(members))],
-            settings=settings,
-            sampling=sampling,
             probed=probed * (len(members) // samples),
         )
         asked += members

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
-from stepgrpo_lab.engines.processes import any_process, is_main_process
+from stepgrpo_lab.engines.distributed import all_reduce_any, is_main_process
 from stepgrpo_lab.training.checkpoints import PICKLED_ARGUMENTS, checkpoint_damage
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -136,7 +136,7 @@ def finite_gradients(model: torch.nn.Module) -> bool:
     """Whether every gradient of a model is finite, in every process: sharding gives each a part of its own."""
     gradients = (parameter.grad for parameter in model.parameters() if parameter.grad is not None)
     parts = (gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in gradients)
-    return not any_process(not all(torch.isfinite(part).all() for part in parts))
+    return not all_reduce_any(not all(torch.isfinite(part).all() for part in parts))
 
 
 class _FiniteGradients(TrainerCallback):

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.engines.completions import RolloutEngine
+from stepgrpo_lab.engines.completions import Decoding, RolloutEngine
+from stepgrpo_lab.engines.distributed import all_gather
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.engines.processes import every_process
 from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.rollout import probed_members
@@ -40,7 +40,7 @@ def complete_prompts(prompts: list[Any], trainer: StepGRPOTrainer) -> dict[str, 
         if not trajectory.completion_ids:
             raise RuntimeError("the rollout returned an empty completion, which the trainer cannot use")
     trainer.clock("rollout", time.perf_counter() - started)
-    passes = max(every_process(cost.forward_passes))  # the others wait for the slowest
+    passes = max(all_gather(cost.forward_passes))  # the others wait for the slowest
     trainer._metrics["train" if training else "eval"]["cost/forward_passes"].append(float(passes))
     return {
         "prompt_ids": [trajectory.prompt_ids for trajectory in trajectories],
@@ -81,31 +81,16 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
     samples = range(first, first + len(prompts))
     prompt_ids = [trainer.encode(prompt) for prompt in prompts]
     keys = [SampleKey(args.seed, split, index, sample) for sample in samples]
-    sampling = Sampling(args.temperature, args.top_p, args.top_k)
     settings = trainer.rollout_settings if training else None
+    sampling = Sampling(args.temperature, args.top_p, args.top_k)
+    decoding = Decoding(trainer.completion_limit, settings, sampling, trainer.segmenter)
     with policy_engine(trainer) as engine:
         if args.serial_rollout and settings is not None:
             _check_whole_groups(len(prompts), group_size)
-            return complete_serially(
-                engine,
-                prompt_ids[::group_size],
-                group_size=group_size,
-                limit=trainer.completion_limit,
-                keys=keys,
-                settings=settings,
-                sampling=sampling,
-                segmenter=trainer.segmenter,
-            )
+            return complete_serially(engine, prompt_ids[::group_size], decoding, group_size=group_size, keys=keys)
         members = probed_members(group_size, args.probe_rate)
-        return engine.generate(
-            prompt_ids,
-            limit=trainer.completion_limit,
-            keys=keys,
-            settings=settings,
-            sampling=sampling,
-            probed=[settings is not None and members[sample % group_size] for sample in samples],
-            segmenter=trainer.segmenter,
-        )
+        probed = [settings is not None and members[sample % group_size] for sample in samples]
+        return engine.generate(prompt_ids, decoding, keys=keys, probed=probed)
 
 
 @contextmanager

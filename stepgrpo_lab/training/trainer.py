@@ -19,8 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from stepgrpo_lab.engines.models import encode_messages
-from stepgrpo_lab.engines.tokenizer_checks import check_markers
+from stepgrpo_lab.engines.tokenizers import check_markers, encode_messages
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward

@@ -10,7 +10,7 @@ import torch
 from trl.distributed import DistributedBackend
 from trl.models import unwrap_model_for_generation
 
-from stepgrpo_lab.engines.sharded import unsharded
+from stepgrpo_lab.engines.fsdp import gathered_weights
 
 
 @contextmanager
@@ -35,6 +35,6 @@ def whole_policy(trainer: Any) -> Iterator[Any]:
         ) as model,
         torch.no_grad(),
         DistributedBackend(trainer.accelerator).summon_full_params(trainer.model_wrapped, recurse=False),
-        unsharded(trainer.model_wrapped),
+        gathered_weights(trainer.model_wrapped),
     ):
         yield model

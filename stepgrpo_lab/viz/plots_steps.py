@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.evaluation.analysis import LABELS
+from stepgrpo_lab.overthinker.verifier import LABELS
 from stepgrpo_lab.recordings.measures import LabelledSize, RuleTrial
 from stepgrpo_lab.viz.plot_style import DASHES, HATCHES, INK, PALETTE, SHAPES, styled
 from stepgrpo_lab.viz.report_pages import visible_text

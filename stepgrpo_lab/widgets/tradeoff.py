@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Unicode
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare
+from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.evaluation.statistics import bootstrap_mean
 from stepgrpo_lab.run.report_files import read_run
 from stepgrpo_lab.viz.plots import TradeoffPoint, tradeoff

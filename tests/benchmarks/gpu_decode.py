@@ -17,6 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.method.token_text import TokenText
 
@@ -35,7 +36,7 @@ def main() -> None:
     engine = LockstepEngine(model, TokenText.from_pieces([]), max_rows=options.rows)
 
     def decode(passes: int) -> None:
-        engine.generate([[1] * options.context] * options.rows, limit=passes, keys=sample_keys(options.rows))
+        engine.generate([[1] * options.context] * options.rows, Decoding(passes), keys=sample_keys(options.rows))
 
     decode(4)
     first, whole = seconds(lambda: decode(1)), seconds(lambda: decode(1 + options.passes))

@@ -10,8 +10,10 @@ from unittest import mock
 
 import torch
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
-from stepgrpo_lab.engines.models import encode_prompt, load_model
+from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
@@ -63,7 +65,7 @@ def lockstep(
     engine: LockstepEngine, job: Job, settings: RolloutSettings | None = None
 ) -> tuple[list[Trajectory], Cost]:
     """The engine on a job."""
-    return engine.generate(job["prompts"], limit=job["limits"], keys=job["keys"], settings=settings)
+    return engine.generate(job["prompts"], Decoding(LIMIT, settings), keys=job["keys"], limits=job["limits"])
 
 
 def probe_overhead(quick: bool) -> Result:

@@ -47,9 +47,10 @@ def roll_out_and_update(layers_reshard: bool | None = True, half: bool = False) 
     import torch
     from tiny import tiny_model, tiny_tokenizer
 
+    from stepgrpo_lab.engines.completions import Decoding
+    from stepgrpo_lab.engines.fsdp import gathered_weights
     from stepgrpo_lab.engines.lockstep import LockstepEngine
-    from stepgrpo_lab.engines.models import encode_prompt
-    from stepgrpo_lab.engines.sharded import unsharded
+    from stepgrpo_lab.engines.tokenizers import encode_prompt
     from stepgrpo_lab.method.sampling import SampleKey
     from stepgrpo_lab.overthinker import overthinker_problems
     from stepgrpo_lab.training.guard import finite_gradients
@@ -63,14 +64,15 @@ def roll_out_and_update(layers_reshard: bool | None = True, half: bool = False) 
     mine = range(rank * len(LIMITS) // processes, (rank + 1) * len(LIMITS) // processes)
     prompts = [encode_prompt(tokenizer, problem.prompt) for problem in overthinker_problems("train", len(LIMITS))]
     reshards, local = [], [_local(model)]
-    with torch.no_grad(), unsharded(model):
+    with torch.no_grad(), gathered_weights(model):
         reshards.append(_reshards(model))
         handed = _handed(model) if rank == 0 else {}
         local.append(_local(model))
         trajectories, cost = LockstepEngine(model, tokenizer).generate(
             [prompts[row] for row in mine],
-            limit=[LIMITS[row] for row in mine],
+            Decoding(max(LIMITS)),
             keys=[SampleKey(0, "train", 0, row) for row in mine],
+            limits=[LIMITS[row] for row in mine],
         )
     reshards.append(_reshards(model))
     local.append(_local(model))
@@ -134,7 +136,7 @@ def _shard(model: Any, layers_reshard: bool | None, half: bool, seconds: float =
 
 
 def _reshards(model: Any) -> list[bool]:
-    from stepgrpo_lab.engines.sharded import _parameter_groups
+    from stepgrpo_lab.engines.fsdp import _parameter_groups
 
     return [group.post_forward_mesh_info is not None for group in _parameter_groups(model)]
 

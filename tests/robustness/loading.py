@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.evaluation.problem_files import iterate_problems
-from stepgrpo_lab.evaluation.problems import load_problems
+from stepgrpo_lab.evaluation.problems import iterate_problems, load_problems
 
 ROW = '{"id": "p%d", "problem": "Start at %d: +5 *3 -4 +9. Which digit, mod 10?", "answer": "%d"}\n'
 

@@ -12,8 +12,7 @@ import pytest
 from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
 
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.engines.prompts import long_prompts, prompt_room
-from stepgrpo_lab.engines.tokenizer_checks import check_tokenizer
+from stepgrpo_lab.engines.tokenizers import check_tokenizer, long_prompts, prompt_room
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import check_problems, load_problems, write_problems
 from stepgrpo_lab.method.records import Problem
@@ -112,7 +111,7 @@ def test_the_room_for_a_prompt_is_exact() -> None:
     assert room is not None and room < 512 - 100
     problems = [Problem(str(size), "7" * size, "7") for size in range(room - 60, room + 5)]
     refused = [line.split("'")[1] for line in long_prompts(problems, tokenizer, room)]
-    from stepgrpo_lab.engines.models import encode_prompt
+    from stepgrpo_lab.engines.tokenizers import encode_prompt
 
     assert refused == [p.id for p in problems if len(encode_prompt(tokenizer, p.prompt)) > room]
     assert 0 < len(refused) < len(problems)

@@ -30,8 +30,8 @@ from robustness.fuzzing import (
     check_text,
 )
 from stepgrpo_lab.cli.output import result_lines, rollout_lines
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Outcome, Probe, Problem, Trajectory
 from stepgrpo_lab.run.report import summary_markdown, write_report

@@ -17,7 +17,8 @@ from urllib.request import urlopen
 import pytest
 import torch
 
-from stepgrpo_lab.engines.models import encode_prompt, load_model
+from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 
 

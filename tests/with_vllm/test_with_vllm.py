@@ -14,6 +14,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: tests/with_vllm/run s
 from test_lockstep import logprob_gap
 from test_vllm_engine import assert_same
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
@@ -37,7 +38,7 @@ def keys(prompts: list[list[int]]) -> list[SampleKey]:
 
 
 def complete(engine: Any, prompts: list[list[int]], **options: Any) -> list[Trajectory]:
-    return engine.generate(prompts, limit=LIMIT, keys=keys(prompts), **options)[0]
+    return engine.generate(prompts, Decoding(LIMIT, **options), keys=keys(prompts))[0]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -74,7 +75,7 @@ def test_sampled_completions_depend_on_their_keys(engine: VLLMEngine, server: st
     records = complete(engine, prompts, settings=PAPER)
     assert logprob_gap(policy[0], records) < 1e-3
     assert any(any(record.forced) for record in records)
-    alone = engine.generate(prompts[5:6], limit=LIMIT, keys=keys(prompts)[5:6], settings=PAPER)[0]
+    alone = engine.generate(prompts[5:6], Decoding(LIMIT, PAPER), keys=keys(prompts)[5:6])[0]
     assert_same(alone, records[5:6])
     served = VLLMServerEngine(policy[1], url=server, model="base", max_rows=5)
     assert_same(complete(served, prompts, settings=PAPER), records)

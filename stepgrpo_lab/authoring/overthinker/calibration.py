@@ -66,8 +66,9 @@ def sample_examples(
     model: Any, tokenizer: Any, settings: BuildSettings, round_index: int, progress: Progress | None = None
 ) -> list[Example]:
     """Roll out the current model by plain decoding, half at temperature 1.0 and half at 0.6, and cut what comes out."""
+    from stepgrpo_lab.engines.completions import Decoding
     from stepgrpo_lab.engines.lockstep import LockstepEngine
-    from stepgrpo_lab.engines.models import encode_prompt
+    from stepgrpo_lab.engines.tokenizers import encode_prompt
     from stepgrpo_lab.method.sampling import SampleKey, Sampling
 
     text = TokenText.from_tokenizer(tokenizer)
@@ -88,9 +89,8 @@ def sample_examples(
     for part, temperature in ((problems[:half], 1.0), (problems[half:], 0.6)):
         keys = [SampleKey(settings.seed, f"calibration-{temperature}", round_index, i) for i in range(len(part))]
         prompts = [encode_prompt(tokenizer, problem.prompt) for problem in part]
-        trajectories, _ = engine.generate(
-            prompts, limit=COMPLETION_LIMIT, keys=keys, sampling=Sampling(temperature=temperature), on_finish=count
-        )
+        decoding = Decoding(COMPLETION_LIMIT, sampling=Sampling(temperature))
+        trajectories, _ = engine.generate(prompts, decoding, keys=keys, on_finish=count)
         for problem, trajectory in zip(part, trajectories, strict=True):
             cuts = (
                 calibration_example(problem, trajectory, rng, tokenizer, text) for _ in range(settings.cuts_per_rollout)

@@ -12,7 +12,7 @@ from stepgrpo_lab.authoring.overthinker.gates import gates
 from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings, Progress
 from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
 from stepgrpo_lab.evaluation.evaluating import evaluate
-from stepgrpo_lab.evaluation.evaluation_records import Evaluation, compare
+from stepgrpo_lab.evaluation.results import Evaluation, compare
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.settings import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter

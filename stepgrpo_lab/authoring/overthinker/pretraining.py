@@ -97,7 +97,7 @@ def new_model(settings: BuildSettings, tokenizer: Any) -> Any:
 
 def trace_example(problem: Problem, rng: random.Random, style: TraceStyle, tokenizer: Any) -> Example:
     """One generated trace, trained on everything after the prompt."""
-    from stepgrpo_lab.engines.models import encode_prompt
+    from stepgrpo_lab.engines.tokenizers import encode_prompt
 
     prompt = encode_prompt(tokenizer, problem.prompt)
     completion = format_completion(write_thoughts(problem, rng, style), problem.answer)

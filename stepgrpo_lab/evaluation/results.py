@@ -37,8 +37,18 @@ class Evaluation:
     texts: dict[str, str] = field(default_factory=dict)
 
     def column(self, name: str) -> list[list[float]]:
-        """``[problems][samples]`` values of one field of the outcomes ("correct", "tokens", "steps", "truncated")."""
+        """``[problems][samples]`` values of one field of the outcomes: "correct", "tokens", "steps", "truncated".
+
+        Also "closed": whether the thoughts were closed at all.
+        """
+        if name == "closed":
+            return [[float(sample.close is not None) for sample in samples] for samples in self.outcomes]
         return [[float(getattr(sample, name)) for sample in samples] for samples in self.outcomes]
+
+    def mean(self, name: str) -> float:
+        """The mean of one field of the outcomes over all completions; see :meth:`column`."""
+        values = [value for samples in self.column(name) for value in samples]
+        return sum(values) / len(values)
 
     def subset(self, keep: Sequence[bool]) -> Evaluation:
         """The evaluation of the problems where ``keep`` is true; cost and trial answers stay with the whole."""
@@ -173,15 +183,15 @@ def completion_pairs(problems: Sequence[Problem], before: Evaluation, after: Eva
         {
             "problem": to_json(problem),
             "gold": problem.answer,
-            "before": _told(before, problem.id),
-            "after": _told(after, problem.id),
+            "before": _first_sample(before, problem.id),
+            "after": _first_sample(after, problem.id),
         }
         for problem in problems
         if problem.id in before.texts and problem.id in after.texts
     ]
 
 
-def _told(evaluation: Evaluation, problem_id: str) -> dict[str, Any]:
+def _first_sample(evaluation: Evaluation, problem_id: str) -> dict[str, Any]:
     sample = evaluation.outcomes[evaluation.problem_ids.index(problem_id)][0]
     text = evaluation.texts[problem_id]
     return {"text": text, "tokens": sample.tokens, "steps": sample.steps, "correct": sample.correct}

@@ -11,21 +11,21 @@ from torch import nn
 
 
 @contextmanager
-def unsharded(model: nn.Module) -> Iterator[None]:
+def gathered_weights(model: nn.Module) -> Iterator[None]:
     """Hold the whole weights of a model that was sharded with ``fully_shard``; does nothing with any other.
 
-    Otherwise every forward pass gathers them, which all ranks must do together: the rank with the shortest completions
-    would leave the others waiting for ever. Each GPU needs room for all the weights, in the type that the sharding's
-    mixed precision computes in.
+    Otherwise every forward pass all-gathers them, in which all ranks must take part: the rank with the shortest
+    completions would leave the others waiting for ever. Each GPU needs room for all the weights, in the type that the
+    sharding's mixed precision computes in.
 
     Every rank must enter and leave. Contexts may be nested; weights must not be updated inside.
 
     Example:
-        >>> with unsharded(nn.Linear(2, 2)):
+        >>> with gathered_weights(nn.Linear(2, 2)):
         ...     pass
     """
     groups, units = _parameter_groups(model), _units(model)
-    for root in units[:1]:  # settles now what torch would else choose in the first forward pass
+    for root in units[:1]:  # decide now what torch would otherwise decide in the first forward pass
         root._get_fsdp_state()._lazy_init()
     kept = [group.post_forward_mesh_info for group in groups]
     held = [bool(group.is_unsharded) for group in groups]

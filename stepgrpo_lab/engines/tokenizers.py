@@ -1,11 +1,13 @@
-"""Whether a tokenizer and its chat template can serve the method, with the remedy where they cannot."""
+"""Tokenizers: whether one can serve the method, with the remedy where it cannot; prompts, and whether they fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.method.settings import PRESETS
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.rollout import TrajectoryMachine
+from stepgrpo_lab.method.settings import PRESETS, RolloutSettings
 from stepgrpo_lab.method.steps import MARKER_SETS, MarkerSegmenter
 from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText
 
@@ -37,8 +39,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
             the question, or closes the thoughts before they start; one line that names the remedy.
 
     Example:
-        >>> from stepgrpo_lab.engines.models import load_model
-        >>> check_tokenizer(load_model("overthinker")[1])
+        >>> from stepgrpo_lab.engines.models import load_tokenizer
+        >>> check_tokenizer(load_tokenizer("overthinker"))
     """
     _check_ends(tokenizer)
     _check_think_tags(tokenizer)
@@ -125,3 +127,78 @@ def check_markers(token_text: TokenText, markers: Sequence[str]) -> None:
             written = ""
         if written != marker:
             raise ValueError(f"markers: the tokenizer cannot write {marker!r}, so it would never be seen: leave it out")
+
+
+# ---- prompts ---------------------------------------------------------------------------------------------------------
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, question: str, suffix: str = "", **template_options: Any
+) -> list[int]:
+    """Encode a question as the chat prompt whose continuation is the model's completion.
+
+    Args:
+        tokenizer: Any tokenizer with a chat template.
+        question: The problem's text.
+        suffix: Appended to the question as it is; start it with a space or a line break.
+        template_options: Passed to the chat template, such as ``enable_thinking=True``.
+
+    Returns:
+        Prompt token ids, shape (prompt length,).
+
+    Example:
+        >>> from stepgrpo_lab.engines.models import load_tokenizer
+        >>> tokenizer = load_tokenizer("overthinker")
+        >>> tokenizer.decode(encode_prompt(tokenizer, "1+1?"))
+        '<|im_start|>user\\n1+1?<|im_end|>\\n<|im_start|>assistant\\n'
+    """
+    return encode_messages(tokenizer, [{"role": "user", "content": question + suffix}], template_options)
+
+
+def encode_messages(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    template_options: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Encode a conversation, the assistant's turn opened; shape (prompt length,)."""
+    encoded = tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=True, return_dict=True, **(template_options or {})
+    )
+    return list(encoded["input_ids"])
+
+
+# ---- whether prompts fit, asked before a run begins instead of in its middle -----------------------------------------
+
+MOST_TOKENS_PER_BYTE = 3
+"""A byte of text is at most so many tokens: a byte-level token has a byte, and normalisation triples it at most."""
+
+
+def prompt_room(model: Any, tokenizer: Any, limit: int, settings: RolloutSettings | None = None) -> int | None:
+    """How many tokens a prompt may have beside its completion and its probes; None where the model sets no bound."""
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if positions is None:
+        return None
+    return int(positions) - TrajectoryMachine(TokenText.from_tokenizer(tokenizer), limit, settings).reach
+
+
+def long_prompts(problems: Sequence[Problem], tokenizer: Any, room: int | None, suffix: str = "") -> Iterator[str]:
+    """Name the problems whose prompts do not fit: one line for each, with its id and the remedy.
+
+    Args:
+        problems: In any order.
+        tokenizer: Any tokenizer with a chat template.
+        room: Most tokens of a prompt (see :func:`prompt_room`); None lets everything pass.
+        suffix: Appended to every question.
+    """
+    if room is None:
+        return
+    frame = len(encode_prompt(tokenizer, "", suffix))
+    for problem in problems:
+        if frame + MOST_TOKENS_PER_BYTE * len(problem.prompt.encode("utf-8", "replace")) <= room:
+            continue
+        tokens = len(encode_prompt(tokenizer, problem.prompt, suffix))
+        if tokens > room:
+            yield (
+                f"problem {problem.id!r}: its prompt has {tokens} tokens, but the model's context leaves room for "
+                f"{room} beside the completion; lower rollout.max_tokens, shorten the problem or drop it"
+            )
