@@ -23,7 +23,7 @@ def config(folder: Path, **changes: object) -> lab.StepGRPOConfig:
         per_device_train_batch_size=8,
         num_generations=4,
         max_completion_length=200,
-        markers="paper",
+        rollout=lab.rollout_settings(markers="paper"),
         learning_rate=1e-5,
         save_strategy="no",
         report_to="none",

@@ -120,10 +120,11 @@ def test_the_published_setting_in_trl_s_units(tmp_path: Path, monkeypatch: pytes
     assert config.steps_per_generation * config.per_device_train_batch_size * 8 == 512 * 5
     assert (config.num_generations, config.max_completion_length, config.max_steps) == (5, 16384, 400)
     assert (config.learning_rate, config.beta, config.epsilon, config.epsilon_high) == (1e-6, 0.01, 0.2, 0.3)
-    assert (config.weight_decay, config.warmup_steps, config.temperature, config.probe_rate) == (0.01, 0, 1.0, 1.0)
+    assert (config.weight_decay, config.warmup_steps, config.temperature) == (0.01, 0, 1.0)
     assert config.use_bias_correction_kl is False and config.loss_type == "dapo"
-    settings = config.rollout_settings()
-    assert settings is not None and (settings.preset, settings.exit_threshold) == ("official", 0.95)
+    settings = config.rollout
+    assert settings is not None
+    assert (settings.preset, settings.exit_threshold, settings.probe_rate) == ("official", 0.95, 1.0)
 
 
 def test_pass_rates_decide_what_is_trained_on(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

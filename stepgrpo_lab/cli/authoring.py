@@ -25,7 +25,7 @@ def record(options: Namespace) -> int:
         path = record_all(
             {"untrained": model_folder(options.untrained), "trained": model_folder(options.trained)},
             options.output,
-            settings=config.rollout_settings(),
+            settings=config.rollout,
             limit=config.max_completion_length,
             seed=options.seed,
             progress=status,

@@ -15,8 +15,8 @@ from stepgrpo_lab.engines.prompts import long_prompts, prompt_room
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import check_problems, find_benchmark, load_problems
 from stepgrpo_lab.method.baselines import scaled_tokens
+from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Problem
-from stepgrpo_lab.method.rollout import PRESETS, RolloutSettings, rollout_settings
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.recipes.engines import check_engine
 from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Optimisation, Recipe
@@ -91,18 +91,14 @@ def recipe_sampling(section: EvaluationSection) -> Sampling:
     return Sampling(section.temperature, section.top_p, section.top_k)
 
 
-def recipe_markers(recipe: Recipe) -> Any:
+def recipe_markers(recipe: Recipe) -> str | tuple[str, ...]:
     """The markers that count steps, in training and evaluation alike."""
-    return recipe.rollout.markers or PRESETS[recipe.rollout.preset].markers
+    return recipe.rollout.markers
 
 
 def recipe_rollout_settings(recipe: Recipe) -> RolloutSettings:
     """The truncated rollout that the recipe describes, whether its training uses one or not."""
-    rollout = recipe.rollout
-    names = ("exit_threshold", "markers", "confidence_rule", "think_budget", "near_budget_margin", "max_probes")
-    overrides = {name: getattr(rollout, name) for name in (*names, "probe_max_tokens")}
-    given = {name: value for name, value in overrides.items() if value is not None}
-    return rollout_settings(rollout.preset, probe_rate=rollout.probe_rate, **given)
+    return recipe.rollout.settings
 
 
 def recipe_round_limits(recipe: Recipe) -> list[int] | None:
@@ -145,20 +141,11 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
         epsilon=optimisation.epsilon,
         epsilon_high=optimisation.epsilon_high,
         **_precision(optimisation.mixed_precision),
-        dynamic_rollout=rollout.dynamic,
+        rollout=rollout.settings if rollout.dynamic or rollout.serial else None,
         serial_rollout=rollout.serial,
         round_limits=recipe_round_limits(recipe),
-        preset=rollout.preset,
         max_completion_length=rollout.max_tokens,
         temperature=rollout.temperature,
-        probe_rate=rollout.probe_rate,
-        exit_threshold=rollout.exit_threshold,
-        markers=rollout.markers,
-        confidence_rule=rollout.confidence_rule,
-        think_budget=rollout.think_budget,
-        near_budget_margin=rollout.near_budget_margin,
-        max_probes=rollout.max_probes,
-        probe_max_tokens=rollout.probe_max_tokens,
         train_forced_close=rollout.train_forced_close,
         rollout_rows=rollout.rows,
         grading_timeout=recipe.reward.grading_timeout,

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stepgrpo_lab.method.presets import PRESETS
 from stepgrpo_lab.recipes.reward import check_reward
-from stepgrpo_lab.recipes.schema import Recipe
+from stepgrpo_lab.recipes.schema import PRESET_KEYS, Recipe, Rollout, naming_key, with_preset
 
 _FOLDER = Path(__file__).parent
 Section = TypeVar("Section")
@@ -98,9 +99,20 @@ def _override(content: dict[str, Any], override: str) -> None:
             raise ValueError(f"--set {override!r}: {section!r} is a value, not a section")
         place = place[section]
     try:
-        place[name] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"--set {override!r}: the value is not YAML") from error
+    if sections == ["rollout"] and name == "preset":
+        _drop_preset_values(place)
+    place[name] = value
+
+
+def _drop_preset_values(rollout: dict[str, Any]) -> None:
+    """Take out what a written recipe spells out of its preset: another preset is to replace it."""
+    preset = PRESETS.get(str(rollout.get("preset")))
+    for key in PRESET_KEYS:
+        if preset is not None and rollout.get(key) == getattr(preset, key):
+            rollout.pop(key, None)
 
 
 def build_section(kind: type[Section], content: Mapping[str, Any], where: str = "") -> Section:
@@ -112,12 +124,16 @@ def build_section(kind: type[Section], content: Mapping[str, Any], where: str = 
     if not isinstance(content, Mapping):
         raise ValueError(f"{where or 'the recipe'} is {content!r}: it must be a section with keys")
     hints = typing.get_type_hints(kind)
+    if kind is Rollout:
+        content = with_preset(content)
     for key in content:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(hints)}"
             raise ValueError(f"unknown key {_join(where, key)!r}: {advice}")
-    return kind(**{key: _value(hints[key], value, _join(where, key)) for key, value in content.items()})
+    values = {key: _value(hints[key], value, _join(where, key)) for key, value in content.items()}
+    with naming_key(kind, where):
+        return kind(**values)
 
 
 def _join(where: str, key: Any) -> str:
@@ -132,10 +148,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return build_section(typing.cast("type[Any]", option), value, where)
         if value is False and "no" in typing.get_args(option):
             return "no"  # YAML 1.1 reads the bare word as false
+        if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)) and _fits(list[str], list(value)):
+            return tuple(value)
         if _fits(option, value):
             return value
-        if option is float and (number := _as_float(value)) is not None:
-            return number
+    if float in options and (number := _as_float(value)) is not None:
+        return number
     raise ValueError(f"{where} is {value!r}: it must be {' or '.join(map(_name, options))}")
 
 
@@ -164,8 +182,8 @@ def _name(option: Any) -> str:
     if typing.get_origin(option) is typing.Literal:
         return " or ".join(repr(value) for value in typing.get_args(option))
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
-    if typing.get_origin(option) is list:
-        return "a list of words" if typing.get_args(option) == (str,) else "a list of whole numbers"
+    if typing.get_origin(option) in (list, tuple):
+        return "a list of words" if str in typing.get_args(option) else "a list of whole numbers"
     return names.get(option, "a section")
 
 
@@ -245,19 +263,15 @@ _RANGES = (
     ("data.counts.test", 1, _MANY),
     ("rollout.max_tokens", 8, _MANY),
     ("rollout.temperature", 0.01, 10),
-    ("rollout.probe_rate", 0, 1),
-    ("rollout.exit_threshold", 0, 1),
     ("rollout.rows", 1, _MANY),
     ("rollout.vllm.memory", 0.01, 1),
     ("rollout.vllm.context", 16, _MANY),
     ("rollout.vllm.timeout", 1, _MANY),
-    ("reward.step_alpha", 0, 1),
-    ("reward.step_beta", 0, 1),
     ("reward.strength", 0, 1),
+    ("reward.penalized_share", 0, 1),
     ("reward.target_tokens", 1, _MANY),
     ("reward.overlong_limit", 1, _MANY),
     ("reward.overlong_cache", 1, _MANY),
-    ("reward.penalized_share", 0, 1),
     ("reward.length_scale", 1e-6, _MANY),
     ("reward.grading_timeout", 0.01, _MANY),
     ("optimisation.learning_rate", 0, 1),

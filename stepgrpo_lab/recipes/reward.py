@@ -21,7 +21,7 @@ from stepgrpo_lab.method.group_rewards import (
     soft_overlong_rewards,
 )
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
-from stepgrpo_lab.recipes.schema import Recipe, Reward
+from stepgrpo_lab.recipes.schema import Recipe, Reward, naming_key
 
 PUBLISHED_STRENGTH = {
     "length_penalty": 0.2,
@@ -107,4 +107,5 @@ def check_reward(recipe: Recipe) -> None:
     for published in recipe.rollout.round_limits or []:
         if scaled_tokens(published, reward.length_scale) > limit:
             raise ValueError(f"rollout.round_limits holds {published}, too much after scaling: {remedy}")
-    recipe_reward(reward)
+    with naming_key(Reward, "reward"):
+        recipe_reward(reward)

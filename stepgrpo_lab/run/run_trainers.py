@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.sampling import Sampling
+from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.recipes.building import (
     recipe_config,
     recipe_fine_tune_config,
@@ -49,6 +50,7 @@ def reinforcer(
         problems_dataset(problems, recipe.data.suffix),
         tokenizer,
         group_reward=recipe_reward(recipe.reward),
+        segmenter=MarkerSegmenter(recipe.rollout.markers),
         grader=grader,
         peft_config=recipe_lora(recipe.model.lora),
         engine=engine,

@@ -82,7 +82,7 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
     prompt_ids = [trainer.encode(prompt) for prompt in prompts]
     keys = [SampleKey(args.seed, split, index, sample) for sample in samples]
     sampling = Sampling(args.temperature, args.top_p, args.top_k)
-    settings = trainer.rollout_settings if training else None
+    settings = args.rollout if training else None
     with policy_engine(trainer) as engine:
         if args.serial_rollout and settings is not None:
             _check_whole_groups(len(prompts), group_size)
@@ -96,14 +96,14 @@ def _generate(prompts: list[Any], trainer: StepGRPOTrainer, group_size: int) -> 
                 sampling=sampling,
                 segmenter=trainer.segmenter,
             )
-        members = probed_members(group_size, args.probe_rate)
+        members = probed_members(group_size, settings.probe_rate if settings else 0)
         return engine.generate(
             prompt_ids,
             limit=trainer.completion_limit,
             keys=keys,
             settings=settings,
             sampling=sampling,
-            probed=[settings is not None and members[sample % group_size] for sample in samples],
+            probed=[members[sample % group_size] for sample in samples],
             segmenter=trainer.segmenter,
         )
 

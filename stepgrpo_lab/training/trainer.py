@@ -22,13 +22,14 @@ from trl.trainer.utils import RepeatSampler
 from stepgrpo_lab.engines.models import encode_messages
 from stepgrpo_lab.engines.tokenizer_checks import check_markers
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.presets import rollout_settings
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.training.config import StepGRPOConfig
 from stepgrpo_lab.training.engine_weights import SyncedEngine
-from stepgrpo_lab.training.group_reward import GroupRewardFunction
+from stepgrpo_lab.training.group_reward import GroupRewardFunction, describe
 from stepgrpo_lab.training.guard import GuardedTrainer
 from stepgrpo_lab.training.rollout_hook import complete_prompts
 from stepgrpo_lab.training.whole_policy import whole_policy
@@ -69,7 +70,8 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         processing_class: The tokenizer.
         group_reward: From one group's correctness, steps, format and tokens to its rewards (or a ``BatchReward``, which
             sees all groups first); by default the step-aware relative reward.
-        segmenter: What a semantic step is, and so where probes start; by default the settings' markers.
+        segmenter: What a semantic step is, and so where probes start; by default the rollout's markers (without a
+            rollout, the official one).
         grader: Judges answers; by default one is started, and closed by :meth:`close`.
         peft_config: Train a new LoRA adapter instead of the whole model.
         engine: A vLLM engine that samples in place of the model; the trainer brings it the new weights after every
@@ -109,12 +111,14 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._seconds_logged: defaultdict[str, float] = defaultdict(float)
         self._rollouts: Counter[tuple[str, int]] = Counter()
+        self.group_reward = StepAwareReward() if group_reward is None else group_reward
+        args.reward = describe(self.group_reward)
         self._grader = grader or Grader(timeout=args.grading_timeout)
         self._owns_grader = grader is None
         super().__init__(
             model=model,
             reward_funcs=GroupRewardFunction(
-                group_reward or _step_aware_reward(args), self._grader, scale=args.scale_rewards, clock=self.clock
+                self.group_reward, self._grader, scale=args.scale_rewards, clock=self.clock
             ),
             args=args,
             train_dataset=train_dataset,
@@ -127,10 +131,10 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         )
         for callback in (PrinterCallback, ProgressCallback):  # a library does not print
             self.remove_callback(callback)
-        self.rollout_settings = args.rollout_settings()
-        self.segmenter = segmenter or MarkerSegmenter(args.step_markers)
+        self.segmenter = segmenter or MarkerSegmenter((args.rollout or rollout_settings()).markers)
         self.token_text = TokenText.from_tokenizer(processing_class, eos_ids=self.eos_token_ids)
-        check_markers(self.token_text, args.step_markers if segmenter is None else ())
+        if isinstance(self.segmenter, MarkerSegmenter):
+            check_markers(self.token_text, self.segmenter.markers)
         _lora_to_float32(self.model)
         self.engine = engine
         self._synced_step: int | None = None
@@ -223,16 +227,6 @@ class _EpochSampler(RepeatSampler):
             epoch = int(self.trainer.state.epoch or 0)
             self.generator.manual_seed(self.seed + epoch)
         return super().__iter__()
-
-
-def _step_aware_reward(args: StepGRPOConfig) -> GroupReward:
-    return StepAwareReward(
-        step_alpha=args.step_alpha,
-        step_beta=args.step_beta,
-        mean_over=args.mean_over,
-        step_reward=args.step_reward,
-        penalize_wrong=args.penalize_wrong,
-    )
 
 
 def _check_columns(dataset: Dataset) -> None:

@@ -92,11 +92,14 @@ def settings(folder: str, problems: int, steps: int) -> dict[str, Any]:
 
 def our_trainer(problems: int, records: list[Trajectory], options: dict[str, Any]) -> Any:
     """Our trainer, whose rollout hands out the recorded completions."""
+    from stepgrpo_lab.method.presets import rollout_settings
     from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 
     model, tokenizer = load_model("overthinker")
     data = problems_dataset(overthinker_problems("validation", problems))
-    trainer = StepGRPOTrainer(model, StepGRPOConfig(**options, markers="paper"), data, tokenizer)
+    trainer = StepGRPOTrainer(
+        model, StepGRPOConfig(**options, rollout=rollout_settings(markers="paper")), data, tokenizer
+    )
     trainer.rollout_func = lambda prompts, _: (
         rolled_out(records)
         | {

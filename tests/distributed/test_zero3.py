@@ -14,6 +14,7 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
+from stepgrpo_lab.method.presets import rollout_settings
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 from stepgrpo_lab.training.rollout_hook import complete_prompts
@@ -56,7 +57,8 @@ class Partitioned:
 
 
 def make_trainer(folder: Path, **changes: Any) -> StepGRPOTrainer:
-    settings = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 24, "markers": "paper"}
+    settings = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 24}
+    settings["rollout"] = rollout_settings(markers="paper")
     config = StepGRPOConfig(str(folder), use_cpu=True, max_steps=1, report_to="none", **{**settings, **changes})
     return StepGRPOTrainer(tiny_model(), config, problems_dataset(overthinker_problems("train", 4)), tiny_tokenizer())
 

@@ -51,7 +51,7 @@ def train(
         limits: Completion limit of each rank, in tokens, instead of one for all.
         settings: Changes to the trainer's settings.
     """
-    from stepgrpo_lab import StepGRPOConfig, StepGRPOTrainer, load_overthinker
+    from stepgrpo_lab import StepGRPOConfig, StepGRPOTrainer, load_overthinker, rollout_settings
     from stepgrpo_lab.cli.quiet import quiet
     from stepgrpo_lab.method.rewards import StepAwareReward
     from stepgrpo_lab.overthinker import overthinker_problems
@@ -95,8 +95,7 @@ def train(
         "gradient_accumulation_steps": 2 // processes,
         "num_generations": GROUP_SIZE,
         "max_completion_length": 160,
-        "markers": "paper",
-        "probe_rate": 0.5,
+        "rollout": rollout_settings(markers="paper", probe_rate=0.5),
         "learning_rate": 1e-4,
         "lr_scheduler_type": "constant",
         "save_strategy": "no",

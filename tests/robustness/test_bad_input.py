@@ -170,7 +170,11 @@ def ascii_tokenizer() -> Any:
 def test_markers_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     def make(markers: list[str]) -> StepGRPOTrainer:
         config = StepGRPOConfig(
-            output_dir=str(tmp_path), use_cpu=True, markers=markers, save_strategy="no", report_to="none"
+            output_dir=str(tmp_path),
+            use_cpu=True,
+            rollout=rollout_settings(markers=markers),
+            save_strategy="no",
+            report_to="none",
         )
         dataset = problems_dataset([Problem("a", "1+1?", "2")])
         return StepGRPOTrainer(tiny_model(), config, dataset, ascii_tokenizer())
