@@ -61,7 +61,7 @@ def test_names_of_0_1_without_a_place_say_where_it_is(tmp_path: Path, changes: d
 def test_markers_of_0_1_are_not_lost_without_a_rollout(tmp_path: Path) -> None:
     with (
         pytest.warns(DeprecationWarning, match="dynamic_rollout"),
-        pytest.raises(TypeError, match="markers: .*segmenter=MarkerSegmenter"),
+        pytest.raises(TypeError, match=r"markers: .*segmenter=MarkerSegmenter"),
     ):
         make_config(tmp_path, dynamic_rollout=False, markers="paper")
 
