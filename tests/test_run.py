@@ -18,7 +18,7 @@ from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.run import run_trainers
 from stepgrpo_lab.run.run_files import write_text
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.metrics import read_metrics
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from stepgrpo_lab.recipes.reward import recipe_reward
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, group_reward, problems_dataset
 from stepgrpo_lab.training.callbacks import Interrupt
 from stepgrpo_lab.training.group_reward import GroupRewardFunction
-from stepgrpo_lab.training.rollout_hook import complete_prompts, loss_inputs
+from stepgrpo_lab.training.trainer import loss_inputs
 
 
 def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
@@ -145,7 +145,7 @@ def prompts_of(trainer: StepGRPOTrainer, count: int) -> list[Any]:
 def test_members_are_probed_by_their_place_in_the_group(make_trainer: Any) -> None:
     trainer = make_trainer()
     trainer.model.train()
-    rows = complete_prompts(prompts_of(trainer, 8), trainer)["step_trajectory"]
+    rows = trainer.complete(prompts_of(trainer, 8))["step_trajectory"]
     assert [row.probed for row in rows] == probed_members(4, 0.5) * 2
     assert any(row.probes for row in rows)
 
@@ -154,10 +154,10 @@ def test_samples_are_counted_over_all_processes(make_trainer: Any, monkeypatch: 
     # Two processes of two rows each, a group of four: the second process holds members 2 and 3.
     trainer = make_trainer()
     trainer.model.train()
-    whole = complete_prompts(prompts_of(trainer, 4), trainer)["step_trajectory"]
+    whole = trainer.complete(prompts_of(trainer, 4))["step_trajectory"]
     trainer._rollouts.clear()
     monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda accelerator: 1))
-    second = complete_prompts(prompts_of(trainer, 2), trainer)["step_trajectory"]
+    second = trainer.complete(prompts_of(trainer, 2))["step_trajectory"]
     assert [row.completion_ids for row in second] == [row.completion_ids for row in whole[2:]]
     assert [row.probed for row in second] == [row.probed for row in whole[2:]]
 
@@ -165,21 +165,21 @@ def test_samples_are_counted_over_all_processes(make_trainer: Any, monkeypatch: 
 def test_every_rollout_has_noise_of_its_own(make_trainer: Any) -> None:
     trainer = make_trainer()
     trainer.model.train()
-    first, second = (complete_prompts(prompts_of(trainer, 4), trainer)["completion_ids"] for _ in range(2))
+    first, second = (trainer.complete(prompts_of(trainer, 4))["completion_ids"] for _ in range(2))
     assert first != second
 
 
 def test_evaluation_is_plain_decoding(make_trainer: Any) -> None:
     trainer = make_trainer()
     trainer.model.eval()
-    rows = complete_prompts(prompts_of(trainer, 4), trainer)["step_trajectory"]
+    rows = trainer.complete(prompts_of(trainer, 4))["step_trajectory"]
     assert not any(row.probes or any(row.forced) or row.probed for row in rows)
 
 
 def test_without_dynamic_rollout_nothing_is_forced(make_trainer: Any) -> None:
     trainer = make_trainer(rollout=None, segmenter=MarkerSegmenter(ROLLOUT["markers"]))
     trainer.model.train()
-    rows = complete_prompts(prompts_of(trainer, 4), trainer)["step_trajectory"]
+    rows = trainer.complete(prompts_of(trainer, 4))["step_trajectory"]
     assert not any(any(row.forced) or row.probes for row in rows)
     # Steps are still counted.
     assert any(row.steps > 1 for row in rows)
@@ -188,9 +188,9 @@ def test_without_dynamic_rollout_nothing_is_forced(make_trainer: Any) -> None:
 def test_an_empty_completion_is_refused(make_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer()
     empty = Trajectory([1], [], [], "", 1, None, "length")
-    monkeypatch.setattr("stepgrpo_lab.training.rollout_hook._generate", lambda *_: ([empty], Cost()))
+    monkeypatch.setattr(trainer, "_sample", lambda *_: ([empty], Cost()))
     with pytest.raises(RuntimeError, match="empty completion"):
-        complete_prompts(prompts_of(trainer, 1), trainer)
+        trainer.complete(prompts_of(trainer, 1))
 
 
 def test_masks_are_exactly_as_long_as_their_completions() -> None:
@@ -403,7 +403,7 @@ def test_serial_groups_must_be_whole_on_each_process(make_trainer: Any) -> None:
     prompts = [[{"role": "user", "content": "1+1?"}]] * 6
     trainer.model.train()
     with pytest.raises(ValueError, match="6 completions, which are no whole groups of 4"):
-        complete_prompts(prompts, trainer)
+        trainer.complete(prompts)
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
@@ -484,7 +484,7 @@ def test_sample_keys_name_the_run(make_trainer: Any, monkeypatch: pytest.MonkeyP
         return generate(self, prompts, **options)
 
     monkeypatch.setattr(LockstepEngine, "generate", spy)
-    complete_prompts(prompts_of(trainer, 2), trainer)
+    trainer.complete(prompts_of(trainer, 2))
     assert seen == [SampleKey(11, "train", 5, 0), SampleKey(11, "train", 5, 1)]
 
 

@@ -15,8 +15,7 @@ from stepgrpo_lab.method.records import Cost, Outcome, Probe, Trajectory
 from stepgrpo_lab.method.rollout import PRESETS, rollout_settings
 from stepgrpo_lab.training import StepGRPOConfig
 from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation, duration
-from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.metrics import RolloutRow, read_metrics, rollout_metrics, rollout_row
 
 
 def make_config(tmp_path: Path, **changes: Any) -> StepGRPOConfig:

@@ -29,8 +29,7 @@ from stepgrpo_lab.recipes.engines import engine_dtype, recipe_engine, vllm_optio
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.run import run_trainers
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training.engine_weights import SyncedEngine, write_policy
-from stepgrpo_lab.training.whole_policy import whole_policy
+from stepgrpo_lab.training.engine_weights import SyncedEngine, gathered_policy, write_policy
 
 LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 
@@ -53,7 +52,7 @@ class Watched(StepGRPOTrainer):
 
         def watch(prompts: Any, trainer: Any) -> Any:
             told = sample(prompts, trainer)
-            with whole_policy(trainer) as policy:
+            with gathered_policy(trainer) as policy:
                 self.gaps.append(logprob_gap(policy, told["step_trajectory"]))
             self.rollouts.append(told["step_trajectory"])
             return told

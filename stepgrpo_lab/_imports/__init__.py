@@ -18,7 +18,7 @@ _MOVED = """
 analysis -> evaluation.analysis
 baselines -> method.baselines
 benchmarks -> evaluation.benchmarks
-checkpoints -> training.checkpoints
+checkpoints -> training.guard
 checks -> course.checks
 checks.backtracking -> course.checks.backtracking
 checks.confidence_of_probes -> course.checks.confidence_of_probes
@@ -92,7 +92,7 @@ rewards -> method.rewards
 rollout -> method.rollout
 run_evaluation -> run.run_evaluation
 run_files -> run.run_files
-run_metrics -> training.run_metrics
+run_metrics -> training.metrics
 run_trainers -> run.run_trainers
 sampling -> method.sampling
 scaling -> planning

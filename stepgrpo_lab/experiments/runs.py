@@ -22,7 +22,7 @@ from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_model, recipe_rollout_settings
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.run.run_files import write_text
-from stepgrpo_lab.training.run_metrics import run_curves, run_decoded_tokens
+from stepgrpo_lab.training.metrics import run_curves, run_decoded_tokens
 
 Tell = Callable[[str], None]
 

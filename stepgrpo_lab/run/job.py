@@ -38,7 +38,7 @@ from stepgrpo_lab.run.run_files import (
     write_text,
 )
 from stepgrpo_lab.run.run_trainers import fine_tuner, reinforcer, select_once, selection_figures
-from stepgrpo_lab.training.checkpoints import last_checkpoint
+from stepgrpo_lab.training.guard import last_checkpoint
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -236,11 +236,11 @@ class _Run:
 
     def _policy_of(self, trainer: Any) -> AbstractContextManager[Any]:
         """The policy as it is now, whole; an engine that samples for it gets its weights."""
-        from stepgrpo_lab.training.whole_policy import whole_policy
+        from stepgrpo_lab.training.engine_weights import gathered_policy
 
         if self.engine is not None:
             trainer.sync_weights()
-        return whole_policy(trainer)
+        return gathered_policy(trainer)
 
     def _train(self, trainer: Any) -> bool:
         """Train to the end; False if Ctrl-C stopped it."""

@@ -132,7 +132,7 @@ def trl_trainer(problems: int, records: list[Trajectory], options: dict[str, Any
 
 def rolled_out(records: list[Trajectory]) -> dict[str, Any]:
     """What a rollout tells TRL."""
-    from stepgrpo_lab.training.rollout_hook import loss_inputs
+    from stepgrpo_lab.training.trainer import loss_inputs
 
     return {
         "prompt_ids": [row.prompt_ids for row in records],

@@ -17,7 +17,6 @@ from tiny import tiny_model, tiny_tokenizer
 from stepgrpo_lab.method.presets import rollout_settings
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training.rollout_hook import complete_prompts
 
 
 class Partitioned:
@@ -68,7 +67,7 @@ def test_a_rollout_gathers_once_and_meets_nobody(tmp_path: Path, monkeypatch: py
     try:
         trainer.model.train()
         prompts = [trainer.train_dataset[0]["prompt"]] * 4
-        expected = complete_prompts(prompts, trainer)["completion_ids"]
+        expected = trainer.complete(prompts)["completion_ids"]
         trainer._rollouts.clear()
         partitioned = Partitioned(trainer.model)
         deepspeed = ModuleType("deepspeed")
@@ -76,7 +75,7 @@ def test_a_rollout_gathers_once_and_meets_nobody(tmp_path: Path, monkeypatch: py
         deepspeed.zero = SimpleNamespace(GatheredParameters=partitioned.gather)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "deepspeed", deepspeed)
         monkeypatch.setattr("trl.distributed.DistributedBackend.is_zero3", property(lambda backend: True))
-        assert complete_prompts(prompts, trainer)["completion_ids"] == expected
+        assert trainer.complete(prompts)["completion_ids"] == expected
     finally:
         trainer.close()
     assert (partitioned.gathered, partitioned.meetings) == (1, 0)

@@ -22,8 +22,8 @@ from stepgrpo_lab.cli import main
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.run import run_trainers
-from stepgrpo_lab.training.checkpoints import checkpoint_damage, last_checkpoint
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.guard import checkpoint_damage, last_checkpoint
+from stepgrpo_lab.training.metrics import read_metrics
 
 CHECKPOINT = {
     *("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"),

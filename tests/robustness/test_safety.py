@@ -23,7 +23,7 @@ from stepgrpo_lab.run import job as run
 from stepgrpo_lab.run import run_trainers
 from stepgrpo_lab.run.report import write_report
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training.checkpoints import last_checkpoint
+from stepgrpo_lab.training.guard import last_checkpoint
 from stepgrpo_lab.widgets import LiveDashboard
 
 REFUSED = (ValueError, OSError)
