@@ -19,9 +19,9 @@ from stepgrpo_lab.recipes.building import (
     recipe_lora,
     recipe_markers,
     recipe_problems,
+    recipe_reward,
     recipe_sampling,
 )
-from stepgrpo_lab.recipes.reward import recipe_reward
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -25,10 +25,9 @@ from stepgrpo_lab.evaluation.problems import write_problems
 from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.planning import plan_memory
-from stepgrpo_lab.recipes import load_recipe, recipe_names
+from stepgrpo_lab.recipes import building, load_recipe, recipe_names
 from stepgrpo_lab.recipes.building import recipe_config, training_problems
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run import run_trainers
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]
 
@@ -54,7 +53,7 @@ def rewards_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
         return [float(position) for position in range(len(correct))]
 
-    monkeypatch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+    monkeypatch.setattr(building, "recipe_reward", lambda reward: by_position)
 
 
 def shrunken_overrides(name: str, model: Path, folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ from stepgrpo_lab.method.sampling import SampleKey
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.reward import recipe_reward
+from stepgrpo_lab.recipes.building import recipe_reward
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, group_reward, problems_dataset
 from stepgrpo_lab.training.callbacks import Interrupt
 from stepgrpo_lab.training.group_reward import GroupRewardFunction

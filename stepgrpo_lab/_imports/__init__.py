@@ -83,17 +83,17 @@ quiet -> cli.quiet
 records -> method.records
 replay -> method.replay
 report -> run.report
-report_files -> run.report_files
-report_html -> run.report_html viz.report_pages evaluation.statistics
+report_files -> run.folder training.metrics
+report_html -> run.report viz.report_pages evaluation.statistics
 report_pages -> viz.report_pages
 report_svg -> run.report_svg
 reproduce -> experiments.reproduce
 rewards -> method.rewards
 rollout -> method.rollout
-run_evaluation -> run.run_evaluation
-run_files -> run.run_files
+run_evaluation -> run.policy
+run_files -> run.folder
 run_metrics -> training.metrics
-run_trainers -> run.run_trainers
+run_trainers -> run.policy
 sampling -> method.sampling
 scaling -> planning
 scaling.advice -> planning.advice

@@ -16,7 +16,7 @@ def record(options: Namespace) -> int:
     from stepgrpo_lab.recipes.building import recipe_config
     from stepgrpo_lab.recordings.making import record_trajectories
     from stepgrpo_lab.recordings.survey import record_survey
-    from stepgrpo_lab.run.run_files import model_folder
+    from stepgrpo_lab.run.folder import model_folder
 
     config = recipe_config(load_recipe("overthinker"), options.output.parent)
     record_all = partial(record_survey, problems=options.survey) if options.survey else record_trajectories

@@ -87,6 +87,7 @@ def evaluate(
     seed: int = 0,
     max_rows: int = 64,
     markers: str | Sequence[str] = "paper",
+    segmenter: Segmenter | None = None,
     grader: Grader | None = None,
     suffix: str = "",
     keep_texts: int = 0,
@@ -109,6 +110,7 @@ def evaluate(
         seed: Seed of the completions.
         max_rows: Rows decoded side by side: memory against speed.
         markers: Words that open a semantic step, for counting steps.
+        segmenter: Counts steps, and starts probes, in its own way in place of the markers.
         grader: A grader to reuse; by default one is started and closed.
         suffix: Text added to every question.
         keep_texts: For how many problems the first sample's text is kept.
@@ -148,13 +150,14 @@ def evaluate(
         keys=[SampleKey(seed, "eval", 0, index) for index in share],
         settings=settings,
         sampling=sampling,
+        segmenter=segmenter,
         on_finish=count_finished,
     )
     if shared:
         trajectories, cost = gather_shares(trajectories), sum(gather_shares([cost]), Cost())
     with Grader() if grader is None else nullcontext(grader) as judge:
         golds = [problem.answer for problem in repeated]
-        graded = outcomes(trajectories, golds, judge, MarkerSegmenter(markers))
+        graded = outcomes(trajectories, golds, judge, segmenter or MarkerSegmenter(markers))
         trial_answers = _graded_probes(trajectories, golds, judge)
     return Evaluation(
         problem_ids=[problem.id for problem in problems],
@@ -170,6 +173,7 @@ def evaluate(
             "seed": seed,
             "markers": markers if isinstance(markers, str) else list(markers),
             "rollout": None if settings is None else dataclasses.asdict(settings),
+            **({} if segmenter is None else {"segmenter": type(segmenter).__qualname__}),
         },
         texts={problem.id: trajectories[index * samples].text for index, problem in enumerate(problems[:keep_texts])},
     )

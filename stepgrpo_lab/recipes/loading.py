@@ -1,4 +1,4 @@
-"""Read, override, check and write recipes. Wrong keys and values are errors that name the key and the remedy."""
+"""Read, override, check, write and compare recipes. Wrong keys and values are errors that name key and remedy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stepgrpo_lab.method.presets import PRESETS
-from stepgrpo_lab.recipes.reward import check_reward
+from stepgrpo_lab.recipes.building import check_reward
 from stepgrpo_lab.recipes.schema import PRESET_KEYS, Recipe, Rollout, naming_key, with_preset
 
 _FOLDER = Path(__file__).parent
@@ -83,6 +83,28 @@ def write_recipe(recipe: Recipe, path: str | Path) -> None:
 
     text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
     Path(path).write_text(text, encoding="utf-8")
+
+
+def recipe_differences(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any]]:
+    """Keys at which two recipes differ, as ``--set`` takes them, with the value of each; names and descriptions aside.
+
+    A section that only one of them has counts as one value.
+
+    Example:
+        >>> from stepgrpo_lab import load_recipe
+        >>> recipe_differences(load_recipe(), load_recipe("overthinker", ["rollout.rows=64"]))
+        [('rollout.rows', 128, 64)]
+    """
+    return [difference for difference in _differences(first, second) if difference[0] not in ("name", "description")]
+
+
+def _differences(first: Any, second: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if type(first) is type(second) and dataclasses.is_dataclass(first):
+        for field in dataclasses.fields(first):
+            path = f"{where}.{field.name}" if where else field.name
+            yield from _differences(getattr(first, field.name), getattr(second, field.name), path)
+    elif first != second:
+        yield where, first, second
 
 
 def _override(content: dict[str, Any], override: str) -> None:

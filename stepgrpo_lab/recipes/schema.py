@@ -146,6 +146,8 @@ class Rollout(RolloutSettings):
         temperature: Of sampling; nothing else shapes the distribution, or log-probabilities would not fit it.
         train_forced_close: Forced closes train, as published; false masks them (ablation).
         rows: Completions decoded at once.
+        segmenter: What a semantic step is: "module:name" of your own, or null for the markers. ":name" notes one that
+            was passed in Python.
     """
 
     preset: Literal["official", "paper"]
@@ -158,6 +160,7 @@ class Rollout(RolloutSettings):
     temperature: float = 1.0
     train_forced_close: bool = True
     rows: int = 64
+    segmenter: str | None = None
 
     @property
     def settings(self) -> RolloutSettings:
@@ -181,6 +184,20 @@ def with_preset(rollout: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: getattr(preset, name) for name in PRESET_KEYS}, **given}
 
 
+REWARD_FUNCTIONS = (
+    "step_aware",
+    "correctness",
+    "length_penalty",
+    "kimi",
+    "soft_overlong",
+    "l1_exact",
+    "l1_max",
+    "grpo_lambda",
+    "shorter_better",
+    "serial_group",
+)
+
+
 @dataclass(frozen=True)
 class Reward:
     """What a completion earns: ``step_alpha`` times the function's value, and the rest for its format.
@@ -189,8 +206,10 @@ class Reward:
     the source's, brings them to the lengths of this run; the prices of a token are divided by it.
 
     Attributes:
-        function: step_aware (Eq. 4 and 5), correctness (plain GRPO; the ablation without step reward), or a baseline of
-            :mod:`stepgrpo_lab.method.baselines`.
+        function: step_aware (Eq. 4 and 5), correctness (plain GRPO; the ablation without step reward), a baseline of
+            :mod:`stepgrpo_lab.method.baselines`, or a reward of your own: "module:name" of a function of one group, or
+            of a class without arguments. Its rewards are taken as they are; the keys below, but for grading_timeout,
+            are not used. ":name" notes one that was passed in Python.
         step_alpha: Weight of the function against format.
         step_beta: Strength of the step term (step_aware).
         mean_over: Mean number of steps over the correct members, or over all (step_aware; ablation).
@@ -206,18 +225,7 @@ class Reward:
         grading_timeout: Seconds after which an answer counts as wrong.
     """
 
-    function: Literal[
-        "step_aware",
-        "correctness",
-        "length_penalty",
-        "kimi",
-        "soft_overlong",
-        "l1_exact",
-        "l1_max",
-        "grpo_lambda",
-        "shorter_better",
-        "serial_group",
-    ] = "step_aware"
+    function: str = "step_aware"
     step_alpha: float = 0.9
     step_beta: float = 0.5
     mean_over: Literal["correct", "all"] = "correct"

@@ -19,7 +19,7 @@ from stepgrpo_lab.evaluation.problems import check_problems, load_problems, writ
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rollout import rollout_settings
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.building import check_settings
+from stepgrpo_lab.recipes.building import trainer_config
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 
@@ -218,9 +218,9 @@ RECIPES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("override", RECIPES)
-def test_an_impossible_recipe_is_one_line(override: str) -> None:
+def test_an_impossible_recipe_is_one_line(override: str, tmp_path: Path) -> None:
     what, remedy = RECIPES[override]
-    told = error_of(lambda: check_settings(load_recipe("overthinker", [override])))
+    told = error_of(lambda: trainer_config(load_recipe("overthinker", [override]), tmp_path))
     assert what in told and remedy in told
 
 
