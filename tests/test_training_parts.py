@@ -15,7 +15,13 @@ from stepgrpo_lab.method.records import Cost, Outcome, Probe, Trajectory
 from stepgrpo_lab.method.rollout import PRESETS, rollout_settings
 from stepgrpo_lab.training import StepGRPOConfig
 from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation, duration
-from stepgrpo_lab.training.metrics import RolloutRow, read_metrics, rollout_metrics, rollout_row
+from stepgrpo_lab.training.metrics import (
+    RolloutRow,
+    read_metrics,
+    rollout_metrics,
+    rollout_row,
+    run_decoded_tokens,
+)
 
 
 def make_config(tmp_path: Path, **changes: Any) -> StepGRPOConfig:
@@ -206,6 +212,16 @@ def test_a_resumed_metrics_file_has_each_step_once(tmp_path: Path) -> None:
     assert [(entry["step"], entry["loss"]) for entry in read_metrics(path)] == [(1, 0.5), (2, 0.5), (3, 0.25)]
     metrics.on_train_begin(arguments, state_at(0), control)  # type: ignore[arg-type]
     assert read_metrics(path) == []
+
+
+def test_a_broken_row_of_metrics_is_named_and_a_cut_off_one_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    for read in (read_metrics, lambda path: run_decoded_tokens(path.parent)):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl: row 2"):
+            read(path)
 
 
 class FakeTrainer:
