@@ -79,10 +79,14 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(model: Path, tmp_path: 
     assert ["validation/tokens" in row for row in curves[0]] == [True, False, True, False, True]
 
 
-def test_a_run_folder_tells_the_run(model: Path, tmp_path: Path) -> None:
+def test_a_run_folder_tells_the_run(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     lines: list[str] = []
+    made: list[Any] = []
+    config = building.recipe_config
+    monkeypatch.setattr(building, "recipe_config", lambda *given: made.append(given) or config(*given))
     result = run.train(tiny_recipe(model, **{"optimisation.max_steps": 1}), folder, progress=lines.append)
+    assert len(made) == 1
     assert {path.name for path in folder.iterdir()} == {
         "recipe.yaml",
         "metrics.jsonl",

@@ -259,7 +259,7 @@ def check_recipe_problems(
     """
     for line in check_problems(problems, grader):
         raise ValueError(f"{source}, {line}")
-    settings = recipe_rollout_settings(recipe) if recipe.rollout.dynamic else None
+    settings = recipe.rollout.settings if recipe.rollout.dynamic else None
     room = prompt_room(model, tokenizer, recipe.rollout.max_tokens, settings)
     for line in long_prompts(problems, tokenizer, room, recipe.data.suffix):
         raise ValueError(f"{source}, {line}")

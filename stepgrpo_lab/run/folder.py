@@ -164,7 +164,7 @@ def system() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its files tell it; None or empty where a file is missing.
+    """A run, from its files; None or empty where a file is missing.
 
     Attributes:
         name: The folder's name.

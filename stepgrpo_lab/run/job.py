@@ -180,8 +180,8 @@ class _Run:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     engine: SyncedEngine | None = None
 
-    def tell(self, line: str) -> None:
-        """One process of several speaks."""
+    def _say(self, line: str) -> None:
+        """Report a line of progress, from one process of several."""
         if is_main_process():
             self.progress(line)
 
@@ -193,7 +193,7 @@ class _Run:
     def begin(self, grader: Grader) -> tuple[Any, Any, list[Problem], Evaluation]:
         """Model, tokenizer, test problems, and the untrained model's evaluation on them."""
         data = self.recipe.data
-        self.tell("loading model and problems")
+        self._say("loading model and problems")
         model, tokenizer = recipe_model(self.recipe)
         self.engine = recipe_engine(self.recipe, model, tokenizer)
         if self.engine is not None and self.recipe.model.lora is None:
@@ -244,7 +244,7 @@ class _Run:
         if self.recipe.method == "sft":
             with self._timed("rollout"):
                 source = (self.folder, self.parts.segmenter, model, tokenizer, problems, grader)
-                selection = select_once(self.recipe, *source, self.tell)
+                selection = select_once(self.recipe, *source, self._say)
             trainer: Any = fine_tuner(self.recipe, self.config, model, tokenizer, selection)
         else:
             made_of = (self.config, self.parts, model, tokenizer, problems, grader)
@@ -261,7 +261,7 @@ class _Run:
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
         budget = optimisation.token_budget if self.recipe.method == "grpo" else None
-        trainer.add_callback(ProgressLine(self.tell, every=self.progress_every, token_budget=budget))
+        trainer.add_callback(ProgressLine(self._say, every=self.progress_every, token_budget=budget))
         trainer.add_callback(Validation(trainer, validate, every=self.recipe.evaluation.every))
         if self.recipe.method == "sft":
             from stepgrpo_lab.training.fine_tuning import SelectionFigures
@@ -284,10 +284,10 @@ class _Run:
         from stepgrpo_lab.training.callbacks import Interrupt
 
         own = [callback for callback in self.callbacks if isinstance(callback, Interrupt)]
-        interrupt = own[0] if own else Interrupt(self.tell)
+        interrupt = own[0] if own else Interrupt(self._say)
         for callback in dict.fromkeys((*self.callbacks, interrupt)):
             trainer.add_callback(callback)
-        found = last_checkpoint(self.folder / "checkpoints", self.tell) if is_main_process() else None
+        found = last_checkpoint(self.folder / "checkpoints", self._say) if is_main_process() else None
         checkpoint = main_process_value(found)  # a damaged one is removed once
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -308,7 +308,7 @@ class _Run:
     ) -> Evaluation:
         def progress(done: int, total: int) -> None:
             if when and done % max(1, total // 20 if self.progress_every == 1 else total) == 0:
-                self.tell(f"test problems {when} training: {done}/{total}")
+                self._say(f"test problems {when} training: {done}/{total}")
 
         with self.engine.awake() if self.engine else nullcontext() as engine:
             return evaluate_policy(

@@ -25,7 +25,7 @@ TRAINER_STATE = "trainer_state.json"
 """Written last of all: a checkpoint without it was cut off."""
 
 PICKLED_ARGUMENTS = "training_args.bin"
-"""A pickle that transformers writes beside the weights and that nobody reads."""
+"""A pickle that transformers writes beside the weights; it is removed unread."""
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
