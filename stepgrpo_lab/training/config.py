@@ -27,10 +27,6 @@ def native_precision() -> Literal["bf16", "fp16", "no"]:
     return _PRECISION_OF_DTYPE[native_dtype()]
 
 
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
-
-
 @dataclass
 class StepGRPOConfig(GRPOConfig):
     """TRL's ``GRPOConfig`` with the settings of Step-GRPO.
@@ -39,7 +35,22 @@ class StepGRPOConfig(GRPOConfig):
     ``rollout.exit_threshold``; its alpha and beta are the reward's own, ``step_alpha`` and ``step_beta``.
 
     Attributes:
+        rollout: The dynamic truncated rollout; None samples plainly (ablation).
+        serial_rollout: With its settings, a group's members are the exits of one chain instead, in order (S-GRPO).
+        round_limits: Completion limits of equal rounds (ThinkPrune), instead of one limit.
+        train_forced_close: Let forced closes train, as published; False masks them.
+        rollout_rows: Completions that the rollout engine decodes at once.
+        grading_timeout: Seconds after which an answer counts as wrong.
         reward: What the reward is and with which settings, noted by the trainer for trackers.
+        loss_type: TRL's loss; dapo is the token mean of the published script.
+        scale_rewards: Divide advantages by the std of the group, the batch, or none.
+        beta: Weight of the KL term; 0 needs no reference model.
+        use_bias_correction_kl: Weight the KL term by the importance ratio.
+        vllm_importance_sampling_mode: Sequence modes silence long completions.
+        bf16, fp16: Mixed precision; without either, what the GPU computes natively.
+        disable_tqdm: Progress is a callback's business.
+        ddp_find_unused_parameters: Every weight of a causal language model is used in every pass.
+        dataloader_pin_memory: Prompts are text, so there is nothing to pin.
 
     Raises:
         ValueError: A setting is out of range, or another cannot work with the truncated rollout; the message names it.
@@ -49,44 +60,27 @@ class StepGRPOConfig(GRPOConfig):
         'official'
     """
 
-    rollout: RolloutSettings | None = field(
-        default_factory=rollout_settings,
-        metadata=_help("The dynamic truncated rollout; None samples plainly (ablation)."),
-    )
-    serial_rollout: bool = field(
-        default=False, metadata=_help("A group's members are the exits of one chain, in order (S-GRPO).")
-    )
-    round_limits: list[int] | None = field(
-        default=None, metadata=_help("Completion limits of equal rounds (ThinkPrune), instead of one limit.")
-    )
-    train_forced_close: bool = field(
-        default=True, metadata=_help("Let forced closes train, as published; False masks them.")
-    )
-    rollout_rows: int = field(default=64, metadata=_help("Completions that the rollout engine decodes at once."))
-    grading_timeout: float = field(default=5.0, metadata=_help("Seconds after which an answer counts as wrong."))
+    rollout: RolloutSettings | None = field(default_factory=rollout_settings)
+    serial_rollout: bool = False
+    round_limits: list[int] | None = None
+    train_forced_close: bool = True
+    rollout_rows: int = 64
+    grading_timeout: float = 5.0
     reward: dict[str, Any] | None = field(init=False, default=None)
 
     # Stated, because the trainer's own defaults differ from the published script or from version to version.
-    loss_type: str = field(
-        default="dapo", metadata=_help("TRL's loss; dapo is the token mean of the published script.")
-    )
-    scale_rewards: str = field(
-        default="group", metadata=_help("Divide advantages by the std of the group, the batch, or none.")
-    )
-    beta: float = field(default=0.0, metadata=_help("Weight of the KL term; 0 needs no reference model."))
-    use_bias_correction_kl: bool = field(default=False, metadata=_help("Weight the KL term by the importance ratio."))
-    vllm_importance_sampling_mode: str = field(
-        default="token_truncate", metadata=_help("Sequence modes silence long completions.")
-    )
-    gradient_checkpointing: bool = field(default=False, metadata=_help("Recompute activations to save memory."))
-    bf16: bool | None = field(default=None, metadata=_help("None: what the GPU computes natively."))
-    fp16: bool = field(default=False, metadata=_help("Mixed precision for GPUs without bfloat16 units."))
-    logging_steps: float = field(default=1, metadata=_help("Steps between two lines of metrics."))
-    disable_tqdm: bool | None = field(default=True, metadata=_help("Progress is a callback's business."))
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata=_help("Every weight of a causal language model is used in every pass.")
-    )
-    dataloader_pin_memory: bool = field(default=False, metadata=_help("Prompts are text: there is nothing to pin."))
+    loss_type: str = "dapo"
+    scale_rewards: str = "group"
+    beta: float = 0.0
+    use_bias_correction_kl: bool = False
+    vllm_importance_sampling_mode: str = "token_truncate"
+    gradient_checkpointing: bool = False
+    bf16: bool | None = None
+    fp16: bool = False
+    logging_steps: float = 1
+    disable_tqdm: bool | None = True
+    ddp_find_unused_parameters: bool | None = False
+    dataloader_pin_memory: bool = False
 
     def __post_init__(self) -> None:
         self._choose_precision()
