@@ -132,6 +132,10 @@ def test_a_written_recipe_can_still_change_its_preset(tmp_path: Path) -> None:
     assert "skip_first: 1" in (tmp_path / "recipe.yaml").read_text()
     changed = load_recipe(tmp_path / "recipe.yaml", ["rollout.preset=paper"])
     assert changed == load_recipe("overthinker", ["rollout.max_probes=3", "rollout.preset=paper"])
+    both = ["rollout.probe_prompt=</think> \\boxed{", "rollout.preset=paper"]
+    assert load_recipe("overthinker", both).rollout.probe_prompt == "</think> \\boxed{"
+    (tmp_path / "by_hand.yaml").write_text("rollout: {preset: official, markers: official}")
+    assert load_recipe(tmp_path / "by_hand.yaml", ["rollout.preset=paper"]).rollout.markers == "official"
 
 
 def test_settings_say_what_the_recipe_says(tmp_path: Path) -> None:

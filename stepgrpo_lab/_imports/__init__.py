@@ -80,6 +80,10 @@ problems -> evaluation.problems
 processes -> engines.processes
 prompts -> engines.prompts
 quiet -> cli.quiet
+recipes.comparing -> recipes.loading
+recipes.engines -> recipes.building
+recipes.reward -> recipes.building
+recipes.rollout_schema -> recipes.schema
 records -> method.records
 replay -> method.replay
 report -> run.report
@@ -116,6 +120,8 @@ svg -> viz.svg
 token_text -> method.token_text
 tokenizer_checks -> engines.tokenizer_checks
 toy_policy -> course.toy_policy
+training.rollout_hook -> training.trainer
+training.whole_policy -> training.engine_weights
 trial_answer -> method.trial_answer
 validation -> evaluation.validation
 """

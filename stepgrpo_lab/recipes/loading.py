@@ -50,6 +50,8 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no sections: see the recipe 'overthinker' for the form")
+    if any(override.partition("=")[0].strip() == "rollout.preset" for override in overrides):
+        content["rollout"] = _without_preset_values(content.get("rollout"))
     for override in overrides:
         _override(content, override)
     recipe = build_section(Recipe, {"name": path.stem, **content})
@@ -121,20 +123,20 @@ def _override(content: dict[str, Any], override: str) -> None:
             raise ValueError(f"--set {override!r}: {section!r} is a value, not a section")
         place = place[section]
     try:
-        value = yaml.safe_load(text)
+        place[name] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"--set {override!r}: the value is not YAML") from error
-    if sections == ["rollout"] and name == "preset":
-        _drop_preset_values(place)
-    place[name] = value
 
 
-def _drop_preset_values(rollout: dict[str, Any]) -> None:
-    """Take out what a written recipe spells out of its preset: another preset is to replace it."""
-    preset = PRESETS.get(str(rollout.get("preset")))
-    for key in PRESET_KEYS:
-        if preset is not None and rollout.get(key) == getattr(preset, key):
-            rollout.pop(key, None)
+def _without_preset_values(rollout: Any) -> Any:
+    """The rollout section of a written recipe, without what it spells out of its preset, so that another can take over.
+
+    A section written by hand, which seldom has every key, is left alone.
+    """
+    if not isinstance(rollout, dict) or not set(PRESET_KEYS) <= rollout.keys():
+        return rollout
+    preset = dataclasses.asdict(PRESETS.get(str(rollout["preset"]), PRESETS["official"]))
+    return {key: value for key, value in rollout.items() if key not in preset or value != preset[key]}
 
 
 def build_section(kind: type[Section], content: Mapping[str, Any], where: str = "") -> Section:
