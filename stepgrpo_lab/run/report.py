@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+SHOWN_COMPLETIONS = 8
+SHOWN_CHARACTERS = 50_000
+"""Of a completion; whoever runs on and on must not fill the page."""
+STEP_TINTS = 6
+"""Number of step colours in the style sheet; step 7 takes the first again."""
+
+
 def write_report(run_folder: Path | str) -> Path:
     """Write ``report.html`` into a run folder: self-contained, readable without a network, in light and in dark.
 
@@ -176,12 +183,6 @@ def _tradeoff_points(summaries: dict[str, dict[str, Any]]) -> list[plots.Tradeof
         for name, figures in measured.items()
     ]
 
-
-SHOWN_COMPLETIONS = 8
-SHOWN_CHARACTERS = 50_000
-"""Of a completion; whoever runs on and on must not fill the page."""
-STEP_TINTS = 6
-"""Number of step colours in the style sheet; step 7 takes the first again."""
 
 _MEASURES = {
     "accuracy": ("correct answers", 100, " %"),

@@ -87,7 +87,9 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
 def processes() -> Any:
     """Processes that start at once: the server that forks them has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stepgrpo_lab.run.job", "stepgrpo_lab.training", "stepgrpo_lab.run.report", "peft"])
+    context.set_forkserver_preload(
+        ["stepgrpo_lab.run.job", "stepgrpo_lab.training.trainer", "stepgrpo_lab.run.report", "peft"]
+    )
     return context
 
 
