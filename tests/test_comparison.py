@@ -46,7 +46,7 @@ from stepgrpo_lab.experiments.tables import (
 from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.reward import recipe_reward
+from stepgrpo_lab.recipes.building import recipe_reward
 from stepgrpo_lab.run import job as run
 
 PLAN = Plan(token_budget=3000, learning_rates=(1e-4, 1e-3), validation=4, test=6, harder=4, samples=2, proof_steps=1)

@@ -19,7 +19,7 @@ from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_fine_tune_config, recipe_problems
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training.fine_tuning import Selection, select_completions
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.metrics import read_metrics
 
 REWARDS = {
     "correctness": {},

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_overrides
+from transformers import TrainerCallback
 
 import stepgrpo_lab as lab
 from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.method.records import Step
 from stepgrpo_lab.method.steps import MarkerHit
 from stepgrpo_lab.method.token_text import TokenText
+from stepgrpo_lab.recipes import Recipe, write_recipe
+from stepgrpo_lab.recipes.building import recipe_parts
+from stepgrpo_lab.run import measure_untrained, train
 from stepgrpo_lab.training import problems_dataset
+from stepgrpo_lab.training.metrics import read_metrics
 
 
 def config(folder: Path, **changes: object) -> lab.StepGRPOConfig:
@@ -23,7 +33,7 @@ def config(folder: Path, **changes: object) -> lab.StepGRPOConfig:
         per_device_train_batch_size=8,
         num_generations=4,
         max_completion_length=200,
-        markers="paper",
+        rollout=lab.rollout_settings(markers="paper"),
         learning_rate=1e-5,
         save_strategy="no",
         report_to="none",
@@ -129,3 +139,113 @@ def test_a_segmenter_of_ones_own(tmp_path: Path) -> None:
     [row] = [row for row in trainer.state.log_history if "steps/all" in row]
     assert row["probe/per_completion"] > 0
     assert row["steps/all"] > 1
+
+
+# ---- a whole run, from its recipe or from Python ---------------------------------------------------------------------
+
+
+def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
+    """Everything is right here, so that only a reward of one's own tells a group's members apart."""
+    return [10.0 + position for position in range(len(correct))]
+
+
+def make_reward() -> Any:
+    return by_position
+
+
+class Batch:
+    def rewards_of_groups(self, correct: Any) -> Any:
+        return [by_position for _ in correct]
+
+
+def two_steps(*overrides: str) -> Recipe:
+    tiny = {"optimisation.max_steps": 2, "optimisation.prompts_per_step": 1, "rollout.max_tokens": 96}
+    counts = {"data.counts.test": 2, "data.counts.validation": 1}
+    return lab.load_recipe("overthinker", [*tiny_overrides(Path("overthinker"), **tiny, **counts), *overrides])
+
+
+class CtrlC(TrainerCallback):
+    """Stops a training after its first step."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+def without_timings(folder: Path) -> list[dict[str, Any]]:
+    timings = ("seconds/", "step_time", "epoch")
+    return [
+        {key: value for key, value in row.items() if not key.startswith(timings)}
+        for row in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+NAMED = ("reward.function=test_own_parts:by_position", "rollout.segmenter=test_own_parts:EquationSegmenter")
+
+
+def test_own_parts_end_to_end(tmp_path: Path) -> None:
+    """Named in the recipe and passed in Python they train alike, and a resumed run goes on with them."""
+    folder, stop = tmp_path / "named", (CtrlC(),)
+    assert not train(two_steps(*NAMED), folder, callbacks=stop).finished
+    before = json.loads((folder / "evaluation_before.json").read_text())
+    assert before["settings"]["segmenter"] == "EquationSegmenter"
+    with pytest.raises(ValueError, match="test_own_parts:by_position"):
+        train(None, folder, resume=True, reward=by_position)
+    assert train(None, folder, resume=True).finished
+    logged = without_timings(folder)
+    assert [row["reward"] for row in logged if "reward" in row] == pytest.approx([11.5, 11.5])  # 10, 11, 12, 13
+
+    folder, own = tmp_path / "passed", {"reward": by_position, "segmenter": EquationSegmenter()}
+    assert not train(two_steps(), folder, **own, callbacks=stop).finished
+    with pytest.raises(ValueError, match=r"reward\.function is ':by_position'.*reward="):
+        train(None, folder, resume=True)
+    with pytest.raises(ValueError, match=r"rollout\.segmenter is ':EquationSegmenter'.*segmenter="):
+        train(None, folder, resume=True, reward=by_position)
+    with pytest.raises(ValueError, match="':make_reward'"):
+        train(None, folder, resume=True, reward=make_reward, segmenter=EquationSegmenter())
+    assert train(None, folder, resume=True, **own).finished
+    assert without_timings(folder) == logged
+    weights = [tmp_path / run / "model" / "model.safetensors" for run in ("named", "passed")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("reward.function=no_such_module:f", ("reward.function", "no_such_module", "PYTHONPATH")),
+        ("reward.function=test_own_parts:missing", ("reward.function", "test_own_parts", "missing")),
+        ("reward.function=test_own_parts:EquationScanner", ("reward.function", "EquationScanner", "no arguments")),
+        ("reward.function=math:sqrt", ("reward.function", "math:sqrt", "(correct, steps, formatted, tokens)")),
+        ("rollout.segmenter=math:pi", ("rollout.segmenter", "math:pi", "Segmenter")),
+    ],
+)
+def test_parts_that_cannot_be_had_stop_a_run_before_it_begins(
+    tmp_path: Path, override: str, words: tuple[str, ...]
+) -> None:
+    recipe = two_steps(override)
+    for start in (train, measure_untrained):
+        with pytest.raises(ValueError) as caught:
+            start(recipe, tmp_path / "run")
+        assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["by_position", "make_reward", "Batch"])
+def test_objects_factories_and_classes_are_rewards(name: str) -> None:
+    found = recipe_parts(two_steps(f"reward.function=test_own_parts:{name}")).reward
+    assert isinstance(found, Batch) if name == "Batch" else found is by_position
+
+
+def test_a_recipe_from_elsewhere_runs_nothing_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hostile_part.py").write_text("raise SystemError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = two_steps("reward.function=hostile_part:f", "rollout.segmenter=hostile_part:s")
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert lab.load_recipe(tmp_path / "recipe.yaml").rollout == recipe.rollout
+    with pytest.raises(ValueError, match="hostile_part"):
+        recipe_parts(recipe)
+
+
+def test_supervised_fine_tuning_has_no_reward(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="method sft"):
+        train(two_steps("method=sft"), tmp_path / "run", reward=by_position)

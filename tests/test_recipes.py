@@ -12,15 +12,16 @@ from stepgrpo_lab.evaluation.problems import write_problems
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rewards import BatchReward
 from stepgrpo_lab.method.sampling import Sampling
+from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
 from stepgrpo_lab.recipes import Recipe, load_recipe, recipe_names, write_recipe
 from stepgrpo_lab.recipes.building import (
     recipe_config,
     recipe_lora,
     recipe_markers,
     recipe_problems,
+    recipe_reward,
     recipe_sampling,
 )
-from stepgrpo_lab.recipes.reward import recipe_reward
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -56,7 +57,7 @@ def test_overrides_change_one_value_each() -> None:
     plain = load_recipe("overthinker")
     assert recipe.optimisation == dataclasses.replace(plain.optimisation, learning_rate=1e-4)
     assert recipe.model.lora is not None and (recipe.model.lora.r, recipe.model.lora.alpha) == (4, 32)
-    assert recipe.rollout.markers == ["Hmm", "So"] == recipe_markers(recipe)
+    assert recipe.rollout.markers == ("Hmm", "So") == recipe_markers(recipe)
     assert recipe.rollout.think_budget == 200 and isinstance(recipe.rollout.think_budget, int)
     assert (recipe.data.suffix, recipe.seed) == (" Think.", 7)
 
@@ -70,7 +71,7 @@ def test_overrides_change_one_value_each() -> None:
         ("rollout.preset=offical", "rollout.preset is 'offical': it must be 'official' or 'paper'"),
         ("optimisation.max_steps=many", "optimisation.max_steps is 'many': it must be a whole number"),
         ("optimisation.max_steps=true", "optimisation.max_steps is True"),
-        ("rollout.probe_rate=2", "rollout.probe_rate is 2: it must be at least 0 and at most 1"),
+        ("rollout.probe_rate=2", "rollout.probe_rate is 2"),
         ("optimisation.group_size=1", "optimisation.group_size is 1: it must be at least 2"),
         ("optimisation.rows_per_pass=5", "rows_per_pass is 5: it must divide the 128 completions"),
         ("model.quantization=nf4", "nf4 without model.lora"),
@@ -78,7 +79,12 @@ def test_overrides_change_one_value_each() -> None:
         ("data.train.split=x", "'train' is a value, not a section"),
         ("optimisation.max_steps", "is not KEY=VALUE"),
         ("rollout.markers=[", "the value is not YAML"),
-        ("rollout.markers=[1, 2]", "rollout.markers is .1, 2.: it must be text or a list of words or null"),
+        ("rollout.markers=[1, 2]", "rollout.markers is .1, 2.: it must be text or a list of words"),
+        ("rollout.confidence_rule=median", "rollout.confidence_rule is 'median'"),
+        ("rollout.exit_threshold=1.5", "rollout.exit_threshold is 1.5"),
+        ("rollout.think_budget=1.5", "rollout.think_budget is 1.5"),
+        ("reward.step_beta=1", "reward.step_beta is 1"),
+        ("reward.step_alpha=-0.1", "reward.step_alpha is -0.1"),
     ],
 )
 def test_wrong_overrides_name_key_and_remedy(override: str, message: str) -> None:
@@ -112,6 +118,26 @@ def test_a_written_recipe_reads_back_the_same(tmp_path: Path) -> None:
     assert load_recipe(empty) == Recipe(name="empty", seed=3)
 
 
+def test_a_rollout_of_0_1_reads_as_its_preset_s(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "rollout: {preset: paper, probe_rate: 0.5, exit_threshold: 0.9, markers: null, confidence_rule: null, "
+        "think_budget: null, near_budget_margin: null, max_probes: null, probe_max_tokens: null, dynamic: true}"
+    )
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert recipe.rollout.settings == rollout_settings("paper", probe_rate=0.5, exit_threshold=0.9)
+
+
+def test_a_written_recipe_can_still_change_its_preset(tmp_path: Path) -> None:
+    write_recipe(load_recipe("overthinker", ["rollout.max_probes=3"]), tmp_path / "recipe.yaml")
+    assert "skip_first: 1" in (tmp_path / "recipe.yaml").read_text()
+    changed = load_recipe(tmp_path / "recipe.yaml", ["rollout.preset=paper"])
+    assert changed == load_recipe("overthinker", ["rollout.max_probes=3", "rollout.preset=paper"])
+    both = ["rollout.probe_prompt=</think> \\boxed{", "rollout.preset=paper"]
+    assert load_recipe("overthinker", both).rollout.probe_prompt == "</think> \\boxed{"
+    (tmp_path / "by_hand.yaml").write_text("rollout: {preset: official, markers: official}")
+    assert load_recipe(tmp_path / "by_hand.yaml", ["rollout.preset=paper"]).rollout.markers == "official"
+
+
 def test_settings_say_what_the_recipe_says(tmp_path: Path) -> None:
     recipe = load_recipe(
         "overthinker",
@@ -131,8 +157,8 @@ def test_settings_say_what_the_recipe_says(tmp_path: Path) -> None:
     )
     assert (config.beta, config.seed, config.train_forced_close) == (0.01, 5, False)
     assert config.save_steps == 4  # a quarter of ten steps, rounded up to whole rollouts
-    settings = config.rollout_settings()
-    assert settings is not None
+    settings = config.rollout
+    assert settings is not None and type(settings) is RolloutSettings
     assert (settings.probe_rate, settings.markers, settings.near_budget_margin) == (0.5, "paper", 0.02)
     assert recipe_sampling(recipe.evaluation) == Sampling(0.6, 0.95, 20)
 

@@ -25,10 +25,9 @@ from stepgrpo_lab.evaluation.problems import write_problems
 from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.planning import plan_memory
-from stepgrpo_lab.recipes import load_recipe, recipe_names
+from stepgrpo_lab.recipes import building, load_recipe, recipe_names
 from stepgrpo_lab.recipes.building import recipe_config, training_problems
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run import run_trainers
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]
 
@@ -54,7 +53,7 @@ def rewards_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
         return [float(position) for position in range(len(correct))]
 
-    monkeypatch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+    monkeypatch.setattr(building, "recipe_reward", lambda reward: by_position)
 
 
 def shrunken_overrides(name: str, model: Path, folder: Path) -> list[str]:
@@ -120,10 +119,11 @@ def test_the_published_setting_in_trl_s_units(tmp_path: Path, monkeypatch: pytes
     assert config.steps_per_generation * config.per_device_train_batch_size * 8 == 512 * 5
     assert (config.num_generations, config.max_completion_length, config.max_steps) == (5, 16384, 400)
     assert (config.learning_rate, config.beta, config.epsilon, config.epsilon_high) == (1e-6, 0.01, 0.2, 0.3)
-    assert (config.weight_decay, config.warmup_steps, config.temperature, config.probe_rate) == (0.01, 0, 1.0, 1.0)
+    assert (config.weight_decay, config.warmup_steps, config.temperature) == (0.01, 0, 1.0)
     assert config.use_bias_correction_kl is False and config.loss_type == "dapo"
-    settings = config.rollout_settings()
-    assert settings is not None and (settings.preset, settings.exit_threshold) == ("official", 0.95)
+    settings = config.rollout
+    assert settings is not None
+    assert (settings.preset, settings.exit_threshold, settings.probe_rate) == ("official", 0.95, 1.0)
 
 
 def test_pass_rates_decide_what_is_trained_on(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,9 @@ import pytest
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.method.records import Outcome
-from stepgrpo_lab.run import report_html
+from stepgrpo_lab.run import report
+from stepgrpo_lab.run.folder import read_run
 from stepgrpo_lab.run.report import headline_svg, summary_markdown, write_report
-from stepgrpo_lab.run.report_files import read_run
 
 HOSTILE = (
     "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> Wait, </pre></script> \u202eabc\u200b"
@@ -148,7 +148,7 @@ def test_hostile_names_cannot_leave_the_figures(run_folder):
 def test_nothing_is_loaded_from_elsewhere(run_folder):
     page = Page(write_report(run_folder))
     assert not [a for _, a in page.elements if {"src", "href", "srcset", "data", "action", "poster"} & set(a)]
-    style = (Path(report_html.__file__).parents[1] / "viz" / "page" / "style.css").read_text()
+    style = (Path(report.__file__).parents[1] / "viz" / "page" / "style.css").read_text()
     assert "url(" not in style and "@import" not in style
 
 
@@ -289,18 +289,18 @@ def test_picture_needs_something_to_draw(tmp_path):
     ],
 )
 def test_visible_text_keeps_what_is_harmless(text, shown):
-    assert report_html.visible_text(text) == shown
+    assert report.visible_text(text) == shown
 
 
 @pytest.mark.parametrize(
     "sign", ["\x00", "\x1b", "\r", "\x85", "\u200b", "\u202e", "\u2066", "\u2028", "\ufeff", "\ud800"]
 )
 def test_visible_text_labels_what_hides(sign):
-    shown = report_html.visible_text(f"a{sign}b")
+    shown = report.visible_text(f"a{sign}b")
     assert sign not in shown and f"U+{ord(sign):04X}" in shown
     shown.encode("utf-8")
 
 
 def test_changes_carry_their_sign():
-    assert report_html.points(Interval(-1.44, -3.1, 0.3)) == "-1.4 [-3.1, +0.3]"
-    assert report_html.ratio(Interval(0.432, 0.41, 0.46)) == "43 % [41, 46]"
+    assert report.points(Interval(-1.44, -3.1, 0.3)) == "-1.4 [-3.1, +0.3]"
+    assert report.ratio(Interval(0.432, 0.41, 0.46)) == "43 % [41, 46]"

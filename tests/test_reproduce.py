@@ -17,7 +17,7 @@ from stepgrpo_lab.experiments.studies import STUDIES, Row, Study
 from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.metrics import read_metrics
 
 
 def evaluation(tokens: list[int], correct: list[bool], name: str = "p") -> Evaluation:

@@ -14,11 +14,10 @@ from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab.evaluation.problems import write_problems
 from stepgrpo_lab.method.records import Problem
-from stepgrpo_lab.recipes import Recipe, load_recipe
+from stepgrpo_lab.recipes import Recipe, building, load_recipe
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run import run_trainers
-from stepgrpo_lab.run.run_files import write_text
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.run.folder import write_atomically
+from stepgrpo_lab.training.metrics import read_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +27,7 @@ def random_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
         return [float(position) for position in range(len(correct))]
 
-    monkeypatch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+    monkeypatch.setattr(building, "recipe_reward", lambda reward: by_position)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +79,14 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(model: Path, tmp_path: 
     assert ["validation/tokens" in row for row in curves[0]] == [True, False, True, False, True]
 
 
-def test_a_run_folder_tells_the_run(model: Path, tmp_path: Path) -> None:
+def test_a_run_folder_tells_the_run(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     lines: list[str] = []
+    made: list[Any] = []
+    config = building.recipe_config
+    monkeypatch.setattr(building, "recipe_config", lambda *given: made.append(given) or config(*given))
     result = run.train(tiny_recipe(model, **{"optimisation.max_steps": 1}), folder, progress=lines.append)
+    assert len(made) == 1
     assert {path.name for path in folder.iterdir()} == {
         "recipe.yaml",
         "metrics.jsonl",
@@ -140,14 +143,14 @@ def test_golds_that_cannot_be_graded_stop_the_run_first(model: Path, tmp_path: P
 
 def test_files_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
-    write_text(path, "old")
+    write_atomically(path, "old")
 
     def full_disk(*_: Any) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError, match="disk full"):
-        write_text(path, "new")
+        write_atomically(path, "new")
     assert path.read_text() == "old"
 
 

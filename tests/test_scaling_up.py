@@ -15,7 +15,7 @@ from stepgrpo_lab.planning.hardware import GIB
 from stepgrpo_lab.planning.plots_memory import KINDS, memory_by_kind, memory_chart
 from stepgrpo_lab.planning.rounding import ROUNDED_TYPES, round_to, unchanged_share
 from stepgrpo_lab.recipes import load_recipe, recipe_names
-from stepgrpo_lab.recipes.comparing import recipe_differences
+from stepgrpo_lab.recipes.loading import recipe_differences
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -18,13 +19,16 @@ from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.baselines import GRPOLambdaReward, OutcomeReward, length_penalty_rewards
 from stepgrpo_lab.method.records import Cost, Outcome, Trajectory
 from stepgrpo_lab.method.rewards import StepAwareReward, step_aware_rewards
-from stepgrpo_lab.method.rollout import probed_members
+from stepgrpo_lab.method.rollout import probed_members, rollout_settings
 from stepgrpo_lab.method.sampling import SampleKey
+from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.recipes import load_recipe
+from stepgrpo_lab.recipes.building import recipe_reward
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, group_reward, problems_dataset
 from stepgrpo_lab.training.callbacks import Interrupt
 from stepgrpo_lab.training.group_reward import GroupRewardFunction
-from stepgrpo_lab.training.rollout_hook import complete_prompts, loss_inputs
+from stepgrpo_lab.training.trainer import loss_inputs
 
 
 def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
@@ -32,7 +36,18 @@ def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[f
     return [float(position) for position in range(len(correct))]
 
 
+ROLLOUT = {
+    "exit_threshold": 0.0,
+    "think_budget": 12,
+    "near_budget_margin": 0,
+    "markers": list("abcdefghijklmnopqrstuvwxyz0123456789"),
+    "probe_rate": 0.5,
+}
+
+
 def make_config(folder: Path, **changes: Any) -> StepGRPOConfig:
+    """A training of seconds; ``changes`` may be of the configuration or of its rollout settings."""
+    rollout = {name: changes.pop(name) for name in list(changes) if name in ROLLOUT}
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "use_cpu": True,
@@ -41,11 +56,7 @@ def make_config(folder: Path, **changes: Any) -> StepGRPOConfig:
         "gradient_accumulation_steps": 2,
         "num_generations": 4,
         "max_completion_length": 24,
-        "think_budget": 12,
-        "near_budget_margin": 0,
-        "exit_threshold": 0.0,
-        "markers": list("abcdefghijklmnopqrstuvwxyz0123456789"),
-        "probe_rate": 0.5,
+        "rollout": rollout_settings(**{**ROLLOUT, **rollout}),
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "save_strategy": "no",
@@ -58,17 +69,15 @@ def make_config(folder: Path, **changes: Any) -> StepGRPOConfig:
 def make_trainer(tmp_path: Path) -> Any:
     made: list[StepGRPOTrainer] = []
 
-    def make(
-        *, problems: int = 4, model: Any = None, callbacks: Any = None, peft_config: Any = None, **changes: Any
-    ) -> StepGRPOTrainer:
+    def make(*, problems: int = 4, model: Any = None, peft_config: Any = None, **changes: Any) -> StepGRPOTrainer:
+        of_trainer = {name: changes.pop(name) for name in ("callbacks", "group_reward", "segmenter") if name in changes}
         trainer = StepGRPOTrainer(
             tiny_model() if model is None else model,
             make_config(tmp_path / "run", **changes),
             problems_dataset(overthinker_problems("train", problems)),
             tiny_tokenizer(),
-            group_reward=by_position,
-            callbacks=callbacks,
             peft_config=peft_config,
+            **{"group_reward": by_position, **of_trainer},
         )
         made.append(trainer)
         return trainer
@@ -135,7 +144,7 @@ def prompts_of(trainer: StepGRPOTrainer, count: int) -> list[Any]:
 def test_members_are_probed_by_their_place_in_the_group(make_trainer: Any) -> None:
     trainer = make_trainer()
     trainer.model.train()
-    rows = complete_prompts(prompts_of(trainer, 8), trainer)["step_trajectory"]
+    rows = trainer.complete(prompts_of(trainer, 8))["step_trajectory"]
     assert [row.probed for row in rows] == probed_members(4, 0.5) * 2
     assert any(row.probes for row in rows)
 
@@ -144,10 +153,10 @@ def test_samples_are_counted_over_all_processes(make_trainer: Any, monkeypatch: 
     # Two processes of two rows each, a group of four: the second process holds members 2 and 3.
     trainer = make_trainer()
     trainer.model.train()
-    whole = complete_prompts(prompts_of(trainer, 4), trainer)["step_trajectory"]
+    whole = trainer.complete(prompts_of(trainer, 4))["step_trajectory"]
     trainer._rollouts.clear()
     monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda accelerator: 1))
-    second = complete_prompts(prompts_of(trainer, 2), trainer)["step_trajectory"]
+    second = trainer.complete(prompts_of(trainer, 2))["step_trajectory"]
     assert [row.completion_ids for row in second] == [row.completion_ids for row in whole[2:]]
     assert [row.probed for row in second] == [row.probed for row in whole[2:]]
 
@@ -155,32 +164,32 @@ def test_samples_are_counted_over_all_processes(make_trainer: Any, monkeypatch: 
 def test_every_rollout_has_noise_of_its_own(make_trainer: Any) -> None:
     trainer = make_trainer()
     trainer.model.train()
-    first, second = (complete_prompts(prompts_of(trainer, 4), trainer)["completion_ids"] for _ in range(2))
+    first, second = (trainer.complete(prompts_of(trainer, 4))["completion_ids"] for _ in range(2))
     assert first != second
 
 
 def test_evaluation_is_plain_decoding(make_trainer: Any) -> None:
     trainer = make_trainer()
     trainer.model.eval()
-    rows = complete_prompts(prompts_of(trainer, 4), trainer)["step_trajectory"]
+    rows = trainer.complete(prompts_of(trainer, 4))["step_trajectory"]
     assert not any(row.probes or any(row.forced) or row.probed for row in rows)
 
 
 def test_without_dynamic_rollout_nothing_is_forced(make_trainer: Any) -> None:
-    trainer = make_trainer(dynamic_rollout=False)
+    trainer = make_trainer(rollout=None, segmenter=MarkerSegmenter(ROLLOUT["markers"]))
     trainer.model.train()
-    rows = complete_prompts(prompts_of(trainer, 4), trainer)["step_trajectory"]
+    rows = trainer.complete(prompts_of(trainer, 4))["step_trajectory"]
     assert not any(any(row.forced) or row.probes for row in rows)
-    # Steps are still counted by the configured markers.
+    # Steps are still counted.
     assert any(row.steps > 1 for row in rows)
 
 
 def test_an_empty_completion_is_refused(make_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer()
     empty = Trajectory([1], [], [], "", 1, None, "length")
-    monkeypatch.setattr("stepgrpo_lab.training.rollout_hook._generate", lambda *_: ([empty], Cost()))
+    monkeypatch.setattr(trainer, "_sample", lambda *_: ([empty], Cost()))
     with pytest.raises(RuntimeError, match="empty completion"):
-        complete_prompts(prompts_of(trainer, 1), trainer)
+        trainer.complete(prompts_of(trainer, 1))
 
 
 def test_masks_are_exactly_as_long_as_their_completions() -> None:
@@ -361,6 +370,25 @@ def test_a_batch_reward_sees_every_group_first() -> None:
     assert penalized == pytest.approx([*first, 1.0, 1.0, 0.1, 0.1])
 
 
+def test_a_tracker_gets_the_settings_that_ran(make_trainer: Any) -> None:
+    reward = recipe_reward(
+        load_recipe("overthinker", ["reward.step_beta=0.1", "reward.mean_over=all", "reward.step_alpha=0.7"]).reward
+    )
+    trainer = make_trainer(group_reward=reward, exit_threshold=0.75)
+    logged = json.loads(trainer.args.to_json_string())
+    assert logged["reward"]["function"].endswith(":StepAwareReward")
+    assert {name: logged["reward"][name] for name in ("step_alpha", "step_beta", "mean_over")} == {
+        "step_alpha": 0.7,
+        "step_beta": 0.1,
+        "mean_over": "all",
+    }
+    assert (logged["rollout"]["exit_threshold"], logged["rollout"]["probe_rate"]) == (0.75, 0.5)
+    assert not {"step_alpha", "step_beta", "mean_over", "exit_threshold"} & logged.keys()
+    own = make_trainer(group_reward=partial(length_penalty_rewards, strength=0.3), rollout=None).args.to_dict()
+    assert own["reward"]["strength"] == 0.3 and own["reward"]["function"].endswith(":length_penalty_rewards")
+    assert own["rollout"] is None
+
+
 def test_dataset_without_answers_is_refused(tmp_path: Path) -> None:
     dataset = problems_dataset(overthinker_problems("train", 2)).remove_columns("answer")
     with pytest.raises(ValueError, match="no column 'answer'"):
@@ -370,11 +398,11 @@ def test_dataset_without_answers_is_refused(tmp_path: Path) -> None:
 
 
 def test_serial_groups_must_be_whole_on_each_process(make_trainer: Any) -> None:
-    trainer = make_trainer(serial_rollout=True, dynamic_rollout=False)
+    trainer = make_trainer(serial_rollout=True)
     prompts = [[{"role": "user", "content": "1+1?"}]] * 6
     trainer.model.train()
     with pytest.raises(ValueError, match="6 completions, which are no whole groups of 4"):
-        complete_prompts(prompts, trainer)
+        trainer.complete(prompts)
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
@@ -455,7 +483,7 @@ def test_sample_keys_name_the_run(make_trainer: Any, monkeypatch: pytest.MonkeyP
         return generate(self, prompts, **options)
 
     monkeypatch.setattr(LockstepEngine, "generate", spy)
-    complete_prompts(prompts_of(trainer, 2), trainer)
+    trainer.complete(prompts_of(trainer, 2))
     assert seen == [SampleKey(11, "train", 5, 0), SampleKey(11, "train", 5, 1)]
 
 

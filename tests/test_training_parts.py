@@ -12,11 +12,16 @@ import torch
 from transformers import TrainerControl, TrainerState
 
 from stepgrpo_lab.method.records import Cost, Outcome, Probe, Trajectory
-from stepgrpo_lab.method.rollout import PRESETS
+from stepgrpo_lab.method.rollout import PRESETS, rollout_settings
 from stepgrpo_lab.training import StepGRPOConfig
 from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation, duration
-from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.metrics import (
+    RolloutRow,
+    read_metrics,
+    rollout_metrics,
+    rollout_row,
+    run_decoded_tokens,
+)
 
 
 def make_config(tmp_path: Path, **changes: Any) -> StepGRPOConfig:
@@ -31,34 +36,48 @@ def test_defaults_are_stated(tmp_path: Path) -> None:
     assert (config.loss_type, config.scale_rewards, config.beta, config.delta) == ("dapo", "group", 0.0, None)
     assert (config.bf16, config.fp16, config.gradient_checkpointing) == (False, False, False)
     assert config.vllm_importance_sampling_mode == "token_truncate"
-    assert (config.step_alpha, config.step_beta, config.train_forced_close) == (0.9, 0.5, True)
-    assert config.rollout_settings() == PRESETS["official"]
+    assert (config.train_forced_close, config.rollout) == (True, PRESETS["official"])
 
 
-def test_overrides_reach_the_rollout(tmp_path: Path) -> None:
-    config = make_config(
-        tmp_path, preset="paper", exit_threshold=0.8, markers="official", think_budget=100, probe_rate=0.5
-    )
-    settings = config.rollout_settings()
-    assert settings is not None
-    assert (settings.exit_threshold, settings.markers, settings.think_budget) == (0.8, "official", 100)
-    assert (settings.probe_rate, settings.keep_probe) == (0.5, True)
-    assert config.step_markers == ("Wait",)
-    assert make_config(tmp_path, preset="paper").step_markers == ("Wait", "Alternatively")
-    assert make_config(tmp_path, dynamic_rollout=False).rollout_settings() is None
+def test_the_rollout_names_of_0_1_still_work(tmp_path: Path) -> None:
+    old = {"preset": "paper", "exit_threshold": 0.8, "markers": "official", "think_budget": 100, "probe_rate": 0.5}
+    with pytest.warns(DeprecationWarning, match="exit_threshold"):
+        config = make_config(tmp_path, **old, max_probes=None)
+    assert config.rollout == rollout_settings(**old)
+    with pytest.warns(DeprecationWarning, match="dynamic_rollout"):
+        assert make_config(tmp_path, dynamic_rollout=False).rollout is None
+    with pytest.warns(DeprecationWarning, match="dynamic_rollout"):
+        serial = make_config(tmp_path, dynamic_rollout=False, serial_rollout=True, exit_threshold=0.7)
+    assert serial.serial_rollout and serial.rollout == rollout_settings(exit_threshold=0.7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"step_beta": 0.1, "mean_over": "all"}, r"mean_over, step_beta: .*group_reward=StepAwareReward"),
+        ({"exit_threshold": 0.8, "rollout": None}, "exit_threshold: .*rollout=rollout_settings"),
+    ],
+)
+def test_names_of_0_1_without_a_place_say_where_it_is(tmp_path: Path, changes: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(TypeError, match=remedy):
+        make_config(tmp_path, **changes)
+
+
+def test_markers_of_0_1_are_not_lost_without_a_rollout(tmp_path: Path) -> None:
+    with (
+        pytest.warns(DeprecationWarning, match="dynamic_rollout"),
+        pytest.raises(TypeError, match=r"markers: .*segmenter=MarkerSegmenter"),
+    ):
+        make_config(tmp_path, dynamic_rollout=False, markers="paper")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"preset": "offical"}, "preset is 'offical': use one of official, paper"),
-        ({"mean_over": "right"}, "mean_over is 'right'"),
-        ({"confidence_rule": "median"}, "confidence_rule is 'median'"),
-        ({"probe_rate": 1.5}, "probe_rate is 1.5"),
-        ({"step_alpha": -0.1}, "step_alpha is -0.1"),
-        ({"serial_rollout": True}, "two ways to sample: set dynamic_rollout=False"),
+        ({"rollout": "paper"}, "rollout is 'paper': give rollout_settings"),
+        ({"serial_rollout": True, "rollout": None}, "serial_rollout needs"),
         ({"round_limits": [9999]}, "round_limits holds 9999: it must lie between 1 and max_completion_length"),
-        ({"exit_threshold": 1.5}, "exit_threshold"),
+        ({"grading_timeout": float("nan")}, "grading_timeout is nan"),
         ({"rollout_rows": 0}, "rollout_rows is 0"),
         ({"use_vllm": True}, "use_vllm is True"),
         ({"min_p": 0.1}, "min_p is 0.1"),
@@ -193,6 +212,16 @@ def test_a_resumed_metrics_file_has_each_step_once(tmp_path: Path) -> None:
     assert [(entry["step"], entry["loss"]) for entry in read_metrics(path)] == [(1, 0.5), (2, 0.5), (3, 0.25)]
     metrics.on_train_begin(arguments, state_at(0), control)  # type: ignore[arg-type]
     assert read_metrics(path) == []
+
+
+def test_a_broken_row_of_metrics_is_named_and_a_cut_off_one_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    for read in (read_metrics, lambda path: run_decoded_tokens(path.parent)):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl: row 2"):
+            read(path)
 
 
 class FakeTrainer:

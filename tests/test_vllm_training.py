@@ -23,14 +23,11 @@ from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.building import check_settings
-from stepgrpo_lab.recipes.engines import engine_dtype, recipe_engine, vllm_options
+from stepgrpo_lab.recipes import building, load_recipe
+from stepgrpo_lab.recipes.building import engine_dtype, recipe_engine, trainer_config, vllm_options
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run import run_trainers
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training.engine_weights import SyncedEngine, write_policy
-from stepgrpo_lab.training.whole_policy import whole_policy
+from stepgrpo_lab.training.engine_weights import SyncedEngine, gathered_policy, write_policy
 
 LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 
@@ -53,7 +50,7 @@ class Watched(StepGRPOTrainer):
 
         def watch(prompts: Any, trainer: Any) -> Any:
             told = sample(prompts, trainer)
-            with whole_policy(trainer) as policy:
+            with gathered_policy(trainer) as policy:
                 self.gaps.append(logprob_gap(policy, told["step_trajectory"]))
             self.rollouts.append(told["step_trajectory"])
             return told
@@ -213,8 +210,8 @@ def test_a_recipe_trains_and_measures_with_the_engine(
         return VLLMEngine(fakes[0], tiny_tokenizer())
 
     monkeypatch.setattr(VLLMEngine, "load", start)
-    monkeypatch.setattr("stepgrpo_lab.recipes.engines.find_spec", lambda name: object())
-    monkeypatch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+    monkeypatch.setattr("stepgrpo_lab.recipes.building.find_spec", lambda name: object())
+    monkeypatch.setattr(building, "recipe_reward", lambda reward: by_position)
     changes = {"rollout.engine": "vllm", "rollout.rows": 16, "optimisation.max_steps": 2}
     overrides = tiny_overrides(model, **changes, **({"model.lora.r": 4} if lora else {}))
     result = run.train(load_recipe("overthinker", overrides), tmp_path / "run")
@@ -249,16 +246,16 @@ def test_engines_that_cannot_be_are_refused(overrides: list[str], message: str) 
 
 def test_what_this_machine_cannot_start_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = load_recipe("overthinker", ["rollout.engine=vllm"])
-    monkeypatch.setattr("stepgrpo_lab.recipes.engines.find_spec", lambda name: None)
+    monkeypatch.setattr("stepgrpo_lab.recipes.building.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install vllm.*rollout\.engine=lockstep"):
-        check_settings(recipe)
-    monkeypatch.setattr("stepgrpo_lab.recipes.engines.find_spec", lambda name: object())
+        trainer_config(recipe, tmp_path)
+    monkeypatch.setattr("stepgrpo_lab.recipes.building.find_spec", lambda name: object())
     high = load_recipe("overthinker", ["rollout.engine=vllm", "model.lora.r=1024"])
     with pytest.raises(ValueError, match="an adapter of rank 1024: vLLM takes ranks up to 512"):
-        check_settings(high)
+        trainer_config(high, tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"in 2 processes.*rollout\.engine=vllm-server"):
-        check_settings(recipe)
+        trainer_config(recipe, tmp_path)
     monkeypatch.delenv("WORLD_SIZE")
     with pytest.raises(ValueError, match="vllm_tensor_parallel_size is 2: this version samples with one GPU"):
         make_config(tmp_path, vllm_tensor_parallel_size=2)

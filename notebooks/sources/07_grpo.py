@@ -654,7 +654,7 @@ for loss_type, rate in (("grpo", 4), ("dapo", 6), ("dr_grpo", 12)):
 # rollout, no KL penalty. What does the *loss* say about its progress?
 
 # %%
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.metrics import read_metrics
 
 folder = data_path("results", "overthinker")
 rows = read_metrics(folder / "metrics.jsonl")

@@ -97,7 +97,7 @@ saved = course.predict("How many keys differ?", None, unit="keys")
 saved
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.recipes.comparing import recipe_differences
+from stepgrpo_lab.recipes.loading import recipe_differences
 
 small = load_recipe("overthinker")
 t4 = load_recipe("qwen3-1.7b-qlora-t4")

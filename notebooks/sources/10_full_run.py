@@ -273,7 +273,7 @@ predicted_accuracy.compare(change.accuracy_points.estimate, tolerance=0.5)
 # 2000 problems), read in the same way:
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.run.report_files import read_run
+from stepgrpo_lab.run.folder import read_run
 
 recorded = read_run(data_path("results", "overthinker"))
 print(f"tokens:   {recorded.comparison.token_ratio * 100} %")
@@ -406,7 +406,7 @@ checks.choose_checkpoint(choose_checkpoint)
 # Then plain `transformers` loads it, and no probe is anywhere near.
 
 # %%
-from stepgrpo_lab.run.run_files import export_model
+from stepgrpo_lab.run.folder import export_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 exported = export_model(folder, folder / "exported")

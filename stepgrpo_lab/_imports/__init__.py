@@ -18,7 +18,7 @@ _MOVED = """
 analysis -> overthinker.verifier
 baselines -> method.baselines
 benchmarks -> evaluation.benchmarks
-checkpoints -> training.checkpoints
+checkpoints -> training.guard
 checks -> course.checks
 checks.backtracking -> course.checks.backtracking
 checks.confidence_of_probes -> course.checks.confidence_of_probes
@@ -80,23 +80,27 @@ problems -> evaluation.problems
 processes -> engines.distributed
 prompts -> engines.tokenizers
 quiet -> cli.quiet
+recipes.comparing -> recipes.loading
+recipes.engines -> recipes.building
+recipes.reward -> recipes.building
+recipes.rollout_schema -> recipes.schema
 recordings.costs -> recordings.measures
 recordings.survey -> recordings.making
 recordings.trials -> recordings.measures
 records -> method.records
 replay -> recordings.replay
 report -> run.report
-report_files -> run.report_files
-report_html -> run.report_html viz.report_pages evaluation.statistics
+report_files -> run.folder training.metrics
+report_html -> run.report viz.report_pages evaluation.statistics
 report_pages -> viz.report_pages
 report_svg -> run.report_svg
 reproduce -> experiments.reproduce
 rewards -> method.rewards
 rollout -> method.rollout
-run_evaluation -> run.run_evaluation
-run_files -> run.run_files
-run_metrics -> training.run_metrics
-run_trainers -> run.run_trainers
+run_evaluation -> run.policy
+run_files -> run.folder
+run_metrics -> training.metrics
+run_trainers -> run.policy
 sampling -> method.sampling
 scaling -> planning
 scaling.advice -> planning.advice
@@ -119,6 +123,8 @@ svg -> viz.svg
 token_text -> method.token_text
 tokenizer_checks -> engines.tokenizers
 toy_policy -> course.toy_policy
+training.rollout_hook -> training.trainer
+training.whole_policy -> training.engine_weights
 trial_answer -> method.rollout
 validation -> evaluation.evaluating
 """

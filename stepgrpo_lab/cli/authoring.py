@@ -15,7 +15,7 @@ def record(options: Namespace) -> int:
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes.building import recipe_config
     from stepgrpo_lab.recordings.making import record_survey, record_trajectories
-    from stepgrpo_lab.run.run_files import model_folder
+    from stepgrpo_lab.run.folder import model_folder
 
     config = recipe_config(load_recipe("overthinker"), options.output.parent)
     record_all = partial(record_survey, problems=options.survey) if options.survey else record_trajectories
@@ -24,7 +24,7 @@ def record(options: Namespace) -> int:
         path = record_all(
             {"untrained": model_folder(options.untrained), "trained": model_folder(options.trained)},
             options.output,
-            settings=config.rollout_settings(),
+            settings=config.rollout,
             limit=config.max_completion_length,
             seed=options.seed,
             progress=status,

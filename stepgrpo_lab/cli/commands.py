@@ -120,7 +120,7 @@ def benchmark(options: Namespace) -> int:
     quiet()
     from stepgrpo_lab.engines.models import load_model
     from stepgrpo_lab.evaluation.benchmarks import PAPER_SUITE, evaluate_suite, suite_problems, suite_table
-    from stepgrpo_lab.run.run_files import model_folder
+    from stepgrpo_lab.run.folder import model_folder
 
     names = options.sets or list(PAPER_SUITE)
     problems = {name: suite_problems(name, options.folder, count=options.count) for name in names}
@@ -183,7 +183,7 @@ def rollout(options: Namespace) -> int:
 def export(options: Namespace) -> int:
     """``stepgrpo export``."""
     quiet()
-    from stepgrpo_lab.run.run_files import export_model
+    from stepgrpo_lab.run.folder import export_model
 
     print(f"written: {printable(str(export_model(options.run, options.output)))}")
     return 0

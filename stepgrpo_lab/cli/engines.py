@@ -26,7 +26,7 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
         ValueError: No such model.
     """
     from stepgrpo_lab.engines.models import load_model, load_tokenizer
-    from stepgrpo_lab.run.run_files import model_folder
+    from stepgrpo_lab.run.folder import model_folder
 
     path = model_folder(options.model)
     engine: Any

@@ -57,7 +57,7 @@ def explain_recipe(recipe: Recipe, section: str, keys: Sequence[str] = ()) -> Re
         raise ValueError(f"a recipe has no section {section!r}: use one of {', '.join(known)}")
     for key in keys:
         if not hasattr(part, key):
-            raise ValueError(f"{section} has no key {key!r}: see stepgrpo_lab/recipes/schema.py and rollout_schema.py")
+            raise ValueError(f"{section} has no key {key!r}: see stepgrpo_lab/recipes/schema.py")
     meanings = documented_attributes(type(part))
     rows = [
         (field.name, _written(_value(part, field)), meanings.get(field.name, ""))
@@ -75,9 +75,10 @@ def documented_attributes(kind: type) -> dict[str, str]:
         >>> documented_attributes(Lora)["alpha"]
         'Rank, scale (the update is multiplied by alpha / r) and dropout.'
     """
+    inherited = documented_attributes(kind.__base__) if kind.__base__ not in (None, object) else {}
     _, _, listed = (inspect.getdoc(kind) or "").partition("Attributes:\n")
     entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
-    return {name: " ".join(told.split()) for names, told in entries for name in names.split(", ")}
+    return inherited | {name: " ".join(told.split()) for names, told in entries for name in names.split(", ")}
 
 
 def _value(owner: Any, field: dataclasses.Field[Any]) -> Any:

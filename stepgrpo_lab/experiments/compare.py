@@ -14,7 +14,7 @@ from stepgrpo_lab.experiments.plan import Plan
 from stepgrpo_lab.experiments.results import ComparisonRecord, published_comparison
 from stepgrpo_lab.experiments.rows import ROWS, Row, find_rows
 from stepgrpo_lab.experiments.runs import Runs
-from stepgrpo_lab.run.run_files import write_text
+from stepgrpo_lab.run.folder import write_atomically
 from stepgrpo_lab.training.callbacks import duration
 
 PLAN_FILE = "plan.json"
@@ -108,7 +108,7 @@ def write_comparison(folder: Path, record: ComparisonRecord) -> list[Path]:
         texts["comparison.svg"] = draw_comparison(record)
     texts["comparison.html"] = comparison_page(record)
     for name, text in texts.items():
-        write_text(folder / name, text)
+        write_atomically(folder / name, text)
     return [folder / name for name in texts]
 
 
@@ -139,7 +139,7 @@ def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
     kept = {**asdict(replace(plan, hours=0)), "overrides": list(overrides)}
     text = json.dumps(kept, indent=1) + "\n"
     if not path.exists():
-        write_text(path, text)
+        write_atomically(path, text)
     elif path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{folder} was begun with another plan ({path}): give another folder")
 

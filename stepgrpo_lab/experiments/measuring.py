@@ -21,7 +21,7 @@ from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import structure
 from stepgrpo_lab.recipes import Recipe
 from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
-from stepgrpo_lab.run.run_files import write_text
+from stepgrpo_lab.run.folder import write_atomically
 
 Model = tuple[Any, Any]
 """A model and its tokenizer."""
@@ -110,7 +110,7 @@ class Measuring:
             seconds=round(time.perf_counter() - started, 1),
         )
         place.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(dataclasses.asdict(measured)))
+        write_atomically(path, json.dumps(dataclasses.asdict(measured)))
         return measured
 
     def evaluation(

@@ -22,8 +22,8 @@ from stepgrpo_lab.method.settings import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run.run_files import write_text
-from stepgrpo_lab.training.run_metrics import run_curves, run_decoded_tokens
+from stepgrpo_lab.run.folder import write_atomically
+from stepgrpo_lab.training.metrics import run_curves, run_decoded_tokens
 
 Tell = Callable[[str], None]
 
@@ -92,8 +92,8 @@ def reproduce(
         _pooled_by_method(study.rows, results) if only is None else {},
     )
     if only is None:
-        write_text(Path(folder) / f"{name}.json", json.dumps(dataclasses.asdict(result), indent=1) + "\n")
-        write_text(Path(folder) / f"{name}.md", study_markdown(result) + "\n")
+        write_atomically(Path(folder) / f"{name}.json", json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        write_atomically(Path(folder) / f"{name}.md", study_markdown(result) + "\n")
         _draw(Path(folder))
     return result
 
@@ -102,7 +102,7 @@ def _draw(folder: Path) -> None:
     """The picture of the headline, once both studies that it shows are there."""
     headline, internalisation = folder / "headline.json", folder / "internalisation.json"
     if headline.exists() and internalisation.exists():
-        write_text(folder / "headline.svg", draw_study(load_study(headline), load_study(internalisation)))
+        write_atomically(folder / "headline.svg", draw_study(load_study(headline), load_study(internalisation)))
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class _Runs:
             cut = Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
         else:
             cut = _evaluate_first_cut(result)
-            write_text(path, json.dumps(cut.to_dict()))
+            write_atomically(path, json.dumps(cut.to_dict()))
         families = compare(finished(result), cut).families
         return {family: comparison.accuracy_points for family, comparison in families.items()}
 

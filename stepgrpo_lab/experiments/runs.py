@@ -21,8 +21,8 @@ from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_model, recipe_rollout_settings
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run.run_files import write_text
-from stepgrpo_lab.training.run_metrics import run_curves, run_decoded_tokens
+from stepgrpo_lab.run.folder import write_atomically
+from stepgrpo_lab.training.metrics import run_curves, run_decoded_tokens
 
 Tell = Callable[[str], None]
 
@@ -117,7 +117,7 @@ class Runs:
         )
         path = self._result_path(row)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        write_atomically(path, json.dumps(dataclasses.asdict(result), indent=1) + "\n")
         return result
 
     def rate_scores(self, row: Row) -> dict[float, float]:
@@ -195,7 +195,7 @@ class Runs:
             problems = overthinker_problems("validation", self.plan.validation)
             with self.hold(self.vanilla):
                 measured = self.measuring.evaluation(recipe_model(recipe), problems, recipe)
-                write_text(path, json.dumps(_mean(measured.column("tokens"))))
+                write_atomically(path, json.dumps(_mean(measured.column("tokens"))))
         return float(json.loads(path.read_text(encoding="utf-8")))
 
     def place(self, row: Row, seed: int, rate: float) -> Path:

@@ -141,7 +141,8 @@ class ExitRule:
 
     def asked(self, probes: Sequence[Probe]) -> list[int]:
         """Indices of the probes that the rule makes, out of those at every marker; the one that exits comes last."""
-        words, asked = resolve_markers(self.markers), []
+        words = resolve_markers(self.markers)
+        asked: list[int] = []
         for index, probe in enumerate(probes):
             early = probe.step < self.min_steps or probe.position < self.min_tokens
             if probe.marker not in words or early:

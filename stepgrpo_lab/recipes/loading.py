@@ -1,4 +1,4 @@
-"""Read, override, check and write recipes. Wrong keys and values are errors that name the key and the remedy."""
+"""Read, override, check, write and compare recipes. Wrong keys and values are errors that name key and remedy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stepgrpo_lab.recipes.reward import check_reward
-from stepgrpo_lab.recipes.schema import Recipe
+from stepgrpo_lab.method.settings import PRESETS
+from stepgrpo_lab.recipes.building import check_reward
+from stepgrpo_lab.recipes.schema import PRESET_KEYS, Recipe, Rollout, naming_key, with_preset
 
 _FOLDER = Path(__file__).parent
 Section = TypeVar("Section")
@@ -49,6 +50,8 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no sections: see the recipe 'overthinker' for the form")
+    if any(override.partition("=")[0].strip() == "rollout.preset" for override in overrides):
+        content["rollout"] = _without_preset_values(content.get("rollout"))
     for override in overrides:
         _override(content, override)
     recipe = build_section(Recipe, {"name": path.stem, **content})
@@ -84,6 +87,28 @@ def write_recipe(recipe: Recipe, path: str | Path) -> None:
     Path(path).write_text(text, encoding="utf-8")
 
 
+def recipe_differences(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any]]:
+    """Keys at which two recipes differ, as ``--set`` takes them, with the value of each; names and descriptions aside.
+
+    A section that only one of them has counts as one value.
+
+    Example:
+        >>> from stepgrpo_lab import load_recipe
+        >>> recipe_differences(load_recipe(), load_recipe("overthinker", ["rollout.rows=64"]))
+        [('rollout.rows', 128, 64)]
+    """
+    return [difference for difference in _differences(first, second) if difference[0] not in ("name", "description")]
+
+
+def _differences(first: Any, second: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if type(first) is type(second) and dataclasses.is_dataclass(first):
+        for field in dataclasses.fields(first):
+            path = f"{where}.{field.name}" if where else field.name
+            yield from _differences(getattr(first, field.name), getattr(second, field.name), path)
+    elif first != second:
+        yield where, first, second
+
+
 def _override(content: dict[str, Any], override: str) -> None:
     import yaml
 
@@ -103,6 +128,17 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set {override!r}: the value is not YAML") from error
 
 
+def _without_preset_values(rollout: Any) -> Any:
+    """The rollout section of a written recipe, without what it spells out of its preset, so that another can take over.
+
+    A section written by hand, which seldom has every key, is left alone.
+    """
+    if not isinstance(rollout, dict) or not set(PRESET_KEYS) <= rollout.keys():
+        return rollout
+    preset = dataclasses.asdict(PRESETS.get(str(rollout["preset"]), PRESETS["official"]))
+    return {key: value for key, value in rollout.items() if key not in preset or value != preset[key]}
+
+
 def build_section(kind: type[Section], content: Mapping[str, Any], where: str = "") -> Section:
     """Turn nested dictionaries into data classes, checking every key and type.
 
@@ -112,12 +148,16 @@ def build_section(kind: type[Section], content: Mapping[str, Any], where: str = 
     if not isinstance(content, Mapping):
         raise ValueError(f"{where or 'the recipe'} is {content!r}: it must be a section with keys")
     hints = typing.get_type_hints(kind)
+    if kind is Rollout:
+        content = with_preset(content)
     for key in content:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(hints)}"
             raise ValueError(f"unknown key {_join(where, key)!r}: {advice}")
-    return kind(**{key: _value(hints[key], value, _join(where, key)) for key, value in content.items()})
+    values = {key: _value(hints[key], value, _join(where, key)) for key, value in content.items()}
+    with naming_key(kind, where):
+        return kind(**values)
 
 
 def _join(where: str, key: Any) -> str:
@@ -132,10 +172,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return build_section(typing.cast("type[Any]", option), value, where)
         if value is False and "no" in typing.get_args(option):
             return "no"  # YAML 1.1 reads the bare word as false
+        if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)) and _fits(list[str], list(value)):
+            return tuple(value)
         if _fits(option, value):
             return value
-        if option is float and (number := _as_float(value)) is not None:
-            return number
+    if float in options and (number := _as_float(value)) is not None:
+        return number
     raise ValueError(f"{where} is {value!r}: it must be {' or '.join(map(_name, options))}")
 
 
@@ -164,8 +206,8 @@ def _name(option: Any) -> str:
     if typing.get_origin(option) is typing.Literal:
         return " or ".join(repr(value) for value in typing.get_args(option))
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
-    if typing.get_origin(option) is list:
-        return "a list of words" if typing.get_args(option) == (str,) else "a list of whole numbers"
+    if typing.get_origin(option) in (list, tuple):
+        return "a list of words" if str in typing.get_args(option) else "a list of whole numbers"
     return names.get(option, "a section")
 
 
@@ -245,19 +287,15 @@ _RANGES = (
     ("data.counts.test", 1, _MANY),
     ("rollout.max_tokens", 8, _MANY),
     ("rollout.temperature", 0.01, 10),
-    ("rollout.probe_rate", 0, 1),
-    ("rollout.exit_threshold", 0, 1),
     ("rollout.rows", 1, _MANY),
     ("rollout.vllm.memory", 0.01, 1),
     ("rollout.vllm.context", 16, _MANY),
     ("rollout.vllm.timeout", 1, _MANY),
-    ("reward.step_alpha", 0, 1),
-    ("reward.step_beta", 0, 1),
     ("reward.strength", 0, 1),
+    ("reward.penalized_share", 0, 1),
     ("reward.target_tokens", 1, _MANY),
     ("reward.overlong_limit", 1, _MANY),
     ("reward.overlong_cache", 1, _MANY),
-    ("reward.penalized_share", 0, 1),
     ("reward.length_scale", 1e-6, _MANY),
     ("reward.grading_timeout", 0.01, _MANY),
     ("optimisation.learning_rate", 0, 1),

@@ -1,11 +1,31 @@
-"""The schema of a recipe: one data class for each section, every key with its meaning; the rollout's lies beside it."""
+"""The schema of a recipe: one data class for each section, every key with its meaning."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from stepgrpo_lab.recipes.rollout_schema import Rollout
+from stepgrpo_lab.engines import Engine
+from stepgrpo_lab.method.settings import PRESETS, RolloutSettings
+
+
+@contextmanager
+def naming_key(section: type, where: str) -> Iterator[None]:
+    """Turn the error of a class that checks its own values into one that names the recipe's key, or its section.
+
+    Example:
+        >>> with naming_key(Rollout, "rollout"):
+        ...     raise ValueError("probe_rate is 2: give a number from 0 to 1.")
+        Traceback (most recent call last):
+        ValueError: rollout.probe_rate is 2: give a number from 0 to 1.
+    """
+    try:
+        yield
+    except ValueError as error:
+        names_key = str(error).split(maxsplit=1)[0] in {item.name for item in fields(section)}
+        raise ValueError(f"{where}{'.' if names_key else ': '}{error}") from error
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,98 @@ class Data:
 
 
 @dataclass(frozen=True)
+class VLLM:
+    """The vLLM engine, where ``rollout.engine`` asks for one. It samples on one GPU: tensor parallelism is not offered.
+
+    Attributes:
+        memory: Share of the GPU that an engine in this process may take; it sleeps during updates (vllm).
+        context: Longest prompt and completion together, in tokens; null is what the model has (vllm).
+        url: Where the server listens (vllm-server).
+        timeout: Seconds after which a request counts as lost (vllm-server).
+        folder: Where new weights are handed over after an optimiser step: the server must see it under the same path.
+            Null makes one among the system's temporary folders; one in memory, such as /dev/shm, is faster.
+    """
+
+    memory: float = 0.45
+    context: int | None = None
+    url: str = "http://127.0.0.1:8000"
+    timeout: float = 600.0
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class Rollout(RolloutSettings):
+    """How completions are sampled in training: the settings of the truncated rollout, and what else shapes sampling.
+
+    A key of :class:`~stepgrpo_lab.method.settings.RolloutSettings` that a file leaves out, or sets to null, has the
+    preset's value.
+
+    Attributes:
+        preset: official (public code) or paper.
+        engine: Who samples, in training and its evaluations: lockstep (the trained model itself), vllm (a second copy
+            of it in this process) or vllm-server (a vLLM server). vLLM's copies get the new weights after every step.
+        vllm: The vLLM engine's settings.
+        dynamic: Use the dynamic truncated rollout; false samples plainly (ablation).
+        serial: Instead of it, answer one chain at several exits (S-GRPO; with reward.function serial_group).
+        max_tokens: Completion limit.
+        round_limits: Published completion limits of equal rounds of training (ThinkPrune: [4000, 3000, 2000]), brought
+            to our lengths by reward.length_scale; null keeps one limit.
+        temperature: Of sampling; nothing else shapes the distribution, or log-probabilities would not fit it.
+        train_forced_close: Forced closes train, as published; false masks them (ablation).
+        rows: Completions decoded at once.
+        segmenter: What a semantic step is: "module:name" of your own, or null for the markers. ":name" notes one that
+            was passed in Python.
+    """
+
+    preset: Literal["official", "paper"]
+    engine: Engine = "lockstep"
+    vllm: VLLM = field(default_factory=VLLM)
+    dynamic: bool = True
+    serial: bool = False
+    max_tokens: int = 256
+    round_limits: list[int] | None = None
+    temperature: float = 1.0
+    train_forced_close: bool = True
+    rows: int = 64
+    segmenter: str | None = None
+
+    @property
+    def settings(self) -> RolloutSettings:
+        """The settings of the truncated rollout, whether the training uses one or not."""
+        return RolloutSettings(**{name: getattr(self, name) for name in PRESET_KEYS})
+
+
+PRESET_KEYS = tuple(item.name for item in fields(RolloutSettings))
+"""Keys of the rollout section that a preset sets."""
+
+
+def with_preset(rollout: Mapping[str, Any]) -> dict[str, Any]:
+    """A rollout section with its preset's value for each key that it leaves out or sets to null.
+
+    Example:
+        >>> with_preset({"preset": "paper", "exit_threshold": 0.9, "max_probes": None})["max_probes"]
+        10
+    """
+    preset = PRESETS.get(str(rollout.get("preset")), PRESETS["official"])
+    given = {key: value for key, value in rollout.items() if value is not None or key not in PRESET_KEYS}
+    return {**{name: getattr(preset, name) for name in PRESET_KEYS}, **given}
+
+
+REWARD_FUNCTIONS = (
+    "step_aware",
+    "correctness",
+    "length_penalty",
+    "kimi",
+    "soft_overlong",
+    "l1_exact",
+    "l1_max",
+    "grpo_lambda",
+    "shorter_better",
+    "serial_group",
+)
+
+
+@dataclass(frozen=True)
 class Reward:
     """What a completion earns: ``step_alpha`` times the function's value, and the rest for its format.
 
@@ -94,8 +206,10 @@ class Reward:
     the source's, brings them to the lengths of this run; the prices of a token are divided by it.
 
     Attributes:
-        function: step_aware (Eq. 4 and 5), correctness (plain GRPO; the ablation without step reward), or a baseline of
-            :mod:`stepgrpo_lab.method.baselines`.
+        function: step_aware (Eq. 4 and 5), correctness (plain GRPO; the ablation without step reward), a baseline of
+            :mod:`stepgrpo_lab.method.baselines`, or a reward of your own: "module:name" of a function of one group, or
+            of a class without arguments. Its rewards are taken as they are; the keys below, but for grading_timeout,
+            are not used. ":name" notes one that was passed in Python.
         step_alpha: Weight of the function against format.
         step_beta: Strength of the step term (step_aware).
         mean_over: Mean number of steps over the correct members, or over all (step_aware; ablation).
@@ -111,18 +225,7 @@ class Reward:
         grading_timeout: Seconds after which an answer counts as wrong.
     """
 
-    function: Literal[
-        "step_aware",
-        "correctness",
-        "length_penalty",
-        "kimi",
-        "soft_overlong",
-        "l1_exact",
-        "l1_max",
-        "grpo_lambda",
-        "shorter_better",
-        "serial_group",
-    ] = "step_aware"
+    function: str = "step_aware"
     step_alpha: float = 0.9
     step_beta: float = 0.5
     mean_over: Literal["correct", "all"] = "correct"
@@ -239,7 +342,7 @@ class Recipe:
     method: Literal["grpo", "sft"] = "grpo"
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
-    rollout: Rollout = field(default_factory=Rollout)
+    rollout: Rollout = field(default_factory=lambda: Rollout(**with_preset({})))
     reward: Reward = field(default_factory=Reward)
     optimisation: Optimisation = field(default_factory=Optimisation)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)

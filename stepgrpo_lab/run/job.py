@@ -1,4 +1,4 @@
-"""The train job: measure, train, measure again, and leave a run folder that tells it all."""
+"""The train job: measure, train, measure again, and leave a run folder with the whole record."""
 
 from __future__ import annotations
 
@@ -11,41 +11,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.engines.distributed import broadcast, is_main_process, process_count
+from stepgrpo_lab.engines.distributed import broadcast, is_main_process
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.evaluation.evaluating import validation_figures
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.results import Evaluation, completion_pairs
 from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.rewards import BatchReward, GroupReward
 from stepgrpo_lab.method.settings import RolloutSettings
+from stepgrpo_lab.method.steps import Segmenter
 from stepgrpo_lab.recipes.building import (
+    Parts,
     check_recipe_problems,
-    check_settings,
+    note_passed,
+    recipe_engine,
     recipe_model,
+    recipe_parts,
     recipe_problems,
-    recipe_rollout_settings,
+    trainer_config,
     training_problems,
 )
-from stepgrpo_lab.recipes.engines import recipe_engine
 from stepgrpo_lab.recipes.schema import Recipe
-from stepgrpo_lab.run.report_files import read_evaluation
-from stepgrpo_lab.run.run_evaluation import evaluate_policy
-from stepgrpo_lab.run.run_files import (
-    open_folder,
+from stepgrpo_lab.run.folder import (
+    disk_errors_named,
+    read_evaluation,
     save_policy,
-    says_what_cannot_be_written,
+    start_folder,
+    stored_recipe,
+    write_atomically,
     write_environment,
-    write_text,
 )
-from stepgrpo_lab.run.run_trainers import fine_tuner, reinforcer, select_once, selection_figures
-from stepgrpo_lab.training.checkpoints import last_checkpoint
+from stepgrpo_lab.run.policy import evaluate_policy, fine_tuner, reinforcer, select_once
+from stepgrpo_lab.training.guard import last_checkpoint
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from stepgrpo_lab.training.engine_weights import SyncedEngine
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 BEFORE, AFTER = "evaluation_before.json", "evaluation_after.json"
 
@@ -74,12 +78,14 @@ def train(
     recipe: Recipe | None,
     folder: str | Path,
     *,
+    reward: GroupReward | BatchReward | None = None,
+    segmenter: Segmenter | None = None,
     resume: bool = False,
-    progress: Tell = _silent,
+    progress: Progress = _silent,
     progress_every: int = 1,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> RunResult:
-    """Carry a recipe out.
+    """Run a recipe.
 
     The run folder holds ``recipe.yaml`` (every value spelt out), ``metrics.jsonl``, ``evaluation_before.json``,
     ``evaluation_after.json``, ``completions.jsonl``, ``checkpoints/``, ``model/``, ``environment.json`` and
@@ -88,13 +94,18 @@ def train(
     Args:
         recipe: What to do; None takes the recipe of the run that is resumed.
         folder: The run folder, new or empty unless ``resume``.
+        reward: A reward of your own in place of the recipe's: a function of one group (see
+            :class:`~stepgrpo_lab.method.rewards.GroupReward`). A resumed run needs it again; one that the recipe names
+            as ``reward.function: "module:name"`` is found again.
+        segmenter: What a semantic step is, in place of the recipe's markers; as with ``reward``, or
+            ``rollout.segmenter: "module:name"``.
         resume: Go on from the last checkpoint; what is done already is not done again.
         progress: Receives one line at a time about the state of affairs.
         progress_every: Steps between two such lines.
         callbacks: More callbacks for the trainer; one that is an ``Interrupt`` takes the place of the run's own.
 
     Raises:
-        ValueError: The folder is in use, there is nothing to resume, or the recipe cannot be carried out here.
+        ValueError: The folder is in use, there is nothing to resume, or the recipe cannot run here.
         OSError: The run folder cannot be written to, or its disk is full; the last checkpoint is kept.
         FloatingPointError: Loss, logits, rewards or gradients are not finite; the message names step and batch.
         KeyboardInterrupt: Ctrl-C outside training, or twice.
@@ -102,55 +113,77 @@ def train(
     Example:
         >>> train(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
     """
-    if recipe is not None:
-        check_settings(recipe)
-    with says_what_cannot_be_written(Path(folder)):
-        run = _Run(open_folder(recipe, Path(folder), resume), Path(folder), progress, progress_every, callbacks)
-        if process_count() > 1:
-            run.join_others()
+    with disk_errors_named(Path(folder)):
+        run = _open(recipe, Path(folder), resume, reward, segmenter)
+        run.progress, run.progress_every, run.callbacks = progress, progress_every, callbacks
         with closing(run), Grader(timeout=run.recipe.reward.grading_timeout) as grader:
-            return run.carry_out(grader)
+            return run.train(grader)
 
 
-def measure_untrained(recipe: Recipe, folder: str | Path, *, progress: Tell = _silent) -> Evaluation:
+def measure_untrained(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    reward: GroupReward | BatchReward | None = None,
+    segmenter: Segmenter | None = None,
+    progress: Progress = _silent,
+) -> Evaluation:
     """Open a run folder and measure the model before training; ``train(None, folder, resume=True)`` does the rest.
 
     Args:
         recipe: What to do.
         folder: The run folder, new or empty.
+        reward, segmenter: As in :func:`train`, which needs them again.
         progress: Receives one line at a time about the state of affairs.
 
     Raises:
-        ValueError: The folder is in use, or the recipe cannot be carried out here.
+        ValueError: The folder is in use, or the recipe cannot run here.
 
     Example:
         >>> before = measure_untrained(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
     """
-    check_settings(recipe)
-    with says_what_cannot_be_written(Path(folder)):
-        run = _Run(open_folder(recipe, Path(folder), False), Path(folder), progress, 1)
+    with disk_errors_named(Path(folder)):
+        run = _open(recipe, Path(folder), False, reward, segmenter)
+        run.progress = progress
         with closing(run), Grader(timeout=recipe.reward.grading_timeout) as grader:
             *_, before = run.begin(grader)
             run.note_environment(None)
     return before
 
 
+def _open(recipe: Recipe | None, folder: Path, resume: bool, reward: Any, segmenter: Any) -> _Run:
+    """Refuse what cannot run before anything is written or loaded, then open the folder."""
+    if resume:
+        recipe = stored_recipe(folder)
+    elif recipe is None:
+        raise ValueError("no recipe given: pass one, or resume a run")
+    else:
+        recipe = note_passed(recipe, reward, segmenter)
+    parts = recipe_parts(recipe, reward, segmenter)
+    config = trainer_config(recipe, folder)  # processes that were launched together meet here
+    if not resume and is_main_process():
+        start_folder(recipe, folder)
+    folder = Path(broadcast(str(folder)))  # a name may hold the time
+    config.output_dir = str(folder / "checkpoints")
+    return _Run(recipe, folder, config, parts)
+
+
 @dataclass
 class _Run:
     recipe: Recipe
     folder: Path
-    tell: Tell
-    tell_every: int
+    config: Any
+    parts: Parts
+    progress: Progress = _silent
+    progress_every: int = 1
     callbacks: Sequence[TrainerCallback] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     engine: SyncedEngine | None = None
 
-    def join_others(self) -> None:
-        """Meet the other processes that were launched with this one: a single one names the folder and speaks."""
-        check_settings(self.recipe)  # a resumed run has not yet met them
-        self.folder = Path(broadcast(str(self.folder)))  # a name may hold the time
-        if not is_main_process():
-            self.tell = _silent
+    def _say(self, line: str) -> None:
+        """Report a line of progress, from one process of several."""
+        if is_main_process():
+            self.progress(line)
 
     def close(self) -> None:
         """Stop the engine, if the recipe has one."""
@@ -160,7 +193,7 @@ class _Run:
     def begin(self, grader: Grader) -> tuple[Any, Any, list[Problem], Evaluation]:
         """Model, tokenizer, test problems, and the untrained model's evaluation on them."""
         data = self.recipe.data
-        self.tell("loading model and problems")
+        self._say("loading model and problems")
         model, tokenizer = recipe_model(self.recipe)
         self.engine = recipe_engine(self.recipe, model, tokenizer)
         if self.engine is not None and self.recipe.model.lora is None:
@@ -170,7 +203,7 @@ class _Run:
         before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
         return model, tokenizer, test, before
 
-    def carry_out(self, grader: Grader) -> RunResult:
+    def train(self, grader: Grader) -> RunResult:
         model, tokenizer, test, before = self.begin(grader)
         trained = self.folder / "model"
         policy: Any
@@ -193,7 +226,7 @@ class _Run:
         self.note_environment(None)
         if is_main_process():
             rows = completion_pairs(test, before, after)
-            write_text(self.folder / "completions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            write_atomically(self.folder / "completions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
             from stepgrpo_lab.run.report import write_report
 
             write_report(self.folder)
@@ -210,13 +243,15 @@ class _Run:
         check_recipe_problems(self.recipe, held_out, data.validation, tokenizer, model, grader)
         if self.recipe.method == "sft":
             with self._timed("rollout"):
-                selection = select_once(self.recipe, self.folder, model, tokenizer, problems, grader, self.tell)
-            trainer: Any = fine_tuner(self.recipe, self.folder, model, tokenizer, selection)
+                source = (self.folder, self.parts.segmenter, model, tokenizer, problems, grader)
+                selection = select_once(self.recipe, *source, self._say)
+            trainer: Any = fine_tuner(self.recipe, self.config, model, tokenizer, selection)
         else:
-            trainer = reinforcer(self.recipe, self.folder, model, tokenizer, problems, grader, self.engine)
+            made_of = (self.config, self.parts, model, tokenizer, problems, grader)
+            trainer = reinforcer(self.recipe, *made_of, self.engine)
 
         truncated = self.recipe.method == "grpo" and self.recipe.rollout.dynamic
-        rollout = recipe_rollout_settings(self.recipe) if truncated else None
+        rollout = self.recipe.rollout.settings if truncated else None
 
         def validate(trainer: Any) -> dict[str, float]:
             with self._policy_of(trainer) as policy:
@@ -226,31 +261,33 @@ class _Run:
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
         budget = optimisation.token_budget if self.recipe.method == "grpo" else None
-        trainer.add_callback(ProgressLine(self.tell, every=self.tell_every, token_budget=budget))
+        trainer.add_callback(ProgressLine(self._say, every=self.progress_every, token_budget=budget))
         trainer.add_callback(Validation(trainer, validate, every=self.recipe.evaluation.every))
         if self.recipe.method == "sft":
-            trainer.add_callback(selection_figures(trainer))
+            from stepgrpo_lab.training.fine_tuning import SelectionFigures
+
+            trainer.add_callback(SelectionFigures(trainer))
         if budget:
             trainer.add_callback(TokenBudget(budget))
         return trainer
 
     def _policy_of(self, trainer: Any) -> AbstractContextManager[Any]:
         """The policy as it is now, whole; an engine that samples for it gets its weights."""
-        from stepgrpo_lab.training.whole_policy import whole_policy
+        from stepgrpo_lab.training.engine_weights import gathered_policy
 
         if self.engine is not None:
             trainer.sync_weights()
-        return whole_policy(trainer)
+        return gathered_policy(trainer)
 
     def _train(self, trainer: Any) -> bool:
         """Train to the end; False if Ctrl-C stopped it."""
         from stepgrpo_lab.training.callbacks import Interrupt
 
         own = [callback for callback in self.callbacks if isinstance(callback, Interrupt)]
-        interrupt = own[0] if own else Interrupt(self.tell)
+        interrupt = own[0] if own else Interrupt(self._say)
         for callback in dict.fromkeys((*self.callbacks, interrupt)):
             trainer.add_callback(callback)
-        found = last_checkpoint(self.folder / "checkpoints", self.tell) if is_main_process() else None
+        found = last_checkpoint(self.folder / "checkpoints", self._say) if is_main_process() else None
         checkpoint = broadcast(found)  # a damaged one is removed once
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -269,14 +306,18 @@ class _Run:
         when: str = "",
         settings: RolloutSettings | None = None,
     ) -> Evaluation:
-        def told(done: int, total: int) -> None:
-            if when and done % max(1, total // 20 if self.tell_every == 1 else total) == 0:
-                self.tell(f"test problems {when} training: {done}/{total}")
+        def progress(done: int, total: int) -> None:
+            if when and done % max(1, total // 20 if self.progress_every == 1 else total) == 0:
+                self._say(f"test problems {when} training: {done}/{total}")
 
         with self.engine.awake() if self.engine else nullcontext() as engine:
-            policy = (self.recipe, model, tokenizer)
             return evaluate_policy(
-                *policy, problems, grader, test=bool(when), settings=settings, engine=engine, progress=told
+                *(self.recipe, model, tokenizer, problems, grader),
+                test=bool(when),
+                settings=settings,
+                segmenter=self.parts.segmenter,
+                engine=engine,
+                progress=progress,
             )
 
     def _measured(self, name: str, measure: Callable[[], Evaluation]) -> Evaluation:
@@ -288,7 +329,7 @@ class _Run:
         with self._timed(path.stem):
             evaluation = measure()
         if is_main_process():
-            write_text(path, json.dumps(evaluation.to_dict()))
+            write_atomically(path, json.dumps(evaluation.to_dict()))
         return evaluation
 
     @contextmanager

@@ -7,7 +7,7 @@ over training. It brings its own light background, so it reads on any page.
 from __future__ import annotations
 
 from stepgrpo_lab.evaluation.statistics import Interval
-from stepgrpo_lab.run.report_files import RunRecord
+from stepgrpo_lab.run.folder import RunRecord
 from stepgrpo_lab.viz.plot_style import PALETTE, series
 from stepgrpo_lab.viz.svg import QUIET, Axes, cross, curve, frame, padded_span, picture, text, xy
 

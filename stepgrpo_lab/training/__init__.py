@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stepgrpo_lab.training.config import StepGRPOConfig
-from stepgrpo_lab.training.trainer import StepGRPOTrainer, problems_dataset
+from stepgrpo_lab._imports import lazy_names
 
-__all__ = ["StepGRPOConfig", "StepGRPOTrainer", "problems_dataset"]
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__, {"config": ("StepGRPOConfig",), "trainer": ("StepGRPOTrainer", "problems_dataset")}
+)

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from stepgrpo_lab.engines.distributed import all_reduce_any
 from stepgrpo_lab.training.config import StepGRPOConfig
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.metrics import read_metrics
 
 if TYPE_CHECKING:
     from stepgrpo_lab.training.trainer import StepGRPOTrainer
@@ -101,16 +101,16 @@ class TokenBudget(TrainerCallback):
 
 
 class ProgressLine(TrainerCallback):
-    """Tells how training goes, one line at a time.
+    """Reports how training goes, one line at a time.
 
     Args:
-        tell: Receives the line, without line break. The library itself never prints.
+        progress: Receives the line, without line break. The library itself never prints.
         every: Steps between two lines.
         token_budget: Decoded tokens that end training, if any: the time left is then judged by what comes first.
     """
 
-    def __init__(self, tell: Callable[[str], None], *, every: int = 1, token_budget: int | None = None) -> None:
-        self.tell = tell
+    def __init__(self, progress: Callable[[str], None], *, every: int = 1, token_budget: int | None = None) -> None:
+        self.progress = progress
         self.every = every
         self.token_budget = token_budget
         self.started = 0.0
@@ -130,7 +130,7 @@ class ProgressLine(TrainerCallback):
             self.validation = f" | validation {logs['validation/accuracy']:.1%} {logs['validation/tokens']:.1f} tokens"
         due = state.global_step % self.every == 0 or state.global_step == state.max_steps
         if due and ("accuracy" in logs or "loss" in logs):
-            self.tell(self._line(state, logs))
+            self.progress(self._line(state, logs))
 
     def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:
         done = state.global_step - self.first_step
@@ -179,14 +179,14 @@ class Interrupt(TrainerCallback):
     Only the main thread receives signals; elsewhere the callback does nothing.
 
     Args:
-        tell: Receives one line when Ctrl-C was heard.
+        progress: Receives one line when Ctrl-C was heard.
 
     Attributes:
         interrupted: Ctrl-C was heard during the last training.
     """
 
-    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
-        self.tell = tell
+    def __init__(self, progress: Callable[[str], None] | None = None) -> None:
+        self.progress = progress
         self.interrupted = False
         self._previous: Any = None
         self._installed = False
@@ -202,8 +202,8 @@ class Interrupt(TrainerCallback):
             self.restore()
             raise KeyboardInterrupt
         self.interrupted = True
-        if self.tell:
-            self.tell("stopping after this step and saving; Ctrl-C again stops at once, without saving")
+        if self.progress:
+            self.progress("stopping after this step and saving; Ctrl-C again stops at once, without saving")
 
     def on_step_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step % args.window_steps:

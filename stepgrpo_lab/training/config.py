@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import wraps
+from typing import Any, Literal
 
 from trl import GRPOConfig
 
 from stepgrpo_lab.engines.models import native_dtype
 from stepgrpo_lab.method.baselines import round_limit
-from stepgrpo_lab.method.confidence import RULES
-from stepgrpo_lab.method.rollout import PRESETS, RolloutSettings, rollout_settings
-from stepgrpo_lab.method.steps import resolve_markers
+from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
 
 _PRECISION_OF_DTYPE: dict[str, Literal["bf16", "fp16", "no"]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 
@@ -26,90 +27,60 @@ def native_precision() -> Literal["bf16", "fp16", "no"]:
     return _PRECISION_OF_DTYPE[native_dtype()]
 
 
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
-
-
 @dataclass
 class StepGRPOConfig(GRPOConfig):
     """TRL's ``GRPOConfig`` with the settings of Step-GRPO.
 
-    TRL's ``beta`` stays the weight of the KL term and its ``delta`` a clip bound; Step-GRPO's alpha, beta and delta
-    are called ``step_alpha``, ``step_beta`` and ``exit_threshold``. A rollout setting that is None is the preset's.
+    TRL's ``beta`` stays the weight of the KL term and its ``delta`` a clip bound. Step-GRPO's delta is
+    ``rollout.exit_threshold``; its alpha and beta are the reward's own, ``step_alpha`` and ``step_beta``.
+
+    Attributes:
+        rollout: The dynamic truncated rollout; None samples plainly (ablation).
+        serial_rollout: With its settings, a group's members are the exits of one chain instead, in order (S-GRPO).
+        round_limits: Completion limits of equal rounds (ThinkPrune), instead of one limit.
+        train_forced_close: Let forced closes train, as published; False masks them.
+        rollout_rows: Completions that the rollout engine decodes at once.
+        grading_timeout: Seconds after which an answer counts as wrong.
+        reward: What the reward is and with which settings, noted by the trainer for trackers.
+        loss_type: TRL's loss; dapo is the token mean of the published script.
+        scale_rewards: Divide advantages by the std of the group, the batch, or none.
+        beta: Weight of the KL term; 0 needs no reference model.
+        use_bias_correction_kl: Weight the KL term by the importance ratio.
+        vllm_importance_sampling_mode: Sequence modes silence long completions.
+        bf16, fp16: Mixed precision; without either, what the GPU computes natively.
+        disable_tqdm: Progress is a callback's business.
+        ddp_find_unused_parameters: Every weight of a causal language model is used in every pass.
+        dataloader_pin_memory: Prompts are text, so there is nothing to pin.
 
     Raises:
         ValueError: A setting is out of range, or another cannot work with the truncated rollout; the message names it.
 
     Example:
-        >>> StepGRPOConfig(output_dir="runs/x", probe_rate=0.5, use_cpu=True).preset
+        >>> StepGRPOConfig(output_dir="runs/x", rollout=rollout_settings(probe_rate=0.5), use_cpu=True).rollout.preset
         'official'
     """
 
-    preset: str = field(default="official", metadata=_help("Values of the truncated rollout: official or paper."))
-    dynamic_rollout: bool = field(
-        default=True, metadata=_help("Use the dynamic truncated rollout; False samples plainly (ablation).")
-    )
-    serial_rollout: bool = field(
-        default=False, metadata=_help("A group's members are the exits of one chain, in order (S-GRPO).")
-    )
-    round_limits: list[int] | None = field(
-        default=None, metadata=_help("Completion limits of equal rounds (ThinkPrune), instead of one limit.")
-    )
-    exit_threshold: float | None = field(
-        default=None, metadata=_help("Confidence above which the thoughts are closed.")
-    )
-    markers: list[str] | str | None = field(
-        default=None, metadata=_help("Marker set (official, paper) or words that start a step.")
-    )
-    confidence_rule: str | None = field(
-        default=None, metadata=_help("geometric, arithmetic, minimum or joint (Eq. 2).")
-    )
-    think_budget: float | None = field(
-        default=None, metadata=_help("Share of the completion limit, or tokens, for thoughts.")
-    )
-    near_budget_margin: float | None = field(
-        default=None, metadata=_help("Near the budget any probe exits: a share, or tokens.")
-    )
-    max_probes: int | None = field(default=None, metadata=_help("Declined probes a completion may have."))
-    probe_max_tokens: int | None = field(default=None, metadata=_help("Longest trial answer, in tokens."))
-    probe_rate: float = field(
-        default=1.0, metadata=_help("Share of each group's members that may be probed; published method: 1.")
-    )
-    train_forced_close: bool = field(
-        default=True, metadata=_help("Let forced closes train, as published; False masks them.")
-    )
-    rollout_rows: int = field(default=64, metadata=_help("Completions that the rollout engine decodes at once."))
-
-    step_alpha: float = field(default=0.9, metadata=_help("Weight of correctness against format (Eq. 5)."))
-    step_beta: float = field(default=0.5, metadata=_help("Strength of the step term (Eq. 4)."))
-    step_reward: bool = field(default=True, metadata=_help("Use the step term; False is plain correctness (ablation)."))
-    mean_over: Literal["correct", "all"] = field(
-        default="correct", metadata=_help("Mean number of steps over the correct members or over all.")
-    )
-    penalize_wrong: bool = field(default=False, metadata=_help("Give wrong answers a length signal too (ablation)."))
-    grading_timeout: float = field(default=5.0, metadata=_help("Seconds after which an answer counts as wrong."))
+    rollout: RolloutSettings | None = field(default_factory=rollout_settings)
+    serial_rollout: bool = False
+    round_limits: list[int] | None = None
+    train_forced_close: bool = True
+    rollout_rows: int = 64
+    grading_timeout: float = 5.0
+    reward: dict[str, Any] | None = field(init=False, default=None)
 
     # Stated, because the trainer's own defaults differ from the published script or from version to version.
-    loss_type: str = field(
-        default="dapo", metadata=_help("TRL's loss; dapo is the token mean of the published script.")
-    )
-    scale_rewards: str = field(
-        default="group", metadata=_help("Divide advantages by the std of the group, the batch, or none.")
-    )
-    beta: float = field(default=0.0, metadata=_help("Weight of the KL term; 0 needs no reference model."))
-    use_bias_correction_kl: bool = field(default=False, metadata=_help("Weight the KL term by the importance ratio."))
-    vllm_importance_sampling_mode: str = field(
-        default="token_truncate", metadata=_help("Sequence modes silence long completions.")
-    )
-    gradient_checkpointing: bool = field(default=False, metadata=_help("Recompute activations to save memory."))
-    bf16: bool | None = field(default=None, metadata=_help("None: what the GPU computes natively."))
-    fp16: bool = field(default=False, metadata=_help("Mixed precision for GPUs without bfloat16 units."))
-    logging_steps: float = field(default=1, metadata=_help("Steps between two lines of metrics."))
-    disable_tqdm: bool | None = field(default=True, metadata=_help("Progress is a callback's business."))
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata=_help("Every weight of a causal language model is used in every pass.")
-    )
-    dataloader_pin_memory: bool = field(default=False, metadata=_help("Prompts are text: there is nothing to pin."))
+    loss_type: str = "dapo"
+    scale_rewards: str = "group"
+    beta: float = 0.0
+    use_bias_correction_kl: bool = False
+    vllm_importance_sampling_mode: str = "token_truncate"
+    gradient_checkpointing: bool = False
+    bf16: bool | None = None
+    fp16: bool = False
+    logging_steps: float = 1
+    disable_tqdm: bool | None = True
+    ddp_find_unused_parameters: bool | None = False
+    dataloader_pin_memory: bool = False
 
     def __post_init__(self) -> None:
         self._choose_precision()
@@ -118,7 +89,6 @@ class StepGRPOConfig(GRPOConfig):
         self._check_engine()
         self._check_rollout()
         self._check_saves()
-        self.rollout_settings()  # a bad rollout setting shows here, not minutes later
 
     def _choose_precision(self) -> None:
         precision = "no" if self.use_cpu else native_precision()
@@ -129,26 +99,11 @@ class StepGRPOConfig(GRPOConfig):
             self.fp16 = self.fp16 or precision == "fp16"
 
     def _check_ranges(self) -> None:
-        for name, low, high in (
-            ("exit_threshold", 0.0, math.inf),
-            ("probe_rate", 0.0, 1.0),
-            ("step_alpha", 0.0, 1.0),
-            ("step_beta", 0.0, 1.0),
-            ("grading_timeout", 0.0, math.inf),
-            ("rollout_rows", 1, math.inf),
-        ):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"{name} is {value}: it must lie between {low} and {high}")
-        for name, options in (
-            ("preset", tuple(PRESETS)),
-            ("mean_over", ("correct", "all")),
-            ("confidence_rule", (None, *RULES)),
-            ("loss_type", TRL_LOSSES),
-        ):
-            if getattr(self, name) not in options:
-                allowed = ", ".join(str(option) for option in options if option is not None)
-                raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {allowed}")
+        for name, least in (("grading_timeout", 0), ("rollout_rows", 1)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        if self.loss_type not in TRL_LOSSES:
+            raise ValueError(f"loss_type is {self.loss_type!r}: use one of {', '.join(TRL_LOSSES)}")
 
     def _check_engine(self) -> None:
         for name, neutral in (
@@ -171,8 +126,10 @@ class StepGRPOConfig(GRPOConfig):
             raise ValueError("use_transformers_continuous_batching turns the trained weights to bf16: set it to False")
 
     def _check_rollout(self) -> None:
-        if self.serial_rollout and self.dynamic_rollout:
-            raise ValueError("serial_rollout and dynamic_rollout are two ways to sample: set dynamic_rollout=False")
+        if self.rollout is not None and not isinstance(self.rollout, RolloutSettings):
+            raise ValueError(f"rollout is {self.rollout!r}: give rollout_settings(...), or None")
+        if self.serial_rollout and self.rollout is None:
+            raise ValueError("serial_rollout needs the settings of its trial answers: give rollout=rollout_settings()")
         for limit in self.round_limits or []:
             if not 1 <= limit <= self.max_completion_length:
                 raise ValueError(
@@ -208,16 +165,46 @@ class StepGRPOConfig(GRPOConfig):
             return self.max_completion_length
         return round_limit(min(step, self.max_steps - 1), self.max_steps, self.round_limits)
 
-    @property
-    def step_markers(self) -> tuple[str, ...]:
-        """The words that start a step, with and without the truncated rollout."""
-        return resolve_markers(PRESETS[self.preset].markers if self.markers is None else self.markers)
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that decides a run, as trackers log it: the rollout's settings and the reward's among it."""
+        return {**super().to_dict(), "rollout": self.rollout and asdict(self.rollout), "reward": self.reward}
 
-    def rollout_settings(self) -> RolloutSettings | None:
-        """Settings of the truncated or the serial rollout, preset and overrides together; None for plain sampling."""
-        if not (self.dynamic_rollout or self.serial_rollout):
-            return None
-        names = ("exit_threshold", "markers", "confidence_rule", "think_budget", "near_budget_margin", "max_probes")
-        overrides = {name: getattr(self, name) for name in (*names, "probe_max_tokens")}
-        given = {name: value for name, value in overrides.items() if value is not None}
-        return rollout_settings(self.preset, probe_rate=self.probe_rate, **given)
+
+_ROLLOUT_OF_0_1 = {
+    *("preset", "dynamic_rollout", "probe_rate", "exit_threshold", "markers", "confidence_rule", "think_budget"),
+    *("near_budget_margin", "max_probes", "probe_max_tokens"),
+}
+_REWARD_OF_0_1 = {"step_alpha", "step_beta", "step_reward", "mean_over", "penalize_wrong"}
+
+
+def _renamed(given: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments with those of 0.1 in today's form."""
+    if moved := sorted(_REWARD_OF_0_1 & given.keys()):
+        raise TypeError(
+            f"{', '.join(moved)}: the reward holds its own settings; give the trainer "
+            f"group_reward=StepAwareReward({moved[0]}={given[moved[0]]!r})"
+        )
+    old = {name: given[name] for name in _ROLLOUT_OF_0_1 & given.keys()}
+    if not old:
+        return given
+    names = ", ".join(sorted(old))
+    if "rollout" in given:
+        raise TypeError(f"{names}: give them to rollout=rollout_settings(...), which is there too")
+    warnings.warn(f"{names}: use rollout=rollout_settings(...)", DeprecationWarning, stacklevel=3)
+    kept = {name: value for name, value in given.items() if name not in old}
+    if not old.pop("dynamic_rollout", True) and not given.get("serial_rollout"):
+        if "markers" in old:
+            raise TypeError("markers: without a rollout, give the trainer segmenter=MarkerSegmenter(markers)")
+        return {**kept, "rollout": None}
+    return {**kept, "rollout": rollout_settings(**{name: value for name, value in old.items() if value is not None})}
+
+
+def _accepts_old_names(init: Callable[..., None]) -> Callable[..., None]:
+    @wraps(init)
+    def init_with_old_names(self: StepGRPOConfig, *args: Any, **given: Any) -> None:
+        init(self, *args, **_renamed(given))
+
+    return init_with_old_names
+
+
+StepGRPOConfig.__init__ = _accepts_old_names(StepGRPOConfig.__init__)  # type: ignore[method-assign]

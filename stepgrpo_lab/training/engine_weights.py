@@ -1,4 +1,4 @@
-"""A second engine that samples for a training, and how the policy's new weights reach it."""
+"""The policy's weights: gathered from all processes, and on their way to a second engine that samples with them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from trl.distributed import DistributedBackend
+from trl.models import unwrap_model_for_generation
 
 from stepgrpo_lab.engines.distributed import broadcast, is_main_process
+from stepgrpo_lab.engines.fsdp import gathered_weights
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
+
+
+@contextmanager
+def gathered_policy(trainer: Any) -> Iterator[Any]:
+    """The model that a trainer trains, unwrapped and with all of its weights at hand.
+
+    DDP is taken off; the weights of DeepSpeed's ZeRO-3 are gathered and its hooks removed; those of FSDP2 are gathered
+    and stay. So a forward pass needs no other process, and processes may make as many as each of them needs. Gradient
+    checkpointing is off, and no gradients are recorded.
+
+    Every process must enter and leave.
+
+    Args:
+        trainer: A trainer of TRL whose ``train`` has begun, or one that does not wrap its model.
+    """
+    with (
+        unwrap_model_for_generation(
+            trainer.model_wrapped,
+            trainer.accelerator,
+            gather_deepspeed3_params=True,
+            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+        ) as model,
+        torch.no_grad(),
+        DistributedBackend(trainer.accelerator).summon_full_params(trainer.model_wrapped, recurse=False),
+        gathered_weights(trainer.model_wrapped),
+    ):
+        yield model
 
 
 class SyncedEngine:
@@ -56,7 +86,7 @@ class SyncedEngine:
 
         Args:
             model: Unwrapped, with all of its weights at hand, as in
-                :func:`stepgrpo_lab.training.whole_policy.whole_policy`.
+                :func:`gathered_policy`.
         """
         self._versions += 1
         folder, previous = (self._folder / f"{version:06d}" for version in (self._versions, self._versions - 1))

@@ -23,6 +23,7 @@ from stepgrpo_lab.method.baselines import correctness_rewards, shortest_correct
 from stepgrpo_lab.method.records import Problem, Trajectory, from_json
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
 from stepgrpo_lab.method.settings import RolloutSettings, probed_members
+from stepgrpo_lab.method.steps import Segmenter
 from stepgrpo_lab.training.group_reward import judge
 from stepgrpo_lab.training.guard import GuardedTrainer
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics
@@ -66,6 +67,7 @@ def select_completions(
     limit: int,
     settings: RolloutSettings | None,
     sampling: Sampling,
+    segmenter: Segmenter | None = None,
     seed: int = 0,
     rows: int = 64,
     suffix: str = "",
@@ -82,6 +84,7 @@ def select_completions(
         limit: Longest completion, in tokens.
         settings: The truncated rollout (with it this is DEER); None samples plainly.
         sampling: How tokens are drawn.
+        segmenter: What a semantic step is; by default the settings' markers.
         seed: Decides the samples.
         rows: Completions decoded at once.
         suffix: Appended to every question.
@@ -101,7 +104,7 @@ def select_completions(
         members = [problem for problem in problems[start : start + batch] for _ in range(samples)]
         trajectories, _ = engine.generate(
             [encode_prompt(tokenizer, problem.prompt, suffix) for problem in members],
-            Decoding(limit, settings, sampling),
+            Decoding(limit, settings, sampling, segmenter),
             keys=[SampleKey(seed, "select", 0, len(asked) + index) for index in range(len(members))],
             probed=probed * (len(members) // samples),
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 from accelerate import PartialState
@@ -81,6 +82,25 @@ class GroupRewardFunction:
         if isinstance(self.reward, BatchReward):
             return self.reward.rewards_of_groups([[row.outcome.correct for row in group] for group in groups])
         return [self.reward] * len(groups)
+
+
+def describe(reward: Any) -> Any:
+    """A reward and its settings as plain values, for a tracker: what it is stands under "function".
+
+    Example:
+        >>> from functools import partial
+        >>> describe(partial(math.pow, 2, y=0.5))
+        {'function': 'math:pow', 'args': [2], 'y': 0.5}
+    """
+    if isinstance(reward, partial):
+        arguments = {"args": list(reward.args)} if reward.args else {}
+        return {**describe(reward.func), **arguments, **reward.keywords}
+    if callable(reward) or isinstance(reward, BatchReward):
+        kind = reward if hasattr(reward, "__qualname__") else type(reward)
+        settings = fields(reward) if is_dataclass(reward) else ()
+        name = f"{kind.__module__}:{kind.__qualname__}"
+        return {"function": name, **{field.name: describe(getattr(reward, field.name)) for field in settings}}
+    return reward if isinstance(reward, (str, int, float, type(None))) else repr(reward)
 
 
 def _check_finite(rewards: Sequence[float], rows: Sequence[RolloutRow], group_size: int) -> None:

@@ -1,5 +1,8 @@
-"""What every trainer of this package guards: weights never move on numbers that are none, a checkpoint is whole or not
-there, nothing is unpickled, nobody is told.
+"""What every trainer of this package guards: weights never move on NaN, a checkpoint is whole or not there, nothing of
+ours is unpickled, no telemetry is sent.
+
+A process can be killed, a machine can lose power and a disk can fill up while a checkpoint is written. So before one is
+loaded, its files are checked as far as their formats give their own length, without reading the tensors.
 """
 
 from __future__ import annotations
@@ -7,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,12 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from stepgrpo_lab.engines.distributed import all_reduce_any, is_main_process
-from stepgrpo_lab.training.checkpoints import PICKLED_ARGUMENTS, checkpoint_damage
+
+TRAINER_STATE = "trainer_state.json"
+"""Written last of all: a checkpoint without it was cut off."""
+
+PICKLED_ARGUMENTS = "training_args.bin"
+"""A pickle that transformers writes beside the weights; it is removed unread."""
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
@@ -78,9 +88,9 @@ class GuardedTrainer(Trainer):
         step, batch = self._batch[0] + 1, self._batch[1]
         where = "" if is_main_process() else f"-process-{self.accelerator.process_index}"
         path = Path(self.args.output_dir) / f"not-finite-step-{step}{where}.json"
-        told = {"step": step, "batch": batch, "what": what, "evidence": self._plain(evidence)}
+        found = {"step": step, "batch": batch, "what": what, "evidence": self._plain(evidence)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(told, allow_nan=False), encoding="utf-8")
+        path.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
         return FloatingPointError(
             f"step {step}, batch {batch}: {what}; the weights were not updated, and what it was found in is in "
             f"{path}: lower the learning rate, or use bf16 or fp32 instead of fp16"
@@ -126,7 +136,7 @@ class GuardedTrainer(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _send_telemetry(self) -> None:
-        """Nothing: a course run reports to nobody, whatever was imported first."""
+        """Nothing, whatever was imported first."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: a checkpoint is for resuming, and a model card would name tracking accounts."""
@@ -145,3 +155,71 @@ class _FiniteGradients(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer.check_gradients()
+
+
+def last_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: None) -> Path | None:
+    """The newest whole checkpoint of a folder; newer ones that are not whole are reported and removed.
+
+    Args:
+        folder: Holds folders ``checkpoint-<step>``.
+        report: Receives a line for each checkpoint that is damaged (not for one that a kill cut off before its end).
+    """
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        damage = checkpoint_damage(path)
+        if damage is None:
+            return path
+        if (path / TRAINER_STATE).exists():
+            report(f"{path.name} is passed over: {damage}")
+        _remove(path)
+    return None
+
+
+def checkpoint_damage(checkpoint: Path) -> str | None:
+    """What a checkpoint lacks to be resumed from, in words; None if it is whole.
+
+    Example:
+        >>> checkpoint_damage(Path("no/such/checkpoint-4"))
+        'trainer_state.json is missing'
+    """
+    weights = sorted(checkpoint.glob("*.safetensors"))
+    generators = sorted(checkpoint.glob("rng_state*.pth"))
+    states = [checkpoint / "scheduler.pt", *(generators or [checkpoint / "rng_state.pth"])]
+    if not any(path.is_dir() for path in checkpoint.glob("*")):  # DeepSpeed and FSDP have folders of their own for it
+        states.append(checkpoint / "optimizer.pt")
+    for path in (checkpoint / TRAINER_STATE, *(weights or [checkpoint / "model.safetensors"]), *states):
+        if not path.is_file():
+            return f"{path.name} is missing"
+    if not _is_state(checkpoint / TRAINER_STATE):
+        return f"{TRAINER_STATE} is cut off"
+    cut_off = [path for path in weights if not _is_whole_safetensors(path)]
+    cut_off += [path for path in states if not zipfile.is_zipfile(path)]  # a zip file's directory is its end
+    return f"{cut_off[0].name} is cut off" if cut_off else None
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        return "global_step" in json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        return False
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Whether a file is as long as its header says: eight bytes of length, the header, the tensors."""
+    try:
+        with path.open("rb") as file:
+            [length] = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                return False
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return path.stat().st_size == 8 + length + max(ends, default=0)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():  # never what lies elsewhere
+        path.unlink()
+    else:
+        shutil.rmtree(path)

@@ -1,10 +1,13 @@
-"""What one training rollout looked like, in numbers: pure functions on plain rows."""
+"""What one training rollout looked like, in numbers, and the file in which a run keeps them."""
 
 from __future__ import annotations
 
+import json
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from stepgrpo_lab.evaluation.statistics import calibration
 from stepgrpo_lab.method.records import Outcome, Probe, Trajectory
@@ -97,7 +100,8 @@ def rollout_metrics(
     """
     outcomes = [row.outcome for row in rows]
     groups = grouped(list(rewards), group_size)
-    advantages = [a for group in groups for a in group_advantages(group, scale=scale, batch_std=_batch_std(rewards))]
+    std = statistics.stdev(rewards) if len(rewards) > 1 else 0.0
+    advantages = [a for group in groups for a in group_advantages(group, scale=scale, batch_std=std)]
     probes = [probe for row in rows for probe in row.probes]
     kept = sum(outcome.tokens for outcome in outcomes)
     decoded = sum(row.decoded_tokens for row in rows)
@@ -149,9 +153,60 @@ def _probe_metrics(probes: Sequence[ProbeResult]) -> dict[str, float | None]:
     }
 
 
-def _batch_std(rewards: Sequence[float]) -> float:
-    """Unbiased standard deviation of all rewards, as the trainer's batch scaling uses it."""
-    if len(rewards) < 2:
-        return 0.0
-    center = sum(rewards) / len(rewards)
-    return float((sum((reward - center) ** 2 for reward in rewards) / (len(rewards) - 1)) ** 0.5)
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``, also while it is being written; empty if there is no file yet.
+
+    Raises:
+        ValueError: A row is broken; the message names file and row. Not the last row if a kill cut it off.
+
+    Example:
+        >>> read_metrics("no/such/metrics.jsonl")
+        []
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    try:
+        return json_rows(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}; repair the file, or remove it to go without its metrics") from error
+
+
+def json_rows(text: str) -> list[dict[str, Any]]:
+    """The objects of JSON Lines text, without a last line that is cut off.
+
+    Raises:
+        ValueError: Another row is not a JSON object; the message names it.
+
+    Example:
+        >>> json_rows('{"step": 1}\\n{"ste')
+        [{'step': 1}]
+    """
+    *lines, last = text.split("\n")
+    rows = []
+    for number, line in enumerate([*lines, last] if last else lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number > len(lines):
+                break
+            raise ValueError(f"row {number} is not JSON ({error.msg})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"row {number} is not a JSON object")
+        rows.append(row)
+    return rows
+
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def run_decoded_tokens(folder: str | Path) -> int:
+    """Tokens decoded in the training rollouts of a run folder, probes included."""
+    return round(sum(row.get("cost/decoded_tokens", 0.0) for row in read_metrics(Path(folder) / METRICS_FILE)))
+
+
+def run_curves(folder: str | Path, keys: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Some metrics of a run folder: key -> [[step, value], ...], rounded for a record; keys without values left out."""
+    rows = read_metrics(Path(folder) / METRICS_FILE)
+    curves = {key: [[row["step"], round(row[key], 5)] for row in rows if key in row] for key in keys}
+    return {key: curve for key, curve in curves.items() if curve}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-# Read by huggingface_hub and TRL when they are imported or used: a course run reports to nobody.
+# Read by huggingface_hub and TRL when they are imported or used: a course run sends no telemetry.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
@@ -19,18 +20,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from stepgrpo_lab.engines.completions import Decoding, RolloutEngine
+from stepgrpo_lab.engines.distributed import all_gather
+from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.engines.tokenizers import check_markers, encode_messages
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.records import Cost, Problem, Trajectory
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
+from stepgrpo_lab.method.sampling import SampleKey, Sampling
+from stepgrpo_lab.method.settings import probed_members, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.training.config import StepGRPOConfig
-from stepgrpo_lab.training.engine_weights import SyncedEngine
-from stepgrpo_lab.training.group_reward import GroupRewardFunction
+from stepgrpo_lab.training.engine_weights import SyncedEngine, gathered_policy
+from stepgrpo_lab.training.group_reward import GroupRewardFunction, describe
 from stepgrpo_lab.training.guard import GuardedTrainer
-from stepgrpo_lab.training.rollout_hook import complete_prompts
-from stepgrpo_lab.training.whole_policy import whole_policy
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -68,7 +73,8 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         processing_class: The tokenizer.
         group_reward: From one group's correctness, steps, format and tokens to its rewards (or a ``BatchReward``, which
             sees all groups first); by default the step-aware relative reward.
-        segmenter: What a semantic step is, and so where probes start; by default the settings' markers.
+        segmenter: What a semantic step is, and so where probes start; by default the rollout's markers (without a
+            rollout, the official one).
         grader: Judges answers; by default one is started, and closed by :meth:`close`.
         peft_config: Train a new LoRA adapter instead of the whole model.
         engine: A vLLM engine that samples in place of the model; the trainer brings it the new weights after every
@@ -108,12 +114,14 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._seconds_logged: defaultdict[str, float] = defaultdict(float)
         self._rollouts: Counter[tuple[str, int]] = Counter()
+        self.group_reward = StepAwareReward() if group_reward is None else group_reward
+        args.reward = describe(self.group_reward)
         self._grader = grader or Grader(timeout=args.grading_timeout)
         self._owns_grader = grader is None
         super().__init__(
             model=model,
             reward_funcs=GroupRewardFunction(
-                group_reward or _step_aware_reward(args), self._grader, scale=args.scale_rewards, clock=self.clock
+                self.group_reward, self._grader, scale=args.scale_rewards, clock=self.clock
             ),
             args=args,
             train_dataset=train_dataset,
@@ -122,14 +130,14 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
             peft_config=peft_config,
-            rollout_func=complete_prompts,
+            rollout_func=lambda prompts, _: self.complete(prompts),
         )
         for callback in (PrinterCallback, ProgressCallback):  # a library does not print
             self.remove_callback(callback)
-        self.rollout_settings = args.rollout_settings()
-        self.segmenter = segmenter or MarkerSegmenter(args.step_markers)
+        self.segmenter = segmenter or MarkerSegmenter((args.rollout or rollout_settings()).markers)
         self.token_text = TokenText.from_tokenizer(processing_class, eos_ids=self.eos_token_ids)
-        check_markers(self.token_text, args.step_markers if segmenter is None else ())
+        if isinstance(self.segmenter, MarkerSegmenter):
+            check_markers(self.token_text, self.segmenter.markers)
         _lora_to_float32(self.model)
         self.engine = engine
         self._synced_step: int | None = None
@@ -148,7 +156,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         if self.engine is None or self._synced_step == self.state.global_step:
             return
         started = time.perf_counter()
-        with whole_policy(self) as model:
+        with gathered_policy(self) as model:
             self.engine.push(model)
         self._synced_step = self.state.global_step
         self.clock("weights", time.perf_counter() - started)
@@ -171,6 +179,67 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         if isinstance(prompt, str):
             return list(self.processing_class(prompt)["input_ids"])
         return encode_messages(self.processing_class, prompt, self.chat_template_kwargs)
+
+    def complete(self, prompts: list[Any]) -> dict[str, Any]:
+        """Complete each prompt once: TRL's rollout hook.
+
+        Args:
+            prompts: This process's prompts, each repeated once per member of its group; a group may be cut between
+                processes.
+
+        Returns:
+            Token ids, log-probabilities (None where a token was forced, so that its importance ratio is 1) and what
+            the reward needs. ``env_mask`` only where forced tokens shall not train.
+        """
+        started = time.perf_counter()
+        training = self.model.training
+        group_size = self.num_generations if training else self.num_generations_eval
+        trajectories, cost = self._sample(prompts, group_size)
+        if not all(trajectory.completion_ids for trajectory in trajectories):
+            raise RuntimeError("the rollout returned an empty completion, which the trainer cannot use")
+        self.clock("rollout", time.perf_counter() - started)
+        passes = max(all_gather(cost.forward_passes))  # the others wait for the slowest
+        self._metrics["train" if training else "eval"]["cost/forward_passes"].append(float(passes))
+        return {
+            "prompt_ids": [trajectory.prompt_ids for trajectory in trajectories],
+            "completion_ids": [trajectory.completion_ids for trajectory in trajectories],
+            **loss_inputs(trajectories, train_forced_close=self.args.train_forced_close),
+            "step_trajectory": trajectories,
+            "step_group_size": group_size,
+        }
+
+    def _sample(self, prompts: list[Any], group_size: int) -> tuple[list[Trajectory], Cost]:
+        """Truncated, serial or plain completions in training; plain ones in evaluation."""
+        split = "train" if self.model.training else "eval"
+        settings = self.args.rollout if split == "train" else None
+        index = self.next_rollout(split)
+        first = self.accelerator.process_index * len(prompts)
+        samples = range(first, first + len(prompts))
+        prompt_ids = [self.encode(prompt) for prompt in prompts]
+        keys = [SampleKey(self.args.seed, split, index, sample) for sample in samples]
+        sampling = Sampling(self.args.temperature, self.args.top_p, self.args.top_k)
+        decoding = Decoding(self.completion_limit, settings, sampling, self.segmenter)
+        with self._sampling_engine() as engine:
+            if self.args.serial_rollout and settings is not None:
+                _check_whole_groups(len(prompts), group_size)
+                return complete_serially(engine, prompt_ids[::group_size], decoding, group_size=group_size, keys=keys)
+            members = probed_members(group_size, settings.probe_rate if settings else 0)
+            probed = [members[sample % group_size] for sample in samples]
+            return engine.generate(prompt_ids, decoding, keys=keys, probed=probed)
+
+    @contextmanager
+    def _sampling_engine(self) -> Iterator[RolloutEngine]:
+        """An engine that samples from the present weights; every process must enter and leave."""
+        if self.engine is not None:
+            with self.engine.awake() as engine:
+                self.sync_weights()
+                yield engine
+            return
+        with (
+            gathered_policy(self) as model,
+            self.accelerator.autocast(),  # around the whole rollout, else every step casts all weights again
+        ):
+            yield LockstepEngine(model, self.token_text, max_rows=self.args.rollout_rows)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         return _EpochSampler(
@@ -206,6 +275,28 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         self.seconds[phase] += seconds
 
 
+def loss_inputs(trajectories: Sequence[Trajectory], *, train_forced_close: bool) -> dict[str, Any]:
+    """What the loss gets of each completion token.
+
+    A forced token trains as published: mask 1 and no log-probability of the sampler, which makes its importance ratio
+    exactly 1 (a 0.0 would claim that the sampler was certain of it, and mute the token). In the ablation its mask is 0.
+
+    Example:
+        >>> row = Trajectory([1], [2, 3], [-0.5, None], "ab", 1, "early", "eos")
+        >>> loss_inputs([row], train_forced_close=True)
+        {'logprobs': [[-0.5, None]]}
+        >>> loss_inputs([row], train_forced_close=False)
+        {'logprobs': [[-0.5, 0.0]], 'env_mask': [[1, 0]]}
+    """
+    if train_forced_close:
+        return {"logprobs": [trajectory.logprobs for trajectory in trajectories]}
+    return {
+        "logprobs": [[0.0 if value is None else value for value in row.logprobs] for row in trajectories],
+        # Exactly as long as the completion: TRL pads a shorter mask with ones.
+        "env_mask": [[int(not forced) for forced in row.forced] for row in trajectories],
+    }
+
+
 class _EpochSampler(RepeatSampler):
     """TRL's sampler with an order for each epoch that depends on seed and epoch alone.
 
@@ -224,20 +315,18 @@ class _EpochSampler(RepeatSampler):
         return super().__iter__()
 
 
-def _step_aware_reward(args: StepGRPOConfig) -> GroupReward:
-    return StepAwareReward(
-        step_alpha=args.step_alpha,
-        step_beta=args.step_beta,
-        mean_over=args.mean_over,
-        step_reward=args.step_reward,
-        penalize_wrong=args.penalize_wrong,
-    )
-
-
 def _check_columns(dataset: Dataset) -> None:
     missing = {"prompt", "answer"} - set(dataset.column_names)
     if missing:
         raise ValueError(f"the data set has no column {min(missing)!r}: build it with problems_dataset(problems)")
+
+
+def _check_whole_groups(completions: int, group_size: int) -> None:
+    if completions % group_size:
+        raise ValueError(
+            f"serial_rollout: this process has {completions} completions, which are no whole groups of {group_size}; "
+            "make per_device_train_batch_size x steps_per_generation a multiple of num_generations"
+        )
 
 
 def _check_unfiltered(args: StepGRPOConfig) -> None:

@@ -147,7 +147,7 @@ def _trl_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batc
         if rows is not None:
             inputs[f"{name}_per_token_logps"] = _padded(
                 [
-                    [mine if told is None else told for told, mine in zip(row, mine_too, strict=True)]
+                    [mine if given is None else given for given, mine in zip(row, mine_too, strict=True)]
                     for row, mine_too in zip(rows, own, strict=True)
                 ],
                 0.0,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Int, List
 
-from stepgrpo_lab.run.report_files import read_run_metrics
+from stepgrpo_lab.training.metrics import METRICS_FILE, read_metrics
 from stepgrpo_lab.viz.plot_style import MOST_POINTS, thinned
 from stepgrpo_lab.viz.plots import EXITS, Panel, learning_curves
 from stepgrpo_lab.widgets import controls
@@ -87,7 +87,7 @@ class LiveDashboard(LabWidget):
         Raises:
             ValueError: A row of its metrics is broken.
         """
-        return cls(rows=_bounded(read_run_metrics(folder)))
+        return cls(rows=_bounded(read_metrics(Path(folder) / METRICS_FILE)))
 
     def callback(self, stop_after: int | None = None) -> DashboardCallback:
         """A trainer callback that feeds this dashboard and obeys its stop button.
@@ -125,7 +125,7 @@ class LiveDashboard(LabWidget):
             while True:
                 there = _version(Path(folder) / "metrics.jsonl")
                 if there != seen:  # a long file is not read again for nothing
-                    rows, seen = _bounded(read_run_metrics(folder)), there
+                    rows, seen = _bounded(read_metrics(Path(folder) / METRICS_FILE)), there
                     if rows != self.rows:
                         self.rows = rows
                 if ended.wait(every):

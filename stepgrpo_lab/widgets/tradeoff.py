@@ -12,7 +12,7 @@ from traitlets import Bool, Unicode
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.evaluation.statistics import bootstrap_mean
-from stepgrpo_lab.run.report_files import read_run
+from stepgrpo_lab.run.folder import read_run
 from stepgrpo_lab.viz.plots import TradeoffPoint, tradeoff
 from stepgrpo_lab.viz.plots_tradeoff import ChangePoint, tradeoff_changes
 from stepgrpo_lab.viz.report_pages import visible_text

@@ -92,11 +92,14 @@ def settings(folder: str, problems: int, steps: int) -> dict[str, Any]:
 
 def our_trainer(problems: int, records: list[Trajectory], options: dict[str, Any]) -> Any:
     """Our trainer, whose rollout hands out the recorded completions."""
+    from stepgrpo_lab.method.settings import rollout_settings
     from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 
     model, tokenizer = load_model("overthinker")
     data = problems_dataset(overthinker_problems("validation", problems))
-    trainer = StepGRPOTrainer(model, StepGRPOConfig(**options, markers="paper"), data, tokenizer)
+    trainer = StepGRPOTrainer(
+        model, StepGRPOConfig(**options, rollout=rollout_settings(markers="paper")), data, tokenizer
+    )
     trainer.rollout_func = lambda prompts, _: (
         rolled_out(records)
         | {
@@ -129,7 +132,7 @@ def trl_trainer(problems: int, records: list[Trajectory], options: dict[str, Any
 
 def rolled_out(records: list[Trajectory]) -> dict[str, Any]:
     """What a rollout tells TRL."""
-    from stepgrpo_lab.training.rollout_hook import loss_inputs
+    from stepgrpo_lab.training.trainer import loss_inputs
 
     return {
         "prompt_ids": [row.prompt_ids for row in records],

@@ -55,7 +55,9 @@ def run_together(function: Callable[..., Any], *arguments: Any, count: int = 2, 
         AssertionError: A process failed, or did not come to an end.
     """
     context = multiprocessing.get_context("forkserver")  # the server has imported everything that takes long
-    context.set_forkserver_preload(["stepgrpo_lab.run.job", "stepgrpo_lab.training", "stepgrpo_lab.run.report", "peft"])
+    context.set_forkserver_preload(
+        ["stepgrpo_lab.run.job", "stepgrpo_lab.training.trainer", "stepgrpo_lab.run.report", "peft"]
+    )
     port = free_port()
     pipes, processes = [], []
     for rank in range(count):

@@ -10,7 +10,7 @@ import pytest
 
 from distributed.jobs import TEST_PROBLEMS, Job, train_job
 from distributed.launching import needs_gloo, run_together
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.metrics import read_metrics
 
 pytestmark = needs_gloo()
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
+from stepgrpo_lab.method.settings import rollout_settings
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training.rollout_hook import complete_prompts
 
 
 class Partitioned:
@@ -56,7 +56,8 @@ class Partitioned:
 
 
 def make_trainer(folder: Path, **changes: Any) -> StepGRPOTrainer:
-    settings = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 24, "markers": "paper"}
+    settings = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 24}
+    settings["rollout"] = rollout_settings(markers="paper")
     config = StepGRPOConfig(str(folder), use_cpu=True, max_steps=1, report_to="none", **{**settings, **changes})
     return StepGRPOTrainer(tiny_model(), config, problems_dataset(overthinker_problems("train", 4)), tiny_tokenizer())
 
@@ -66,7 +67,7 @@ def test_a_rollout_gathers_once_and_meets_nobody(tmp_path: Path, monkeypatch: py
     try:
         trainer.model.train()
         prompts = [trainer.train_dataset[0]["prompt"]] * 4
-        expected = complete_prompts(prompts, trainer)["completion_ids"]
+        expected = trainer.complete(prompts)["completion_ids"]
         trainer._rollouts.clear()
         partitioned = Partitioned(trainer.model)
         deepspeed = ModuleType("deepspeed")
@@ -74,7 +75,7 @@ def test_a_rollout_gathers_once_and_meets_nobody(tmp_path: Path, monkeypatch: py
         deepspeed.zero = SimpleNamespace(GatheredParameters=partitioned.gather)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "deepspeed", deepspeed)
         monkeypatch.setattr("trl.distributed.DistributedBackend.is_zero3", property(lambda backend: True))
-        assert complete_prompts(prompts, trainer)["completion_ids"] == expected
+        assert trainer.complete(prompts)["completion_ids"] == expected
     finally:
         trainer.close()
     assert (partitioned.gathered, partitioned.meetings) == (1, 0)

@@ -51,11 +51,11 @@ def train(
         limits: Completion limit of each rank, in tokens, instead of one for all.
         settings: Changes to the trainer's settings.
     """
-    from stepgrpo_lab import StepGRPOConfig, StepGRPOTrainer, load_overthinker
+    from stepgrpo_lab import StepGRPOConfig, StepGRPOTrainer, load_overthinker, rollout_settings
     from stepgrpo_lab.cli.quiet import quiet
     from stepgrpo_lab.method.rewards import StepAwareReward
     from stepgrpo_lab.overthinker import overthinker_problems
-    from stepgrpo_lab.training import problems_dataset, rollout_hook
+    from stepgrpo_lab.training import problems_dataset
 
     quiet()
     processes, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -74,18 +74,15 @@ def train(
             seen.completions.append([ids[:length] for ids, length in rows])
             return batch
 
+        def _sample(self, *arguments: Any) -> Any:
+            trajectories, cost = super()._sample(*arguments)
+            seen.passes.append(cost.forward_passes)
+            return trajectories, cost
+
         @property
         def completion_limit(self) -> int:
             return limits[rank] if limits else super().completion_limit
 
-    generate = rollout_hook._generate
-
-    def watched_generate(*arguments: Any) -> Any:
-        trajectories, cost = generate(*arguments)
-        seen.passes.append(cost.forward_passes)
-        return trajectories, cost
-
-    rollout_hook._generate = watched_generate
     rows = GROUP_SIZE * PROMPTS // 2
     options = {
         "output_dir": folder,
@@ -95,8 +92,7 @@ def train(
         "gradient_accumulation_steps": 2 // processes,
         "num_generations": GROUP_SIZE,
         "max_completion_length": 160,
-        "markers": "paper",
-        "probe_rate": 0.5,
+        "rollout": rollout_settings(markers="paper", probe_rate=0.5),
         "learning_rate": 1e-4,
         "lr_scheduler_type": "constant",
         "save_strategy": "no",
@@ -111,7 +107,6 @@ def train(
         trainer.train(resume_from_checkpoint=resume)
     finally:
         trainer.close()
-        rollout_hook._generate = generate
     after = model.state_dict()
     seen.weights = {name: value.numpy() for name, value in after.items()}
     seen.moved = sum(float((after[name] - before[name]).square().sum()) for name in before) ** 0.5

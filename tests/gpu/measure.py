@@ -33,7 +33,7 @@ from stepgrpo_lab.planning.dimensions import QWEN3, ModelDimensions
 from stepgrpo_lab.planning.hardware import GIB, find_gpu
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_config, recipe_lora, recipe_model
-from stepgrpo_lab.run.run_files import system
+from stepgrpo_lab.run.folder import system
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
 from tests.gpu.random_models import write_random_model
 

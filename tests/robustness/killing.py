@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.training.checkpoints import checkpoint_damage
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.guard import checkpoint_damage
+from stepgrpo_lab.training.metrics import read_metrics
 
 PHASES = ("rollout", "update", "checkpoint", "evaluation", "model")
 """What a run is doing: sampling, moving weights, writing a checkpoint, measuring, writing the trained model."""
@@ -63,7 +63,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     """The process that is killed: trains, and sends the name of each phase that it enters."""
     from stepgrpo_lab.cli.quiet import quiet
     from stepgrpo_lab.run import job as run
-    from stepgrpo_lab.training import trainer
+    from stepgrpo_lab.training import StepGRPOTrainer
     from stepgrpo_lab.training.guard import GuardedTrainer
 
     def telling(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,7 +75,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
         return wrapper
 
     quiet()
-    trainer.complete_prompts = telling("rollout", trainer.complete_prompts)  # type: ignore[attr-defined]
+    StepGRPOTrainer.complete = telling("rollout", StepGRPOTrainer.complete)  # type: ignore[method-assign]
     GuardedTrainer.compute_loss = telling("update", GuardedTrainer.compute_loss)  # type: ignore[method-assign]
     GuardedTrainer._save_checkpoint = telling("checkpoint", GuardedTrainer._save_checkpoint)  # type: ignore[method-assign]
     run.evaluate_policy = telling("evaluation", run.evaluate_policy)  # type: ignore[attr-defined]
@@ -87,7 +87,9 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
 def processes() -> Any:
     """Processes that start at once: the server that forks them has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stepgrpo_lab.run.job", "stepgrpo_lab.training", "stepgrpo_lab.run.report", "peft"])
+    context.set_forkserver_preload(
+        ["stepgrpo_lab.run.job", "stepgrpo_lab.training.trainer", "stepgrpo_lab.run.report", "peft"]
+    )
     return context
 
 

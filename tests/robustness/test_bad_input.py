@@ -18,7 +18,7 @@ from stepgrpo_lab.evaluation.problems import check_problems, load_problems, writ
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rollout import rollout_settings
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.building import check_settings
+from stepgrpo_lab.recipes.building import trainer_config
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 
@@ -169,7 +169,11 @@ def ascii_tokenizer() -> Any:
 def test_markers_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     def make(markers: list[str]) -> StepGRPOTrainer:
         config = StepGRPOConfig(
-            output_dir=str(tmp_path), use_cpu=True, markers=markers, save_strategy="no", report_to="none"
+            output_dir=str(tmp_path),
+            use_cpu=True,
+            rollout=rollout_settings(markers=markers),
+            save_strategy="no",
+            report_to="none",
         )
         dataset = problems_dataset([Problem("a", "1+1?", "2")])
         return StepGRPOTrainer(tiny_model(), config, dataset, ascii_tokenizer())
@@ -213,9 +217,9 @@ RECIPES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("override", RECIPES)
-def test_an_impossible_recipe_is_one_line(override: str) -> None:
+def test_an_impossible_recipe_is_one_line(override: str, tmp_path: Path) -> None:
     what, remedy = RECIPES[override]
-    told = error_of(lambda: check_settings(load_recipe("overthinker", [override])))
+    told = error_of(lambda: trainer_config(load_recipe("overthinker", [override]), tmp_path))
     assert what in told and remedy in told
 
 

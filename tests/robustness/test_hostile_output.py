@@ -34,8 +34,7 @@ from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Outcome, Probe, Problem, Trajectory
-from stepgrpo_lab.run.report import summary_markdown, write_report
-from stepgrpo_lab.run.report_html import SHOWN_CHARACTERS
+from stepgrpo_lab.run.report import SHOWN_CHARACTERS, summary_markdown, write_report
 from stepgrpo_lab.widgets import GroupExplorer, StepInspector
 
 PROPERTY = settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))

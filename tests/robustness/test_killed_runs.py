@@ -19,11 +19,10 @@ from tiny import save_tiny, tiny_overrides
 
 from robustness.killing import STEPS, differences, durations, kill_and_resume, phases_of, same_weights
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.recipes import Recipe, load_recipe
+from stepgrpo_lab.recipes import Recipe, building, load_recipe
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run import run_trainers
-from stepgrpo_lab.training.checkpoints import checkpoint_damage, last_checkpoint
-from stepgrpo_lab.training.run_metrics import read_metrics
+from stepgrpo_lab.training.guard import checkpoint_damage, last_checkpoint
+from stepgrpo_lab.training.metrics import read_metrics
 
 CHECKPOINT = {
     *("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"),
@@ -55,7 +54,7 @@ def rewards_by_position() -> Iterator[None]:
         return [float(position) for position in range(len(correct))]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+        patch.setattr(building, "recipe_reward", lambda reward: by_position)
         yield
 
 
@@ -137,7 +136,7 @@ def test_half_a_recipe_is_no_recipe(recipe: Recipe, tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("stepgrpo_lab.run.run_files.write_recipe", cut_off)
+        patch.setattr("stepgrpo_lab.run.folder.write_recipe", cut_off)
         with pytest.raises(KeyboardInterrupt):
             run.train(recipe, tmp_path / "run")
     with pytest.raises(ValueError, match=r"holds no run to resume \(recipe.yaml is missing\)"):

@@ -17,13 +17,12 @@ from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
 
 from stepgrpo_lab.engines.models import load_model, merge_lora
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.recipes import load_recipe
+from stepgrpo_lab.recipes import building, load_recipe
 from stepgrpo_lab.recordings.files import load_recordings
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run import run_trainers
 from stepgrpo_lab.run.report import write_report
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training.checkpoints import last_checkpoint
+from stepgrpo_lab.training.guard import last_checkpoint
 from stepgrpo_lab.widgets import LiveDashboard
 
 REFUSED = (ValueError, OSError)
@@ -64,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stranger(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with everything in it: stopped once, so that it has checkpoints, and then finished."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(run_trainers, "recipe_reward", lambda reward: by_position)
+    patch.setattr(building, "recipe_reward", lambda reward: by_position)
     folder = tmp_path_factory.mktemp("stranger") / "run"
     changes = {"optimisation.max_steps": 2, "optimisation.save_every": 1}
     run.train(load_recipe("overthinker", tiny_overrides(model, **changes)), folder)

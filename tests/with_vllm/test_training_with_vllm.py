@@ -21,9 +21,8 @@ from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.training import trainer as trainer_module
-from stepgrpo_lab.training.engine_weights import SyncedEngine
-from stepgrpo_lab.training.whole_policy import whole_policy
+from stepgrpo_lab.training import StepGRPOTrainer
+from stepgrpo_lab.training.engine_weights import SyncedEngine, gathered_policy
 
 Rollouts = list[tuple[float, list[Trajectory]]]
 
@@ -32,15 +31,15 @@ Rollouts = list[tuple[float, list[Trajectory]]]
 def rollouts(monkeypatch: pytest.MonkeyPatch) -> Rollouts:
     """Of the training to come: what was sampled, and how far its log-probabilities are from the policy's of then."""
     found: Rollouts = []
-    complete = trainer_module.complete_prompts
+    complete = StepGRPOTrainer.complete
 
-    def watch(prompts: list[Any], trainer: Any) -> dict[str, Any]:
-        told = complete(prompts, trainer)
-        with whole_policy(trainer) as policy:
+    def watch(trainer: Any, prompts: list[Any]) -> dict[str, Any]:
+        told = complete(trainer, prompts)
+        with gathered_policy(trainer) as policy:
             found.append((logprob_gap(policy, told["step_trajectory"]), told["step_trajectory"]))
         return told
 
-    monkeypatch.setattr(trainer_module, "complete_prompts", watch)
+    monkeypatch.setattr(StepGRPOTrainer, "complete", watch)
     return found
 
 

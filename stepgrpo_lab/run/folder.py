@@ -1,0 +1,281 @@
+"""The files of a run folder: opened with care, written whole, read back.
+
+Where a run is read, every file may be missing; a broken one is an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from stepgrpo_lab.engines.distributed import is_main_process
+from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
+from stepgrpo_lab.recipes.loading import load_recipe, read_yaml, write_recipe
+from stepgrpo_lab.recipes.schema import Recipe
+from stepgrpo_lab.training.metrics import METRICS_FILE, json_rows, read_metrics
+
+Value = TypeVar("Value")
+
+UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+)
+"""Error numbers of a disk that is full or broken, and of a place where nothing may be written."""
+
+PACKAGES = (
+    "stepgrpo-lab",
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "math-verify",
+    "bitsandbytes",
+)
+
+
+def stored_recipe(folder: Path) -> Recipe:
+    """The recipe of the run in a folder.
+
+    Raises:
+        ValueError: The folder holds no run.
+    """
+    stored = folder / "recipe.yaml"
+    if not stored.exists():
+        raise ValueError(f"{folder} holds no run to resume (recipe.yaml is missing): give the folder of a run")
+    return load_recipe(stored)
+
+
+def start_folder(recipe: Recipe, folder: Path) -> None:
+    """Start a run folder with its recipe.
+
+    Raises:
+        ValueError: The folder is in use.
+    """
+    stored, beside = folder / "recipe.yaml", folder / "recipe.yaml.part"
+    if folder.exists() and any(path != beside for path in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: give another --output, or continue that run with --resume {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe, beside)
+    os.replace(beside, stored)  # half a recipe could be taken for one with other values
+
+
+@contextmanager
+def disk_errors_named(folder: Path) -> Iterator[None]:
+    """A full disk or a folder that cannot be written to becomes an error that names the run folder and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise OSError(
+            f"the run folder {folder} cannot be written to ({error.strerror}): make room or give another --output; a "
+            f"run that has begun goes on with --resume {folder}"
+        ) from error
+
+
+def model_folder(model: str | Path) -> str:
+    """Where to load a model from: a run folder stands for the model in it.
+
+    Example:
+        >>> model_folder("some/model")
+        'some/model'
+    """
+    return str(Path(model) / "model") if (Path(model) / "recipe.yaml").exists() else str(model)
+
+
+def export_model(run: str | Path, output: str | Path) -> Path:
+    """Write a run's trained model as a folder for plain ``AutoModelForCausalLM``; an adapter is merged into its base.
+
+    Args:
+        run: Folder of a finished run, or of a model.
+        output: Folder to write, new or empty.
+
+    Raises:
+        ValueError: There is no trained model, or the folder is in use.
+    """
+    folder, output = Path(model_folder(run)), Path(output)
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty: give another folder")
+    if (folder / "adapter_config.json").exists():
+        from stepgrpo_lab.engines.models import merge_lora
+
+        merge_lora(folder, output)
+    elif (folder / "config.json").exists():
+        shutil.copytree(folder, output, dirs_exist_ok=True)
+    else:
+        raise ValueError(f"{run} holds no trained model: give the folder of a finished run")
+    return output
+
+
+def save_policy(trainer: Any, folder: Path) -> None:
+    """Write a trainer's policy under another name first: a model folder that exists is whole."""
+    beside = folder.with_name(folder.name + ".part")
+    trainer.save_model(str(beside))
+    if is_main_process():
+        beside.replace(folder)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it sees the old content or the new, never a half."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def write_environment(folder: Path, seconds: Mapping[str, float], device: str | None) -> None:
+    """Write ``environment.json``: versions, device, and seconds by phase.
+
+    Args:
+        folder: The run folder.
+        seconds: Spent since the file was last written; added to those of earlier sittings of the same run.
+        device: Where it was trained; None if it was not in this sitting.
+    """
+    path = folder / "environment.json"
+    earlier = read_environment(path)
+    spent = dict(earlier.get("seconds", {}))
+    for phase, more in seconds.items():
+        spent[phase] = spent.get(phase, 0.0) + more
+    noted = {**system(), "device": device or earlier.get("device", ""), "seconds": spent}
+    write_atomically(path, json.dumps(noted, indent=2))
+
+
+def system() -> dict[str, Any]:
+    """The platform, and the versions of Python and of the packages that decide a result, as far as installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"versions": found, "platform": platform.platform()}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run, from its files; None or empty where a file is missing.
+
+    Attributes:
+        name: The folder's name.
+        recipe: Text of ``recipe.yaml``.
+        model: The recipe's model, or "the model".
+        metrics: Rows of ``metrics.jsonl``.
+        before, after: ``evaluation_before.json`` and ``evaluation_after.json``.
+        completions: Rows of ``completions.jsonl`` (see :func:`stepgrpo_lab.evaluation.evaluating.completion_pairs`).
+        environment: ``environment.json``: "versions", "seconds" by phase, and whatever else was noted.
+    """
+
+    name: str
+    recipe: str = ""
+    model: str = "the model"
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    before: Evaluation | None = None
+    after: Evaluation | None = None
+    completions: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        """:meth:`Evaluation.summary` of "before" and "after"; empty unless both were measured."""
+        if self.before is None or self.after is None:
+            return {}
+        return {"before": self.before.summary(), "after": self.after.summary()}
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """Before against after; None unless both were measured."""
+        return compare(self.before, self.after) if self.before and self.after else None
+
+
+def read_run(folder: Path | str) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        ValueError: The folder is missing, or a file in it is broken; the message names file and row.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"run folder {str(folder)!r} does not exist; pass the output folder of a finished run")
+    recipe = _read(folder / "recipe.yaml", str, "")
+    return RunRecord(
+        name=folder.resolve().name,
+        recipe=recipe,
+        model=_model_name(recipe, folder / "recipe.yaml"),
+        metrics=read_metrics(folder / METRICS_FILE),
+        before=_read(folder / "evaluation_before.json", _evaluation, None),
+        after=_read(folder / "evaluation_after.json", _evaluation, None),
+        completions=_read(folder / "completions.jsonl", _completions, []),
+        environment=read_environment(folder / "environment.json"),
+    )
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """A stored evaluation.
+
+    Raises:
+        ValueError: The file is broken; the message names it.
+    """
+    return cast(Evaluation, _read(path, _evaluation, None))
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """What was noted of the machine; empty without a file.
+
+    Raises:
+        ValueError: The file is broken; the message names it.
+    """
+    return _read(path, _environment, {})
+
+
+def _read(path: Path, parse: Callable[[str], Value], missing: Value) -> Value:
+    if not path.exists():
+        return missing
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}; repair the file, or remove it to leave its section out") from error
+
+
+def _completions(text: str) -> list[dict[str, Any]]:
+    rows = json_rows(text)
+    for number, row in enumerate(rows, start=1):
+        parts = {name: row.get(name) or {} for name in ("problem", "before", "after")}
+        wanted = {
+            "gold": row,
+            **{f"problem.{key}": parts["problem"] for key in ("id", "prompt")},
+            **{f"{s}.{key}": parts[s] for s in ("before", "after") for key in ("text", "tokens", "steps", "correct")},
+        }
+        for name, holder in wanted.items():
+            if name.rpartition(".")[2] not in holder:
+                raise ValueError(f"row {number} lacks {name!r}")
+    return rows
+
+
+def _environment(text: str) -> dict[str, Any]:
+    noted = json.loads(text)
+    if not isinstance(noted, dict):
+        raise ValueError("it must hold a JSON object")
+    return noted
+
+
+def _evaluation(text: str) -> Evaluation | None:
+    return Evaluation.from_dict(json.loads(text))
+
+
+def _model_name(recipe: str, path: Path) -> str:
+    settings = read_yaml(recipe, path)
+    model = settings.get("model") if isinstance(settings, dict) else None
+    if isinstance(model, dict):
+        model = model.get("name") or model.get("path")
+    return str(model) if model else "the model"
