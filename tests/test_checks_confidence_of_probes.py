@@ -11,7 +11,7 @@ import pytest
 
 from stepgrpo_lab.course import checks
 from stepgrpo_lab.evaluation.statistics import calibration
-from stepgrpo_lab.viz.plots_probe import reliability_lines
+from stepgrpo_lab.viz.completions import reliability_lines
 
 Bins = list[tuple[int, float, float]]
 Curve = list[tuple[float, float, float]]

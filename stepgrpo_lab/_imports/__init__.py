@@ -62,17 +62,17 @@ overthinker.gates -> authoring.overthinker.gates
 overthinker.pretraining -> authoring.overthinker.pretraining
 overthinker.reliability -> authoring.overthinker.reliability
 paths -> engines.paths
-plot_style -> viz.plot_style
-plots -> viz.plots
-plots_group -> viz.plots_group
-plots_loss -> viz.plots_loss
+plot_style -> viz.style viz.curves
+plots -> viz.curves viz.tradeoff viz.completions
+plots_group -> viz.groups
+plots_loss -> viz.loss
 plots_memory -> planning.plots_memory
-plots_probe -> viz.plots_probe
-plots_rollout -> viz.plots_rollout
-plots_steps -> viz.plots_steps
+plots_probe -> viz.completions
+plots_rollout -> viz.completions
+plots_steps -> viz.completions
 plots_study -> viz.plots_study experiments.study_results
 plots_toy -> course.plots_toy
-plots_tradeoff -> viz.plots_tradeoff
+plots_tradeoff -> viz.tradeoff
 policy_loss -> method.policy_loss
 presets -> method.presets
 problem_files -> evaluation.problem_files
@@ -84,8 +84,8 @@ records -> method.records
 replay -> method.replay
 report -> run.report
 report_files -> run.report_files
-report_html -> run.report_html viz.report_pages evaluation.statistics
-report_pages -> viz.report_pages
+report_html -> run.report_html viz.html evaluation.statistics
+report_pages -> viz.html
 report_svg -> run.report_svg
 reproduce -> experiments.reproduce
 rewards -> method.rewards

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.course.toy_policy import ToyRun
-from stepgrpo_lab.viz.plot_style import DASHES, PALETTE, styled
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.html import visible_text
+from stepgrpo_lab.viz.style import DASHES, PALETTE, styled
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from stepgrpo_lab.planning.hardware import GIB
 from stepgrpo_lab.planning.plan import MemoryPlan
-from stepgrpo_lab.viz.plot_style import HATCHES, INK, PALETTE, styled
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.html import visible_text
+from stepgrpo_lab.viz.style import HATCHES, INK, PALETTE, styled
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

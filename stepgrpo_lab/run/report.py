@@ -12,9 +12,9 @@ from stepgrpo_lab.evaluation.statistics import points, ratio
 from stepgrpo_lab.run import report_html
 from stepgrpo_lab.run.report_files import RunRecord, read_run
 from stepgrpo_lab.run.report_svg import draw_headline
-from stepgrpo_lab.viz import plots, plots_probe
-from stepgrpo_lab.viz.plot_style import series
-from stepgrpo_lab.viz.report_pages import render_page
+from stepgrpo_lab.viz import completions, curves, tradeoff
+from stepgrpo_lab.viz.curves import series
+from stepgrpo_lab.viz.html import render_page
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -149,19 +149,19 @@ def _figures(run: RunRecord) -> dict[str, Figure]:
 
     drawn = {}
     if run.summaries:
-        drawn["tradeoff"] = plots.tradeoff(_tradeoff_points(run.summaries))
-    if recorded(plots.CURVES):
-        drawn["learning"] = plots.learning_curves(run.metrics)
-    if recorded(plots.EXITS):
-        drawn["exits"] = plots.exit_reasons(run.metrics)
+        drawn["tradeoff"] = tradeoff.tradeoff(_tradeoff_points(run.summaries))
+    if recorded(curves.CURVES):
+        drawn["learning"] = curves.learning_curves(run.metrics)
+    if recorded(curves.EXITS):
+        drawn["exits"] = curves.exit_reasons(run.metrics)
     calibrations = [part.calibration() for part in (run.after, run.before) if part is not None]
     for calibration in calibrations:
         if calibration is not None:
-            drawn.setdefault("reliability", plots_probe.reliability_diagram(calibration))
+            drawn.setdefault("reliability", completions.reliability_diagram(calibration))
     return drawn
 
 
-def _tradeoff_points(summaries: dict[str, dict[str, Any]]) -> list[plots.TradeoffPoint]:
+def _tradeoff_points(summaries: dict[str, dict[str, Any]]) -> list[tradeoff.TradeoffPoint]:
     """Both evaluations, and each family's when there are few enough to tell their markers apart."""
     measured = dict(summaries)
     if 1 < len(summaries["before"]["families"]) <= 2:

@@ -28,11 +28,10 @@ from stepgrpo_lab.method.rewards import (
     is_informative,
 )
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.viz.plots_group import group_advantages_chart, token_push_map
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.groups import group_advantages_chart, token_push_map
+from stepgrpo_lab.viz.html import table, visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

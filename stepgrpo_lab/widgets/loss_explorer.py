@@ -10,10 +10,11 @@ from traitlets import Bool, Enum, Float, Int, List
 
 from stepgrpo_lab.method.losses import LOSS_TYPES, LossSettings, TokenLoss, token_loss, token_weights
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.viz.plots_loss import surrogate_curve, token_pulls
+from stepgrpo_lab.viz.html import table
+from stepgrpo_lab.viz.loss import surrogate_curve, token_pulls
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import piece_text, table
+from stepgrpo_lab.widgets.page import piece_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -171,7 +172,9 @@ class LossExplorer(LabWidget):
         ]
         head = ["token", "", "probability when sampled", "ratio", "", "surrogate", "KL", "trains", "pull"]
         strip = f'<div class="tokens" role="region" tabindex="0" aria-label="tokens">{cells}</div>'
-        return strip + table(f"{self.recorded.title}, member {self.member}: around the close", head, rows, self.chosen)
+        return strip + table(
+            f"{self.recorded.title}, member {self.member}: around the close", head, rows, chosen=self.chosen
+        )
 
     def controls(self) -> list[Any]:
         options = {f"{index + 1}: {_shown(piece)}": index for index, piece in enumerate(self.pieces)}

@@ -13,12 +13,10 @@ from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.evaluation_records import Comparison, Evaluation, compare
 from stepgrpo_lab.evaluation.statistics import bootstrap_mean
 from stepgrpo_lab.run.report_files import read_run
-from stepgrpo_lab.viz.plots import TradeoffPoint, tradeoff
-from stepgrpo_lab.viz.plots_tradeoff import ChangePoint, tradeoff_changes
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.html import table, visible_text
+from stepgrpo_lab.viz.tradeoff import ChangePoint, TradeoffPoint, tradeoff, tradeoff_changes
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

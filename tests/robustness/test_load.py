@@ -13,8 +13,7 @@ from robustness.loading import peak_of, write_rows
 from stepgrpo_lab.evaluation.problem_files import iterate_problems
 from stepgrpo_lab.evaluation.problems import load_problems
 from stepgrpo_lab.run.report import write_report
-from stepgrpo_lab.viz.plot_style import MOST_POINTS, series, thinned
-from stepgrpo_lab.viz.plots import exit_reasons, learning_curves
+from stepgrpo_lab.viz.curves import MOST_POINTS, exit_reasons, learning_curves, series, thinned
 from stepgrpo_lab.widgets import LiveDashboard
 
 DAY = 86_400 // 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepgrpo_lab.viz.plot_style import PALETTE
+from stepgrpo_lab.viz.style import PALETTE
 from stepgrpo_lab.viz.svg import QUIET, Axes, frame, picture, text
 
 WIDTH, HEIGHT = 480, 440
