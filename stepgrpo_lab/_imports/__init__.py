@@ -66,7 +66,7 @@ plot_style -> viz.style viz.curves
 plots -> viz.curves viz.tradeoff viz.completions
 plots_group -> viz.groups
 plots_loss -> viz.loss
-plots_memory -> planning.plots_memory
+plots_memory -> planning.views
 plots_probe -> viz.completions
 plots_rollout -> viz.completions
 plots_steps -> viz.completions
@@ -96,16 +96,16 @@ run_metrics -> training.run_metrics
 run_trainers -> run.run_trainers
 sampling -> method.sampling
 scaling -> planning
-scaling.advice -> planning.advice
-scaling.components -> planning.components
-scaling.dimensions -> planning.dimensions
-scaling.formulas -> planning.formulas
+scaling.advice -> planning.plan
+scaling.components -> planning.memory
+scaling.dimensions -> planning.sizes
+scaling.formulas -> planning.sizes
 scaling.growth -> planning.growth
-scaling.hardware -> planning.hardware
+scaling.hardware -> planning.memory
 scaling.plan -> planning.plan
 scaling.rounding -> planning.rounding
-scaling.setup -> planning.setup
-scaling.tables -> planning.tables
+scaling.setup -> planning.memory
+scaling.tables -> planning.views
 selection -> evaluation.selection
 statistics -> evaluation.statistics
 steps -> method.steps

@@ -23,7 +23,7 @@ def cache_bytes_per_token(solution: CacheBytes) -> None:
         >>> cache_bytes_per_token(lambda config, width: 0).passed
         False
     """
-    from stepgrpo_lab.planning.dimensions import QWEN3
+    from stepgrpo_lab.planning.sizes import QWEN3
 
     for name in MODELS:
         dimensions = QWEN3[name]
@@ -66,8 +66,7 @@ def adapter_size(solution: AdapterSize) -> None:
         >>> adapter_size(lambda shapes, layers, rank: 0).passed
         False
     """
-    from stepgrpo_lab.planning.dimensions import QWEN3
-    from stepgrpo_lab.planning.formulas import lora_parameters
+    from stepgrpo_lab.planning.sizes import QWEN3, lora_parameters
 
     cases = [
         ({"toy": (3, 5)}, 2, 4, 64),
