@@ -51,7 +51,7 @@ def _register_template() -> None:
         "yaxis": axis,
     }
     data = {
-        "bar": [Bar(marker={"pattern": {"fgcolor": INK, "fillmode": "overlay"}})],
+        "bar": [Bar(marker={"pattern": {"fgcolor": "white", "fillmode": "overlay", "solidity": 0.2}})],
         "scatter": [Scatter(line={"width": 2}, marker={"size": 7})],
     }
     io.templates[TEMPLATE] = {"layout": layout, "data": data}
