@@ -11,7 +11,7 @@ import torch
 from stepgrpo_lab import LockstepEngine, SampleKey, rollout_settings
 from stepgrpo_lab.course import checks
 from stepgrpo_lab.course.leaky_rollout import FAULTS, Fault, complete_naively, largest_surprise, measure_fault
-from stepgrpo_lab.course.tiny_policy import tiny_policy
+from stepgrpo_lab.course.toys import tiny_policy
 from stepgrpo_lab.engines.cache import LockstepCache
 
 SETTINGS = rollout_settings("official", markers="paper", exit_threshold=1.0, near_budget_margin=0, probe_max_tokens=4)

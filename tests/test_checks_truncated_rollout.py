@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stepgrpo_lab.course import checks
-from stepgrpo_lab.course.scripted import ScriptedPolicy, drive, toy_token_text
+from stepgrpo_lab.course.toys import ScriptedPolicy, drive, toy_token_text
 from stepgrpo_lab.method.rollout import TrajectoryMachine, rollout_settings
 
 TOY = toy_token_text()

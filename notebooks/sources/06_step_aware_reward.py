@@ -547,10 +547,10 @@ guess_saved = predict(
 guess_saved
 
 # %%
-from stepgrpo_lab.course.plots_toy import toy_policies
 from stepgrpo_lab.course.toy_policy import (
     ToyCompletion,
     ToySettings,
+    toy_policies,
     train_toy_policy,
 )
 

@@ -551,7 +551,7 @@ toy_saved
 
 # %%
 from stepgrpo_lab import OutcomeReward
-from stepgrpo_lab.course.plots_toy import toy_policies
+from stepgrpo_lab.course.toy_policy import toy_policies
 
 options = [
     ToyCompletion("guess", steps=1, tokens=4, right=0.3),

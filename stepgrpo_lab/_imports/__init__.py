@@ -46,7 +46,12 @@ comparison.tables -> experiments.tables
 confidence -> method.confidence
 course.building -> authoring.notebooks.building
 course.executing -> authoring.notebooks.executing
+course.full_run -> course.environment
 course.linting -> authoring.notebooks.linting
+course.recipe_table -> course.showing
+course.scripted -> course.toys
+course.source_code -> course.showing
+course.tiny_policy -> course.toys
 evaluation_records -> evaluation.evaluation_records
 exit_rules -> method.exit_rules
 grading -> evaluation.grading method.boxes
@@ -71,7 +76,7 @@ plots_probe -> viz.completions
 plots_rollout -> viz.completions
 plots_steps -> viz.completions
 plots_study -> viz.plots_study experiments.study_results
-plots_toy -> course.plots_toy
+plots_toy -> course.toy_policy
 plots_tradeoff -> viz.tradeoff
 policy_loss -> method.policy_loss
 presets -> method.presets
@@ -118,6 +123,8 @@ tokenizer_checks -> engines.tokenizer_checks
 toy_policy -> course.toy_policy
 trial_answer -> method.trial_answer
 validation -> evaluation.validation
+widgets.keyboard -> widgets.base
+widgets.view -> widgets.base
 """
 
 MOVED: dict[str, tuple[str, ...]] = {

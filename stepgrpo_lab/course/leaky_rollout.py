@@ -170,7 +170,7 @@ def measure_fault(
         keys: Random numbers of each.
 
     Example:
-        >>> from stepgrpo_lab.course.tiny_policy import tiny_policy
+        >>> from stepgrpo_lab.course.toys import tiny_policy
         >>> from stepgrpo_lab.method.presets import rollout_settings
         >>> settings = rollout_settings("official", exit_threshold=1.0, near_budget_margin=0)
         >>> keys = [SampleKey(0, "course", 0, sample) for sample in range(4)]

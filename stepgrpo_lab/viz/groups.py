@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.method.rewards import step_aware_rewards
-from stepgrpo_lab.viz.html import visible_text
+from stepgrpo_lab.viz.html import piece_text, visible_text
 from stepgrpo_lab.viz.style import INK, bar_look, line_look, new_figure
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def token_push_map(
         z=[[*row, *[None] * (longest - len(row))] for row in push],
         x=list(range(longest)),
         y=names,
-        text=[[*map(_shown, row), *[""] * (longest - len(row))] for row in pieces],
+        text=[[*map(piece_text, row), *[""] * (longest - len(row))] for row in pieces],
         zmin=-strongest,
         zmax=strongest,
         colorscale=[list(stop) for stop in DIVERGING],
@@ -149,7 +149,3 @@ def token_push_map(
     )
     figure.update_xaxes(range=[-0.5, longest - 0.5], showgrid=False)
     return figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-
-
-def _shown(piece: str) -> str:
-    return visible_text(piece.replace("\n", "⏎"))

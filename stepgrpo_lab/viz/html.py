@@ -142,6 +142,17 @@ def visible_text(text: str) -> str:
     return "".join(_labelled(sign) if _is_hidden(sign) else escape(sign) for sign in text)
 
 
+def piece_text(piece: str) -> str:
+    """A token's text for display: escaped, and a line break or a space that can be seen.
+
+    Example:
+        >>> piece_text("<b>"), piece_text(chr(10)), piece_text(" ")
+        ('&lt;b&gt;', '⏎', '␣')
+    """
+    shown = piece.replace("\n", "⏎")
+    return visible_text("␣" * len(shown) if shown.isspace() else shown)
+
+
 def plain_text(text: str) -> str:
     """Untrusted text for places that show it as it is, such as menus: what would hide or reorder it becomes visible.
 

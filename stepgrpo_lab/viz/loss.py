@@ -8,7 +8,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.method.losses import LossSettings, TokenLoss, token_loss
-from stepgrpo_lab.viz.html import visible_text
+from stepgrpo_lab.viz.html import piece_text
 from stepgrpo_lab.viz.style import HATCHES, INK, PALETTE, new_figure
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def token_pulls(pulls: Sequence[float], pieces: Sequence[str], *, selected: int 
     """
     figure = new_figure("", "pull on the log-probability", height=300)
     figure.add_bar(
-        x=[f"{index + 1}: {visible_text(piece.replace(chr(10), '⏎'))}" for index, piece in enumerate(pieces)],
+        x=[f"{index + 1}: {piece_text(piece)}" for index, piece in enumerate(pieces)],
         y=list(pulls),
         marker={
             "color": [PALETTE[0] if pull >= 0 else PALETTE[1] for pull in pulls],

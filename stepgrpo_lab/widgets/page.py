@@ -62,17 +62,6 @@ def _style() -> str:
 STYLE = _style()
 
 
-def piece_text(piece: str) -> str:
-    """A token's text for display: escaped, and a line break or a space that can be seen.
-
-    Example:
-        >>> piece_text("<b>"), piece_text(chr(10)), piece_text(" ")
-        ('&lt;b&gt;', '⏎', '␣')
-    """
-    shown = piece.replace("\n", "⏎")
-    return visible_text("␣" * len(shown) if shown.isspace() else shown)
-
-
 def block(*parts: str) -> str:
     """HTML under the widgets' style."""
     return f'<div class="stepgrpo">{"".join(parts)}</div>'

@@ -10,10 +10,9 @@ from traitlets import Int
 from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.viz.completions import forward_passes
-from stepgrpo_lab.viz.html import visible_text
+from stepgrpo_lab.viz.html import piece_text, visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import piece_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
