@@ -13,11 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.authoring.overthinker.calibration import answer_forms, calibration_example
+from stepgrpo_lab.authoring.overthinker.card import draw_reliability, gates
 from stepgrpo_lab.authoring.overthinker.fitting import FitSettings
-from stepgrpo_lab.authoring.overthinker.gates import gates
-from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings, TraceBatches, new_tokenizer
-from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
+from stepgrpo_lab.authoring.overthinker.stages import (
+    BuildSettings,
+    TraceBatches,
+    answer_forms,
+    calibration_example,
+    new_tokenizer,
+)
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText

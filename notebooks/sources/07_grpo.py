@@ -437,10 +437,7 @@ source_of(torch_loss.surrogate)
 
 # %%
 from stepgrpo_lab import data_path
-from stepgrpo_lab.authoring.overthinker.pretraining import (
-    BuildSettings,
-    new_model,
-)
+from stepgrpo_lab.authoring.overthinker.stages import BuildSettings, new_model
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(data_path("overthinker"))

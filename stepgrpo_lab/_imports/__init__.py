@@ -45,7 +45,7 @@ comparison.runs -> experiments.runs
 comparison.tables -> experiments.tables
 confidence -> method.confidence
 course.building -> authoring.notebooks.building
-course.executing -> authoring.notebooks.executing
+course.executing -> authoring.notebooks.building
 course.full_run -> course.environment
 course.linting -> authoring.notebooks.linting
 course.recipe_table -> course.showing
@@ -60,12 +60,12 @@ group_rewards -> method.group_rewards
 losses -> method.losses
 models -> engines.models
 overthinker.build -> authoring.overthinker.build
-overthinker.calibration -> authoring.overthinker.calibration
+overthinker.calibration -> authoring.overthinker.stages
 overthinker.card -> authoring.overthinker.card overthinker.verifier
 overthinker.fitting -> authoring.overthinker.fitting
-overthinker.gates -> authoring.overthinker.gates
-overthinker.pretraining -> authoring.overthinker.pretraining
-overthinker.reliability -> authoring.overthinker.reliability
+overthinker.gates -> authoring.overthinker.card
+overthinker.pretraining -> authoring.overthinker.stages
+overthinker.reliability -> authoring.overthinker.card
 paths -> engines.paths
 plot_style -> viz.style viz.curves
 plots -> viz.curves viz.tradeoff viz.completions

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from stepgrpo_lab.method.policy_loss import completion_logprobs
 from stepgrpo_lab.method.presets import RolloutSettings
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import Phase, TrajectoryMachine
@@ -126,10 +127,8 @@ def largest_surprise(model: PreTrainedModel, trajectory: Trajectory) -> float:
     """
     import torch
 
-    ids = torch.tensor([[*trajectory.prompt_ids, *trajectory.completion_ids]])
     with torch.no_grad():
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(trajectory.prompt_ids) - 1 : -1].float()
-    own = logits.log_softmax(-1).gather(-1, ids[0, len(trajectory.prompt_ids) :, None])[:, 0].tolist()
+        own = completion_logprobs(model, trajectory.prompt_ids, trajectory.completion_ids).tolist()
     recorded = zip(own, trajectory.logprobs, strict=True)
     return max((abs(mine - logprob) for mine, logprob in recorded if logprob is not None), default=0.0)
 
