@@ -99,6 +99,19 @@ def test_reliability_diagram_shows_the_filled_bins_only():
     assert traces["calibrated"] == ([0, 1], [0, 100])
 
 
+def test_reliability_lines_show_every_filled_bin():
+    modest = calibration([0.1, 0.9], [True, True])
+    figure = completions.reliability_lines(
+        {"<b>": modest, "sure": calibration([0.95], [False])}, score="joint probability"
+    )
+    diagonal, first, second = figure.data
+    assert (diagonal.name, second.name) == ("calibrated", "sure (ECE 0.950)")
+    assert list(first.x) == [0.1, 0.9] and list(first.y) == [100.0, 100.0] and list(second.y) == [0.0]
+    assert "<b>" not in first.name and first.marker.size[0] == first.marker.size[1] < second.marker.size[0]
+    with pytest.raises(ValueError, match="calibrations"):
+        completions.reliability_lines({})
+
+
 def test_step_labels_show_the_means_and_zero_for_a_missing_label():
     figure = completions.step_labels({"before": {"needed": 2.0, "redundant": 1.5}, "after": {"needed": 2.1}})
     assert drawn(figure) == {
