@@ -63,16 +63,16 @@ def mean_of_shares(before: list[int], after: list[int]) -> float:
 
 
 def cut_after(trials: list[list[bool]], own: list[bool], steps: int) -> float:
-    answers = [told[steps - 1] if steps <= len(told) else end for told, end in zip(trials, own, strict=True)]
+    answers = [row[steps - 1] if steps <= len(row) else end for row, end in zip(trials, own, strict=True)]
     return sum(answers) / len(answers)
 
 
 def last_trial(trials: list[list[bool]], own: list[bool], steps: int) -> float:
-    return sum(told[min(steps, len(told)) - 1] for told in trials) / len(own)
+    return sum(row[min(steps, len(row)) - 1] for row in trials) / len(own)
 
 
 def missing_is_wrong(trials: list[list[bool]], own: list[bool], steps: int) -> float:
-    return sum(len(told) >= steps and told[steps - 1] for told in trials) / len(own)
+    return sum(len(row) >= steps and row[steps - 1] for row in trials) / len(own)
 
 
 # ---- notebook 02 -----------------------------------------------------------------------------------------------------
@@ -437,7 +437,7 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.pooled_saving, lambda b, a: 100 * saved(b, a), "not per cent"),
     (checks.cut_accuracy, cut_after, RIGHT),
     (checks.cut_accuracy, lambda t, o, s: cut_after(t, o, s + 1), "that after the first stands at index 0"),
-    (checks.cut_accuracy, lambda t, o, s: sum(told[s - 1] for told in t) / len(o), "raises IndexError"),
+    (checks.cut_accuracy, lambda t, o, s: sum(row[s - 1] for row in t) / len(o), "raises IndexError"),
     (checks.cut_accuracy, last_trial, "that is the last trial answer of completions that end before"),
     (checks.cut_accuracy, missing_is_wrong, "cut_accuracy(trials_right, own_right, 3) gives 0.5; expected 0.75"),
     (checks.cut_accuracy, lambda t, o, s: sum(o) / len(o), "gives 0.75; expected 0.25"),

@@ -67,7 +67,7 @@ def test_the_tested_size_leaves_nothing_beside_the_notebook(tmp_path: Path, monk
 @pytest.mark.parametrize("section", ["model", "data", "rollout", "reward", "optimisation", "evaluation"])
 def test_every_key_of_a_recipe_has_a_meaning(section: str) -> None:
     table = explain_recipe(load_recipe("overthinker"), section)
-    assert table.rows and all(told.endswith(".") for _, _, told in table.rows)
+    assert table.rows and all(meaning.endswith(".") for _, _, meaning in table.rows)
 
 
 def test_a_table_shows_values_as_the_file_writes_them() -> None:

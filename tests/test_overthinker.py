@@ -65,9 +65,9 @@ def test_answers_are_right_and_prompts_tell_everything(family):
     for problem in overthinker_problems("test", 300, family=family):
         assert solve(problem) == problem.answer
         chains = problem.meta.get("candidates") or [[problem.meta["start"], problem.meta["operations"]]]
-        told = problem.prompt.replace(" ", "").replace(":", "")
+        question = problem.prompt.replace(" ", "").replace(":", "")
         for start, operations in chains:
-            assert f"{start}{''.join(f'{symbol}{operand}' for symbol, operand in operations)}" in told
+            assert f"{start}{''.join(f'{symbol}{operand}' for symbol, operand in operations)}" in question
 
 
 def test_splits_cannot_overlap():

@@ -195,8 +195,9 @@ def test_what_a_state_does_not_draw_goes() -> None:
 
 def test_model_output_is_escaped_everywhere() -> None:
     group = group_of([probe(2, "Wait", [0.9], answer=EVIL), probe(3, "Wait", [0.99], answer=EVIL)])
-    told = group.members[0]
-    evil = dataclasses.replace(told, trajectory=dataclasses.replace(told.trajectory, text=f"a {EVIL} Wait b</think>"))
+    member = group.members[0]
+    text = f"a {EVIL} Wait b</think>"
+    evil = dataclasses.replace(member, trajectory=dataclasses.replace(member.trajectory, text=text))
     group = dataclasses.replace(
         group,
         members=[evil, evil],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.evaluation.analysis import LABELS
 from stepgrpo_lab.evaluation.statistics import Calibration
 from stepgrpo_lab.method.rollout import Phase
+from stepgrpo_lab.overthinker.verifier import LABELS
 from stepgrpo_lab.recordings.measures import LabelledSize, RuleTrial
 from stepgrpo_lab.viz.html import visible_text
 from stepgrpo_lab.viz.style import HATCHES, INK, PALETTE, SHAPES, bar_look, colour, error_bars, line_look, new_figure

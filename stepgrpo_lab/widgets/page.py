@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
-from stepgrpo_lab.method.records import StepLabel
+from stepgrpo_lab.overthinker.verifier import LABELS
 from stepgrpo_lab.viz.html import visible_text
 from stepgrpo_lab.viz.style import PALETTE
 
-LABELS: tuple[StepLabel, ...] = get_args(StepLabel)
 LABEL_COLOURS = dict(zip(LABELS, PALETTE, strict=False))
 _UNDERLINES = dict(zip(LABELS, ("solid", "dashed", "dotted", "double"), strict=True))
 
@@ -68,5 +65,5 @@ def block(*parts: str) -> str:
 
 
 def readout(sentence: str) -> str:
-    """The sentence that says what is seen; screen readers are told when it changes. Escapes it."""
+    """The sentence that says what is seen; screen readers announce its changes. Escapes it."""
     return block(f'<p class="readout" role="status" aria-live="polite">{visible_text(sentence)}</p>')

@@ -101,20 +101,20 @@ class RolloutPlayer(LabWidget):
         self.clamp("frame", len(self.frames) - 1)
         frame = self.frames[self.shown]
         prompt = len(self.recorded.members[self.place].trajectory.prompt_ids)
-        told = f"Pass {self.shown} of {len(self.frames) - 1}, phase {frame.phase.name}: "
+        text = f"Pass {self.shown} of {len(self.frames) - 1}, phase {frame.phase.name}: "
         if frame.cells:
             cell = frame.cells[-1]
-            told += (
+            text += (
                 f"{self._quoted(cell.token)}{' again' if frame.again else ''} ({cell.source}) is fed at place "
                 f"{len(frame.cells) - 1}, position {prompt + len(frame.cells) - 1}; it attends to the {prompt} prompt "
                 f"tokens and {len(frame.cells)} places."
             )
         else:
-            told += f"the {prompt} prompt tokens are in the cache, positions 0 to {prompt - 1}."
+            text += f"the {prompt} prompt tokens are in the cache, positions 0 to {prompt - 1}."
         if frame.chosen is not None:
             how = "The likeliest next token is" if frame.probe is not None else "Sampled next:"
-            told += f" {how} {self._quoted(frame.chosen)}."
-        self.sentence = f"{told} {_EVENTS.get(frame.event, '')}".strip() + self._verdict(frame)
+            text += f" {how} {self._quoted(frame.chosen)}."
+        self.sentence = f"{text} {_EVENTS.get(frame.event, '')}".strip() + self._verdict(frame)
 
     def _quoted(self, token: int) -> str:
         return '"' + self.recorded.token_text.decode([token]).replace("\n", "⏎") + '"'

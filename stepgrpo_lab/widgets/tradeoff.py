@@ -110,11 +110,11 @@ class TradeoffExplorer(LabWidget):
             else:
                 row += ["baseline", ""]
             self.table_rows.append(row)
-        told = [
+        words = [
             f"{row[0]}: {row[1]} tokens, {row[2]} right" + (f" ({row[3]} of the tokens, {row[4]})" if row[4] else "")
             for row in self.table_rows
         ]
-        self.sentence = f"Problems: {self.family}. {'; '.join(told)}."
+        self.sentence = f"Problems: {self.family}. {'; '.join(words)}."
 
     def figures(self) -> list[Figure]:
         if self.relative and len(self.names) > 1:

@@ -11,7 +11,7 @@ from stepgrpo_lab.method.losses import LossSettings, token_loss, token_weights
 from stepgrpo_lab.method.rewards import group_advantages
 
 DIGITS, TOLERANCE = 4, 1e-3
-"""Messages tell rounded numbers, the same on every machine."""
+"""Messages round their numbers, the same on every machine."""
 
 
 @exercise("07.1", "that is the group baseline: no second network, and half of the group is above it.")

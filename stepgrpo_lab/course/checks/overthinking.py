@@ -77,7 +77,7 @@ trials_right[i][steps - 1] is the answer given after `steps` steps
             raise Unsolved(
                 f"{what} raises IndexError: a completion with fewer markers ends by itself, so its own answer counts"
             ) from None
-        after, later = (sum(told[min(cut, len(told) - 1)] for told in answers) / len(OWN) for cut in (steps - 1, steps))
+        after, later = (sum(row[min(cut, len(row) - 1)] for row in answers) / len(OWN) for cut in (steps - 1, steps))
         last = sum(trials[min(steps, len(trials)) - 1] for trials in TRIALS) / len(TRIALS)
         mistakes = {"that is the last trial answer of completions that end before; take their own answer": last}
         if steps == 1:

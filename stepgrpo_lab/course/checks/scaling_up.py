@@ -8,7 +8,7 @@ from typing import Any
 from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
 
 MODELS = ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B")
-"""The second one's head_dim is not hidden_size // heads, so the first tells every other mistake."""
+"""The second one's head_dim is not hidden_size // heads, so the first shows every other mistake."""
 
 CacheBytes = Callable[[Mapping[str, int], int], int]
 AdapterSize = Callable[[Mapping[str, tuple[int, int]], int, int], int]

@@ -13,7 +13,7 @@ GOLDEN = ([True, True, True, False, False], [2, 4, 6, 3, 9])
 """Correctness and steps of the course's group."""
 
 DIGITS, TOLERANCE = 4, 1e-3
-"""Messages tell rounded numbers, the same on every machine."""
+"""Messages round their numbers, the same on every machine."""
 
 MeanSteps = Callable[[Sequence[bool], Sequence[int]], float | None]
 MemberReward = Callable[[bool, int, bool, float | None, float, float], float]
