@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from stepgrpo_lab.planning.dimensions import ModelDimensions
+from stepgrpo_lab.planning.sizes import ModelDimensions
 
 
 def small_dimensions(**changes: Any) -> ModelDimensions:

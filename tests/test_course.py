@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from stepgrpo_lab import course, group_advantages
-from stepgrpo_lab.authoring.notebooks import building, executing, linting
+from stepgrpo_lab.authoring.notebooks import building, linting
 from stepgrpo_lab.authoring.notebooks.building import (
     COMPARED,
     Lesson,
@@ -132,17 +132,17 @@ def test_a_solution_without_stub_leaves_a_place_to_write() -> None:
 
 
 def test_notebooks_are_chosen_by_number_or_name(lesson: Lesson) -> None:
-    assert executing.chosen([lesson], ["03"]) == executing.chosen([lesson], ["03_doubling"]) == [lesson]
-    assert executing.chosen([lesson], []) == [lesson]
+    assert building.chosen([lesson], ["03"]) == building.chosen([lesson], ["03_doubling"]) == [lesson]
+    assert building.chosen([lesson], []) == [lesson]
     with pytest.raises(ValueError, match="no notebook '04'; there are 03_doubling"):
-        executing.chosen([lesson], ["04"])
+        building.chosen([lesson], ["04"])
 
 
 def test_built_notebooks_are_run_and_written_and_do_not_drift(
     root: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(course.__file__).parents[2]))  # where the package is not installed
-    written = executing.build_notebooks(root, fast=True)
+    written = building.build_notebooks(root, fast=True)
     assert written == [notebook_path(root, lesson, solved=solved) for solved in (False, True)]
     for path, solved in zip(written, (False, True), strict=True):
         notebook = nbformat.read(path, as_version=4)
@@ -166,15 +166,15 @@ def test_drift_and_stale_outputs_are_found(lesson: Lesson) -> None:
 
 
 def test_outputs_keep_what_teaches_and_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executing, "picture", lambda figure: f"drawn {figure['data']}")
+    monkeypatch.setattr(building, "picture", lambda figure: f"drawn {figure['data']}")
     new = nbformat.v4.new_output
     outputs = [
         new("stream", name="stderr", text="a warning"),
         new("stream", name="stdout", text="kept"),
-        new("display_data", data={executing.FIGURE_MIME: {"data": 1, "layout": 2}, "text/html": "x" * 10_000}),
-        new("execute_result", data={executing.WIDGET_MIME: {}, "text/html": "static", "text/plain": "W at 0x7f00"}),
+        new("display_data", data={building.FIGURE_MIME: {"data": 1, "layout": 2}, "text/html": "x" * 10_000}),
+        new("execute_result", data={building.WIDGET_MIME: {}, "text/html": "static", "text/plain": "W at 0x7f00"}),
     ]
-    printed, figure, widget = executing._kept(outputs)
+    printed, figure, widget = building._kept(outputs)
     assert printed.text == "kept"
     assert figure.data == {"image/png": "drawn 1", "text/plain": "Figure"}
     assert widget.data == {"text/html": "static", "text/plain": "W"}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from stepgrpo_lab import load_recipe
-from stepgrpo_lab.course import Lab, explain_recipe, full_run, full_run_recipe, new_run_folder
-from stepgrpo_lab.course.recipe_table import documented_attributes
+from stepgrpo_lab.course import Lab, environment, explain_recipe, full_run_recipe, new_run_folder
+from stepgrpo_lab.course.showing import documented_attributes
 from stepgrpo_lab.recipes import schema
 
 
@@ -35,7 +35,7 @@ def test_a_gpu_trains_qwen_in_what_it_computes_natively(
         asked.append(name)
         return load_recipe("overthinker", overrides)
 
-    monkeypatch.setattr(full_run, "load_recipe", load)
+    monkeypatch.setattr(environment, "load_recipe", load)
     recipe = full_run_recipe(machine("cuda", precision))
     assert asked == ["qwen3-1.7b-qlora-t4"]
     assert (recipe.model.dtype, recipe.optimisation.mixed_precision) == (precision, mixed)
@@ -67,7 +67,7 @@ def test_the_tested_size_leaves_nothing_beside_the_notebook(tmp_path: Path, monk
 @pytest.mark.parametrize("section", ["model", "data", "rollout", "reward", "optimisation", "evaluation"])
 def test_every_key_of_a_recipe_has_a_meaning(section: str) -> None:
     table = explain_recipe(load_recipe("overthinker"), section)
-    assert table.rows and all(told.endswith(".") for _, _, told in table.rows)
+    assert table.rows and all(meaning.endswith(".") for _, _, meaning in table.rows)
 
 
 def test_a_table_shows_values_as_the_file_writes_them() -> None:

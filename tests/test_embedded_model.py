@@ -9,13 +9,14 @@ import torch
 
 from stepgrpo_lab.authoring.overthinker.card import (
     COMPLETION_LIMIT,
+    LEAST_CUT_COST,
     RELIABILITY,
     RELIABILITY_TITLE,
+    draw_reliability,
+    gates,
     measure_overthinker,
     render_card,
 )
-from stepgrpo_lab.authoring.overthinker.gates import LEAST_CUT_COST, gates
-from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
 from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.paths import data_path

@@ -13,7 +13,7 @@ from counting import small_dimensions
 
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.planning import plan_memory
-from stepgrpo_lab.planning.hardware import GIB, find_gpu
+from stepgrpo_lab.planning.memory import GIB, find_gpu
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,7 +17,7 @@ from stepgrpo_lab.recordings.measures import (
     right_after_needed,
     try_rule,
 )
-from stepgrpo_lab.viz.plots_steps import labelled_completions, steps_against_tokens, stopping_curves
+from stepgrpo_lab.viz.completions import labelled_completions, steps_against_tokens, stopping_curves
 
 UNTRAINED = [group for group in load_survey() if group.model == "untrained"]
 CUT_ANYWHERE = ExitRule(0.0)

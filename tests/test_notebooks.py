@@ -35,8 +35,8 @@ def test_no_notebook_differs_from_its_script_or_breaks_a_rule() -> None:
 def test_stubs_are_red_and_solutions_green(lesson: Lesson) -> None:
     red, green = (outputs_of_checks(lesson, solved=solved) for solved in (False, True))
     numbers = [f"{lesson.number}.{place}" for place in range(1, len(red) + 1)]
-    assert [told.split()[:3] for told in red] == [["✘", "Exercise", number] for number in numbers]
-    assert [told.split()[:3] for told in green] == [["✔", "Exercise", number] for number in numbers]
+    assert [line.split()[:3] for line in red] == [["✘", "Exercise", number] for number in numbers]
+    assert [line.split()[:3] for line in green] == [["✔", "Exercise", number] for number in numbers]
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)

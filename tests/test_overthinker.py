@@ -13,11 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.authoring.overthinker.calibration import answer_forms, calibration_example
+from stepgrpo_lab.authoring.overthinker.card import draw_reliability, gates
 from stepgrpo_lab.authoring.overthinker.fitting import FitSettings
-from stepgrpo_lab.authoring.overthinker.gates import gates
-from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings, TraceBatches, new_tokenizer
-from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
+from stepgrpo_lab.authoring.overthinker.stages import (
+    BuildSettings,
+    TraceBatches,
+    answer_forms,
+    calibration_example,
+    new_tokenizer,
+)
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
@@ -61,9 +65,9 @@ def test_answers_are_right_and_prompts_tell_everything(family):
     for problem in overthinker_problems("test", 300, family=family):
         assert solve(problem) == problem.answer
         chains = problem.meta.get("candidates") or [[problem.meta["start"], problem.meta["operations"]]]
-        told = problem.prompt.replace(" ", "").replace(":", "")
+        question = problem.prompt.replace(" ", "").replace(":", "")
         for start, operations in chains:
-            assert f"{start}{''.join(f'{symbol}{operand}' for symbol, operand in operations)}" in told
+            assert f"{start}{''.join(f'{symbol}{operand}' for symbol, operand in operations)}" in question
 
 
 def test_splits_cannot_overlap():

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from stepgrpo_lab.evaluation.statistics import Interval, calibration
-from stepgrpo_lab.viz import plots, plots_probe
-from stepgrpo_lab.viz.plot_style import INK
+from stepgrpo_lab.viz import completions, curves, tradeoff
+from stepgrpo_lab.viz.style import INK
 
 ROLLOUT = {"validation/rollout_tokens": 40.0, "validation/first_cut_accuracy": 0.2}
 METRICS = [
@@ -39,7 +39,7 @@ def drawn(figure) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def test_learning_curves_show_the_records_in_the_units_of_their_axes():
-    figure = plots.learning_curves(METRICS)
+    figure = curves.learning_curves(METRICS)
     traces = drawn(figure)
     assert traces["right, plain decoding"] == ([0, 2], [80.0, 90.0])
     assert traces["tokens, plain decoding"] == ([0, 2], [90.0, 45.0])
@@ -61,14 +61,16 @@ def test_learning_curves_show_the_records_in_the_units_of_their_axes():
 
 
 def test_learning_curves_leave_out_the_panels_without_records():
-    figure = plots.learning_curves([{"step": 1, "reward": 0.5}])
+    figure = curves.learning_curves([{"step": 1, "reward": 0.5}])
     assert [annotation.text for annotation in figure.layout.annotations] == ["Training reward"]
     with pytest.raises(ValueError, match="no value that is plotted"):
-        plots.learning_curves([{"step": 1, "loss": 0.1}])
+        curves.learning_curves([{"step": 1, "loss": 0.1}])
 
 
 def test_tradeoff_draws_both_intervals():
-    figure = plots.tradeoff([{"name": "before", "accuracy": Interval(0.8, 0.7, 0.85), "tokens": Interval(90, 85, 99)}])
+    figure = tradeoff.tradeoff(
+        [{"name": "before", "accuracy": Interval(0.8, 0.7, 0.85), "tokens": Interval(90, 85, 99)}]
+    )
     (point,) = figure.data
     assert (point.x[0], point.y[0]) == (90, 80)
     assert (point.error_x.array[0], point.error_x.arrayminus[0]) == (9, 5)
@@ -76,46 +78,59 @@ def test_tradeoff_draws_both_intervals():
     assert point.error_y.arrayminus[0] == pytest.approx(10)
     assert point.text == ("before",)
     with pytest.raises(ValueError, match="no points"):
-        plots.tradeoff([])
+        tradeoff.tradeoff([])
 
 
 def test_exit_reasons_stack_to_the_recorded_shares():
-    figure = plots.exit_reasons(METRICS)
+    figure = curves.exit_reasons(METRICS)
     traces = drawn(figure)
     assert traces["closed by itself"] == ([1, 2], [25.0, 50.0])
     assert sum(y[0] for _, y in traces.values()) == pytest.approx(100)
     assert {trace.stackgroup for trace in figure.data} == {"exits"}
     with pytest.raises(ValueError, match="exits/natural"):
-        plots.exit_reasons([{"step": 1, "reward": 1.0}])
+        curves.exit_reasons([{"step": 1, "reward": 1.0}])
 
 
 def test_reliability_diagram_shows_the_filled_bins_only():
     result = calibration([0.15, 0.95, 0.95], [False, True, False], bins=10)
-    traces = drawn(plots_probe.reliability_diagram(result))
+    traces = drawn(completions.reliability_diagram(result))
     assert traces["correct"] == ([pytest.approx(0.15), pytest.approx(0.95)], [0.0, 50.0])
     assert traces["share of the answers"][1] == [pytest.approx(100 / 3), pytest.approx(200 / 3)]
     assert traces["calibrated"] == ([0, 1], [0, 100])
 
 
+def test_reliability_lines_show_every_filled_bin():
+    modest = calibration([0.1, 0.9], [True, True])
+    figure = completions.reliability_lines(
+        {"<b>": modest, "sure": calibration([0.95], [False])}, score="joint probability"
+    )
+    diagonal, first, second = figure.data
+    assert (diagonal.name, second.name) == ("calibrated", "sure (ECE 0.950)")
+    assert list(first.x) == [0.1, 0.9] and list(first.y) == [100.0, 100.0] and list(second.y) == [0.0]
+    assert "<b>" not in first.name and first.marker.size[0] == first.marker.size[1] < second.marker.size[0]
+    with pytest.raises(ValueError, match="calibrations"):
+        completions.reliability_lines({})
+
+
 def test_step_labels_show_the_means_and_zero_for_a_missing_label():
-    figure = plots.step_labels({"before": {"needed": 2.0, "redundant": 1.5}, "after": {"needed": 2.1}})
+    figure = completions.step_labels({"before": {"needed": 2.0, "redundant": 1.5}, "after": {"needed": 2.1}})
     assert drawn(figure) == {
         "needed": (["before", "after"], [2.0, 2.1]),
         "redundant": (["before", "after"], [1.5, 0.0]),
     }
     with pytest.raises(ValueError, match="at least one run"):
-        plots.step_labels({})
+        completions.step_labels({})
 
 
 def test_series_of_one_panel_differ_in_more_than_colour():
-    curves = plots.learning_curves(METRICS)
-    for panel in {trace.legend for trace in curves.data}:
-        dashes = [trace.line.dash for trace in curves.data if trace.legend == panel]
+    lines = curves.learning_curves(METRICS).data
+    for panel in {trace.legend for trace in lines}:
+        dashes = [trace.line.dash for trace in lines if trace.legend == panel]
         assert len(set(dashes)) == len(dashes)
-    hatches = [trace.fillpattern.shape for trace in plots.exit_reasons(METRICS).data]
+    hatches = [trace.fillpattern.shape for trace in curves.exit_reasons(METRICS).data]
     assert len(set(hatches)) == len(hatches)
     point = {"accuracy": Interval(0.8, 0.7, 0.9), "tokens": Interval(9, 8, 10)}
-    shapes = [t.marker.symbol for t in plots.tradeoff([{"name": str(i), **point} for i in range(6)]).data]
+    shapes = [t.marker.symbol for t in tradeoff.tradeoff([{"name": str(i), **point} for i in range(6)]).data]
     assert len(set(shapes)) == 6
 
 
@@ -137,10 +152,10 @@ def test_ink_reads_on_white_and_on_black():
 
 
 def test_figures_are_json_with_a_transparent_background():
-    layout = json.loads(plots.exit_reasons(METRICS).to_json())["layout"]
+    layout = json.loads(curves.exit_reasons(METRICS).to_json())["layout"]["template"]["layout"]
     assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0, 0, 0, 0)"
 
 
 def test_importing_the_module_does_not_import_plotly():
-    code = "import sys, stepgrpo_lab.viz.plots; sys.exit('plotly' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, stepgrpo_lab.viz.curves; sys.exit('plotly' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

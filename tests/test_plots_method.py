@@ -12,10 +12,10 @@ from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.method.loss import LossSettings, token_loss
 from stepgrpo_lab.method.rewards import step_aware_rewards
 from stepgrpo_lab.recordings.replay import replay
-from stepgrpo_lab.viz.plots_group import group_advantages_chart, step_reward_curve, token_push_map
-from stepgrpo_lab.viz.plots_loss import surrogate_curve, token_pulls
-from stepgrpo_lab.viz.plots_rollout import exit_scores, forward_passes
-from stepgrpo_lab.viz.plots_tradeoff import tradeoff_changes
+from stepgrpo_lab.viz.completions import exit_scores, forward_passes
+from stepgrpo_lab.viz.groups import group_advantages_chart, step_reward_curve, token_push_map
+from stepgrpo_lab.viz.loss import surrogate_curve, token_pulls
+from stepgrpo_lab.viz.tradeoff import tradeoff_changes
 
 
 def test_exit_scores_mark_the_deciding_rule_its_truth_and_its_stop() -> None:

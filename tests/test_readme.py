@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stepgrpo_lab.authoring.overthinker.gates import LEAST_CUT_COST_TRAINED
+from stepgrpo_lab.authoring.overthinker.card import LEAST_CUT_COST_TRAINED
 from stepgrpo_lab.cli import build_parser
 from stepgrpo_lab.evaluation.results import Evaluation, compare
 from stepgrpo_lab.experiments.picture import draw_comparison

@@ -16,12 +16,10 @@ from stepgrpo_lab import recipes
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.cli.scaling import GPU_NAMES
 from stepgrpo_lab.planning import GPUS, MemoryPlan, plan_memory
-from stepgrpo_lab.planning.components import CONTEXT
-from stepgrpo_lab.planning.dimensions import QWEN3
-from stepgrpo_lab.planning.formulas import kv_bytes, lora_parameters, nf4_bytes
 from stepgrpo_lab.planning.growth import growth_table, step_times
-from stepgrpo_lab.planning.hardware import GIB
-from stepgrpo_lab.planning.tables import components_table, gib, plan_lines, recipes_table
+from stepgrpo_lab.planning.memory import CONTEXT, GIB
+from stepgrpo_lab.planning.sizes import QWEN3, kv_bytes, lora_parameters, nf4_bytes
+from stepgrpo_lab.planning.views import components_table, gib, plan_lines, recipes_table
 from stepgrpo_lab.recipes import load_recipe, recipe_names
 from stepgrpo_lab.recipes.launching import accelerate_config, launch_line
 
@@ -214,10 +212,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not fit: 60.7 GiB, more than the 22.0 GiB of one L4; change" in out
     assert "--set model.quantization=nf4" in out and "launch: stepgrpo train --recipe qwen3-8b-lora-a100" in out
     assert main(["plan", "--recipe", "qwen3-8b-full-8xh100", "--set", "rollout.rows=8", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["fits"] and told["assumptions"]["rollout_rows"] == 8
-    assert told["launch"].startswith("accelerate launch") and "--set rollout.rows=8" in told["launch"]
-    assert sum(part["bytes"] for part in told["components"] if "update" in part["phases"]) == told["phases"]["update"]
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["fits"] and plan["assumptions"]["rollout_rows"] == 8
+    assert plan["launch"].startswith("accelerate launch") and "--set rollout.rows=8" in plan["launch"]
+    assert sum(part["bytes"] for part in plan["components"] if "update" in part["phases"]) == plan["phases"]["update"]
     assert main(["plan", "--recipe", "overthinker"]) == 2
     assert "names no GPU: give one, for example --gpu T4" in capsys.readouterr().err
 

@@ -10,14 +10,16 @@ from counting import PeakBytes, SavedBytes, qwen3_config, random_qwen3, small_di
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.planning.dimensions import QWEN3, config_dimensions, model_dimensions
-from stepgrpo_lab.planning.formulas import (
+from stepgrpo_lab.planning.sizes import (
     OPTIMIZERS,
+    QWEN3,
+    config_dimensions,
     full_parameters,
     head_bytes,
     kv_bytes,
     layer_activations,
     lora_parameters,
+    model_dimensions,
     nf4_bytes,
     optimizer_bytes,
     sampling_bytes,
@@ -208,7 +210,7 @@ def test_the_fused_head(monkeypatch: pytest.MonkeyPatch) -> None:
     the scored positions are copied together and the gradient is cast, which are the formula's two 16-bit copies.
     """
     monkeypatch.setattr("trl.kernels.chunked_logprob.TOKEN_CHUNK_SIZE", 16)
-    monkeypatch.setattr("stepgrpo_lab.planning.formulas.HEAD_TOKENS", 16)
+    monkeypatch.setattr("stepgrpo_lab.planning.sizes.HEAD_TOKENS", 16)
     dimensions = small_dimensions(vocabulary=1000, tied=False)
     grown = counted_head(512, trains=False) - counted_head(256, trains=False)
     planned = head_bytes(dimensions, 512, 4, trains=False) - head_bytes(dimensions, 256, 4, trains=False)

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.course.plots_toy import toy_policies
-from stepgrpo_lab.course.toy_policy import ToyCompletion, ToyRun, ToySettings, loss_gradient, softmax, train_toy_policy
+from stepgrpo_lab.course.toy_policy import (
+    ToyCompletion,
+    ToyRun,
+    ToySettings,
+    loss_gradient,
+    softmax,
+    toy_policies,
+    train_toy_policy,
+)
 from stepgrpo_lab.method.baselines import OutcomeReward
 from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_loss, token_weights
 from stepgrpo_lab.method.rewards import StepAwareReward

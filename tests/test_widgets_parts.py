@@ -17,9 +17,9 @@ from test_widgets_rollout import group_of, probe
 from traitlets import TraitError
 
 from stepgrpo_lab import widgets
+from stepgrpo_lab.viz.html import piece_text
 from stepgrpo_lab.widgets import page
-from stepgrpo_lab.widgets.base import VIEW_MIME, LabWidget
-from stepgrpo_lab.widgets.view import FigurePane
+from stepgrpo_lab.widgets.base import VIEW_MIME, FigurePane, LabWidget
 
 WIDGETS: dict[str, Callable[[], LabWidget]] = {
     "StepInspector": widgets.StepInspector,
@@ -73,9 +73,6 @@ def test_a_bundle_holds_a_view_and_a_static_page(widget: LabWidget) -> None:
 def test_without_ipywidgets_a_notebook_shows_the_static_page(
     widget: LabWidget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in list(sys.modules):
-        if name == "ipywidgets" or name in ("stepgrpo_lab.widgets.view", "stepgrpo_lab.widgets.controls"):
-            monkeypatch.delitem(sys.modules, name)
     real = builtins.__import__
 
     def no_ipywidgets(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -198,8 +195,9 @@ def test_what_a_state_does_not_draw_goes() -> None:
 
 def test_model_output_is_escaped_everywhere() -> None:
     group = group_of([probe(2, "Wait", [0.9], answer=EVIL), probe(3, "Wait", [0.99], answer=EVIL)])
-    told = group.members[0]
-    evil = dataclasses.replace(told, trajectory=dataclasses.replace(told.trajectory, text=f"a {EVIL} Wait b</think>"))
+    member = group.members[0]
+    text = f"a {EVIL} Wait b</think>"
+    evil = dataclasses.replace(member, trajectory=dataclasses.replace(member.trajectory, text=text))
     group = dataclasses.replace(
         group,
         members=[evil, evil],
@@ -222,7 +220,7 @@ def test_model_output_is_escaped_everywhere() -> None:
 @pytest.mark.parametrize("piece", ["<b>", "&", '"', "\u202e", "\x1b"])
 def test_pieces_are_escaped(piece: str) -> None:
     assert piece not in re.sub(
-        r'<span class="control" title="invisible character">|</span>|&\w+;', "", page.piece_text(piece)
+        r'<span class="control" title="invisible character">|</span>|&\w+;', "", piece_text(piece)
     )
 
 

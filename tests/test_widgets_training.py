@@ -32,7 +32,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         time.sleep(0.05)
-    raise AssertionError("waited in vain")
+    raise AssertionError("waited too long")
 
 
 def test_the_dashboard_follows_its_rows() -> None:

@@ -126,7 +126,7 @@ player
 # its marker, and snaps back.
 
 # %%
-from stepgrpo_lab.viz.plots_rollout import forward_passes
+from stepgrpo_lab.viz.completions import forward_passes
 
 forward_passes(player.frames, current=25)
 
@@ -284,7 +284,7 @@ for name, told in compared.items():
 left.compare(100 * pooled.token_ratio.estimate)
 
 # %%
-from stepgrpo_lab.viz.plots_tradeoff import tradeoff_changes
+from stepgrpo_lab.viz.tradeoff import tradeoff_changes
 
 points = [
     {

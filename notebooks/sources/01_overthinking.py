@@ -97,7 +97,7 @@ course.source_of(label_steps)
 # %%
 from stepgrpo_lab.recordings import load_recordings
 from stepgrpo_lab.recordings.measures import labelled_size
-from stepgrpo_lab.viz.plots_steps import labelled_completions
+from stepgrpo_lab.viz.completions import labelled_completions
 
 watched = [group for group in load_recordings() if group.watched]
 group = watched[3]
@@ -289,7 +289,7 @@ for name, kind in by_kind.items():
     )
 
 # %%
-from stepgrpo_lab.viz.plots import step_labels
+from stepgrpo_lab.viz.completions import step_labels
 
 step_labels({name: kind.steps for name, kind in by_kind.items()})
 
@@ -397,7 +397,7 @@ for name in ("chain", "search"):
 # at the first trial answer of which the model is confident (more than 0.95).
 
 # %%
-from stepgrpo_lab.viz.plots_steps import stopping_curves
+from stepgrpo_lab.viz.completions import stopping_curves
 
 confident = try_rule(untrained, ExitRule(0.95))
 stopping_curves(

@@ -398,7 +398,7 @@ for name, groups in families.items():
 # length. The picture shows it for *search*:
 
 # %%
-from stepgrpo_lab.viz.plots_steps import steps_against_tokens
+from stepgrpo_lab.viz.completions import steps_against_tokens
 
 groups = families["search"]
 counts = {

@@ -263,7 +263,7 @@ guesses
 
 # %%
 from stepgrpo_lab.recordings.measures import trial_answers
-from stepgrpo_lab.viz.plots_probe import reliability_lines
+from stepgrpo_lab.viz.completions import reliability_lines
 
 first = trial_answers(untrained, first_only=True)
 for row in first.calibration().bins:
@@ -321,7 +321,7 @@ at_80
 # %%
 from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
-from stepgrpo_lab.viz.plots_steps import stopping_curves
+from stepgrpo_lab.viz.completions import stopping_curves
 
 thresholds = lab.size(
     (0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99),

@@ -45,7 +45,7 @@
 # %% tags=["nbval-check-output"]
 import math
 
-from stepgrpo_lab.course.scripted import ScriptedPolicy, drive, toy_token_text
+from stepgrpo_lab.course.toys import ScriptedPolicy, drive, toy_token_text
 
 toy = toy_token_text()
 thoughts = ["2+3=5", " ", "Wait", ","]

@@ -178,7 +178,7 @@ for row in mask[:, 0, 0, :4].int().tolist():
 
 # %%
 from stepgrpo_lab import Decoding, LockstepEngine, SampleKey, rollout_settings
-from stepgrpo_lab.course.tiny_policy import tiny_policy
+from stepgrpo_lab.course.toys import tiny_policy
 
 model, token_text = tiny_policy()
 count, limit = lab.size((24, 40), (8, 24))

@@ -163,7 +163,7 @@ checks.member_reward(member_reward)
 # long it is.
 
 # %%
-from stepgrpo_lab.viz.plots_group import step_reward_curve
+from stepgrpo_lab.viz.groups import step_reward_curve
 
 step_reward_curve([0.0, 0.5, 0.9])
 
@@ -404,7 +404,7 @@ for name, method in methods.items():
     print(f"{name:>14}", *(f"{reward:9.3f}" for reward in paid))
 
 # %%
-from stepgrpo_lab.viz.plots_group import group_advantages_chart
+from stepgrpo_lab.viz.groups import group_advantages_chart
 
 wrong_saved.compare(sum(given[3] != given[4] for given in advantages.values()))
 
@@ -544,10 +544,10 @@ guess_saved = predict(
 guess_saved
 
 # %%
-from stepgrpo_lab.course.plots_toy import toy_policies
 from stepgrpo_lab.course.toy_policy import (
     ToyCompletion,
     ToySettings,
+    toy_policies,
     train_toy_policy,
 )
 

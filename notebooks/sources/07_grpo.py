@@ -437,10 +437,7 @@ source_of(torch_loss.surrogate)
 
 # %%
 from stepgrpo_lab import data_path
-from stepgrpo_lab.authoring.overthinker.pretraining import (
-    BuildSettings,
-    new_model,
-)
+from stepgrpo_lab.authoring.overthinker.stages import BuildSettings, new_model
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(data_path("overthinker"))
@@ -551,7 +548,7 @@ toy_saved
 
 # %%
 from stepgrpo_lab import OutcomeReward
-from stepgrpo_lab.course.plots_toy import toy_policies
+from stepgrpo_lab.course.toy_policy import toy_policies
 
 options = [
     ToyCompletion("guess", steps=1, tokens=4, right=0.3),

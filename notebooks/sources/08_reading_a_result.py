@@ -249,7 +249,7 @@ for model, recorded in groups.items():
     print(f"  tokens after the last needed step: {told.saved * 100} %")
 
 # %%
-from stepgrpo_lab.viz.plots import step_labels
+from stepgrpo_lab.viz.completions import step_labels
 
 step_labels(steps)
 

@@ -42,7 +42,7 @@
 # are) and the *layers*.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.planning.dimensions import QWEN3, model_dimensions
+from stepgrpo_lab.planning.sizes import QWEN3, model_dimensions
 
 models = {"overthinker": model_dimensions("overthinker"), **QWEN3}
 print(f"{'model':16} {'parameters':>13} layers  width  vocabulary")
@@ -63,7 +63,7 @@ for name, model in models.items():
 from IPython.display import Markdown
 from stepgrpo_lab import load_recipe
 from stepgrpo_lab.planning import plan_memory
-from stepgrpo_lab.planning.tables import recipes_table
+from stepgrpo_lab.planning.views import recipes_table
 from stepgrpo_lab.recipes import recipe_names
 
 names = [name for name in recipe_names() if name.startswith("qwen3")]
@@ -149,7 +149,7 @@ print(f"in 16 bits: {2 * layers * layer / GIB:.2f} GiB for the layers")
 # table of 1,092 bytes that each matrix keeps for itself.
 
 # %%
-from stepgrpo_lab.planning.formulas import nf4_bytes
+from stepgrpo_lab.planning.sizes import nf4_bytes
 
 course.source_of(nf4_bytes)
 
@@ -175,7 +175,7 @@ print("tables:   ", 7 * layers * 1092)
 # how many there are differs.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.planning.formulas import lora_parameters
+from stepgrpo_lab.planning.sizes import lora_parameters
 
 rank = 16
 sides = 2 * (hidden + query) + 2 * (hidden + kv) + 3 * (hidden + mlp)
@@ -280,7 +280,7 @@ print(f"the Overthinker's 32 rows of 256 tokens: {toy / 2**20:.0f} MiB")
 # of 4,096 tokens × 32,768 words and adds up. The library plans for that:
 
 # %%
-from stepgrpo_lab.planning.formulas import head_bytes, kv_bytes
+from stepgrpo_lab.planning.sizes import head_bytes, kv_bytes
 
 course.source_of(head_bytes)
 
@@ -317,7 +317,7 @@ moment = course.predict(
 moment
 
 # %%
-from stepgrpo_lab.planning.tables import components_table
+from stepgrpo_lab.planning.views import components_table
 
 plan = plans["qwen3-1.7b-qlora-t4"]
 Markdown(components_table(plan))
@@ -356,7 +356,7 @@ print(f"{cache / GIB:.2f} GiB")
 # 2. For which recipe is the update the highest moment?
 
 # %%
-from stepgrpo_lab.planning.plots_memory import memory_chart
+from stepgrpo_lab.planning.views import memory_chart
 
 short = {
     "qwen3-0.6b-lora-t4": "0.6B LoRA, T4",
@@ -379,7 +379,7 @@ memory_chart({title: plans[name] for name, title in short.items()})
 # </details>
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.planning.plots_memory import memory_by_kind
+from stepgrpo_lab.planning.views import memory_by_kind
 
 for name, title in short.items():
     kinds = memory_by_kind(plans[name])
@@ -599,7 +599,7 @@ for engine in ("lockstep", "vllm", "vllm-server"):
 # bits. So why not train all of them? We plan the H200's recipe on an A100.
 
 # %%
-from stepgrpo_lab.planning.tables import verdict
+from stepgrpo_lab.planning.views import verdict
 
 name = "qwen3-8b-full-1xh200"
 broken = plan_memory(load_recipe(name), gpu="A100")

@@ -323,7 +323,7 @@ for pair in pairs[:2]:
 # of no more use: the exit is *internalised*. Your run first, then the record.
 
 # %%
-from stepgrpo_lab.viz.plots import PANELS, learning_curves
+from stepgrpo_lab.viz.curves import PANELS, learning_curves
 
 learning_curves(read_run(folder).metrics, PANELS[:2])
 

@@ -45,8 +45,13 @@ comparison.runs -> experiments.runs
 comparison.tables -> experiments.tables
 confidence -> method.confidence method.boxes
 course.building -> authoring.notebooks.building
-course.executing -> authoring.notebooks.executing
+course.executing -> authoring.notebooks.building
+course.full_run -> course.environment
 course.linting -> authoring.notebooks.linting
+course.recipe_table -> course.showing
+course.scripted -> course.toys
+course.source_code -> course.showing
+course.tiny_policy -> course.toys
 evaluation_records -> evaluation.results
 exit_rules -> method.confidence recordings.schema
 grading -> evaluation.grading method.boxes
@@ -55,24 +60,24 @@ group_rewards -> method.baselines method.rewards
 losses -> method.loss
 models -> engines.models engines.tokenizers
 overthinker.build -> authoring.overthinker.build
-overthinker.calibration -> authoring.overthinker.calibration
+overthinker.calibration -> authoring.overthinker.stages
 overthinker.card -> authoring.overthinker.card overthinker.verifier
 overthinker.fitting -> authoring.overthinker.fitting
-overthinker.gates -> authoring.overthinker.gates
-overthinker.pretraining -> authoring.overthinker.pretraining
-overthinker.reliability -> authoring.overthinker.reliability
+overthinker.gates -> authoring.overthinker.card
+overthinker.pretraining -> authoring.overthinker.stages
+overthinker.reliability -> authoring.overthinker.card
 paths -> engines.paths
-plot_style -> viz.plot_style
-plots -> viz.plots
-plots_group -> viz.plots_group
-plots_loss -> viz.plots_loss
-plots_memory -> planning.plots_memory
-plots_probe -> viz.plots_probe
-plots_rollout -> viz.plots_rollout
-plots_steps -> viz.plots_steps
+plot_style -> viz.style viz.curves
+plots -> viz.curves viz.tradeoff viz.completions
+plots_group -> viz.groups
+plots_loss -> viz.loss
+plots_memory -> planning.views
+plots_probe -> viz.completions
+plots_rollout -> viz.completions
+plots_steps -> viz.completions
 plots_study -> viz.plots_study experiments.study_results
-plots_toy -> course.plots_toy
-plots_tradeoff -> viz.plots_tradeoff
+plots_toy -> course.toy_policy
+plots_tradeoff -> viz.tradeoff
 policy_loss -> method.loss
 presets -> method.settings
 problem_files -> evaluation.problems
@@ -91,8 +96,8 @@ records -> method.records
 replay -> recordings.replay
 report -> run.report
 report_files -> run.folder training.metrics
-report_html -> run.report viz.report_pages evaluation.statistics
-report_pages -> viz.report_pages
+report_html -> run.report viz.html evaluation.statistics
+report_pages -> viz.html
 report_svg -> run.report_svg
 reproduce -> experiments.reproduce
 rewards -> method.rewards
@@ -103,16 +108,16 @@ run_metrics -> training.metrics
 run_trainers -> run.policy
 sampling -> method.sampling
 scaling -> planning
-scaling.advice -> planning.advice
-scaling.components -> planning.components
-scaling.dimensions -> planning.dimensions
-scaling.formulas -> planning.formulas
+scaling.advice -> planning.plan
+scaling.components -> planning.memory
+scaling.dimensions -> planning.sizes
+scaling.formulas -> planning.sizes
 scaling.growth -> planning.growth
-scaling.hardware -> planning.hardware
+scaling.hardware -> planning.memory
 scaling.plan -> planning.plan
 scaling.rounding -> planning.rounding
-scaling.setup -> planning.setup
-scaling.tables -> planning.tables
+scaling.setup -> planning.memory
+scaling.tables -> planning.views
 selection -> evaluation.selection
 statistics -> evaluation.statistics
 steps -> method.steps
@@ -127,6 +132,8 @@ training.rollout_hook -> training.trainer
 training.whole_policy -> training.engine_weights
 trial_answer -> method.rollout
 validation -> evaluation.evaluating
+widgets.keyboard -> widgets.base
+widgets.view -> widgets.base
 """
 
 MOVED: dict[str, tuple[str, ...]] = {

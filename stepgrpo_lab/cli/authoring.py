@@ -39,7 +39,7 @@ def build_overthinker(options: Namespace) -> int:
     """``stepgrpo overthinker build``."""
     quiet()
     from stepgrpo_lab.authoring.overthinker.build import build_overthinker
-    from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings
+    from stepgrpo_lab.authoring.overthinker.stages import BuildSettings
 
     status = StatusLine()
 
@@ -57,7 +57,7 @@ def build_overthinker(options: Namespace) -> int:
 
 def build_notebooks(options: Namespace) -> int:
     """``stepgrpo notebooks build``."""
-    from stepgrpo_lab.authoring.notebooks.executing import build_notebooks as build
+    from stepgrpo_lab.authoring.notebooks.building import build_notebooks as build
 
     for path in build(options.root, options.names, fast=options.fast, progress=lambda name: print(f"running {name}")):
         print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")

@@ -50,7 +50,7 @@ def add_rate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def plan(options: Namespace) -> int:
     """``stepgrpo plan``; the exit code is 0 also where the recipe does not fit."""
     from stepgrpo_lab.planning import plan_memory
-    from stepgrpo_lab.planning.tables import plan_lines
+    from stepgrpo_lab.planning.views import plan_lines
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes.launching import launch_line
 

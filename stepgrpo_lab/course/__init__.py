@@ -1,10 +1,8 @@
 """What the notebooks of the course are made with: setup, predictions, source on show, and the exercises' checks."""
 
-from stepgrpo_lab.course.environment import FAST_VARIABLE, Lab, fast_mode, setup
-from stepgrpo_lab.course.full_run import full_run_recipe, new_run_folder
+from stepgrpo_lab.course.environment import FAST_VARIABLE, Lab, fast_mode, full_run_recipe, new_run_folder, setup
 from stepgrpo_lab.course.predictions import Comparison, Prediction, predict, predictions
-from stepgrpo_lab.course.recipe_table import RecipeTable, explain_recipe
-from stepgrpo_lab.course.source_code import Source, source_of
+from stepgrpo_lab.course.showing import RecipeTable, Source, explain_recipe, source_of
 
 __all__ = [
     "FAST_VARIABLE",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from stepgrpo_lab.method.loss import completion_logprobs
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import Phase, TrajectoryMachine
 from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
@@ -126,10 +127,8 @@ def largest_surprise(model: PreTrainedModel, trajectory: Trajectory) -> float:
     """
     import torch
 
-    ids = torch.tensor([[*trajectory.prompt_ids, *trajectory.completion_ids]])
     with torch.no_grad():
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(trajectory.prompt_ids) - 1 : -1].float()
-    own = logits.log_softmax(-1).gather(-1, ids[0, len(trajectory.prompt_ids) :, None])[:, 0].tolist()
+        own = completion_logprobs(model, trajectory.prompt_ids, trajectory.completion_ids).tolist()
     recorded = zip(own, trajectory.logprobs, strict=True)
     return max((abs(mine - logprob) for mine, logprob in recorded if logprob is not None), default=0.0)
 
@@ -170,7 +169,9 @@ def measure_fault(
         keys: Random numbers of each.
 
     Example:
-        >>> from stepgrpo_lab.course.tiny_policy import tiny_policy
+        >>> from stepgrpo_lab.course.toys import tiny_policy
+        >>> from stepgrpo_lab.method.settings import rollout_settings
+        >>> from stepgrpo_lab.course.toys import tiny_policy
         >>> from stepgrpo_lab.method.settings import rollout_settings
         >>> settings = rollout_settings("official", exit_threshold=1.0, near_budget_margin=0)
         >>> keys = [SampleKey(0, "course", 0, sample) for sample in range(4)]

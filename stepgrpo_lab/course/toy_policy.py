@@ -10,11 +10,17 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from stepgrpo_lab.method.loss import LossSettings, token_loss, token_weights
 from stepgrpo_lab.method.rewards import AdvantageScale, GroupReward, group_advantages
+from stepgrpo_lab.viz.html import visible_text
+from stepgrpo_lab.viz.style import line_look, styled
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True)
@@ -218,3 +224,46 @@ def loss_gradient(
             # d log softmax(logits)[choice] / d logits[index]
             gradient[index] += weight * token.gradient * ((index == choice) - probability)
     return gradient, held
+
+
+def toy_policies(runs: Mapping[str, ToyRun]) -> Figure:
+    """Probability of each completion over training: one panel for each run.
+
+    Args:
+        runs: Name -> run; all of the same completions.
+
+    Raises:
+        ValueError: There is no run, or the runs are of different completions.
+
+    Example:
+        >>> from stepgrpo_lab.course.toy_policy import ToyCompletion
+        >>> run = ToyRun((ToyCompletion("a", 1, 1, 1.0),), [[1.0], [1.0]], [0.0])
+        >>> list(toy_policies({"one": run}).data[0].y)
+        [1.0, 1.0]
+    """
+    from plotly.subplots import make_subplots
+
+    if len({run.completions for run in runs.values()}) != 1:
+        raise ValueError(f"{len(runs)} runs of different completions, or none; pass runs of the same completions")
+    figure = make_subplots(
+        rows=1,
+        cols=len(runs),
+        subplot_titles=[visible_text(name) for name in runs],
+        shared_yaxes=True,
+        horizontal_spacing=0.06,
+    )
+    for column, run in enumerate(runs.values(), start=1):
+        for number, completion in enumerate(run.completions):
+            figure.add_scatter(
+                y=[row[number] for row in run.probabilities],
+                name=visible_text(completion.name),
+                legendgroup=completion.name,
+                showlegend=column == 1,
+                mode="lines",
+                row=1,
+                col=column,
+                **line_look(number, width=3),
+            )
+    figure.update_xaxes(title_text="rollout")
+    figure.update_yaxes(title_text="probability", range=[0, 1], row=1, col=1)
+    return styled(figure, height=340).update_layout(legend={"y": -0.25, "yanchor": "top"})

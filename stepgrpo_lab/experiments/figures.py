@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.experiments.results import ComparisonRecord, Curves, RowResult
 from stepgrpo_lab.experiments.tables import LABELS
-from stepgrpo_lab.viz import plots
+from stepgrpo_lab.viz import completions, curves, tradeoff
 from stepgrpo_lab.viz.plots_study import VALIDATION, method_curves
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def comparison_figures(record: ComparisonRecord) -> dict[str, Figure]:
     """Every figure for which the record has rows, by name: "tradeoff", "labels", "curves", and "exits-ROW"."""
     main = [row for row in record.rows if row.kind in ("untrained", "method")]
     shown = main or record.rows
-    figures = {"tradeoff": plots.tradeoff(_points(shown)), "labels": plots.step_labels(_steps(shown))}
+    figures = {"tradeoff": tradeoff.tradeoff(_points(shown)), "labels": completions.step_labels(_steps(shown))}
     # So many names beside their markers would cover each other.
     figures["tradeoff"].update_traces(mode="markers").update_layout(showlegend=True)
     trained = [row for row in record.rows if row.kind in ("method", "ablation") and row.seeds[0].curves]
@@ -26,13 +26,13 @@ def comparison_figures(record: ComparisonRecord) -> dict[str, Figure]:
         figures["curves"] = method_curves({row.title: row.seeds[0].curves for row in trained}, VALIDATION)
     for row in trained:
         metrics = _metric_rows(row.seeds[0].curves)
-        if any(key in line for line in metrics for key in plots.EXITS):
-            figure = plots.exit_reasons(metrics)
+        if any(key in line for line in metrics for key in curves.EXITS):
+            figure = curves.exit_reasons(metrics)
             figures[f"exits-{row.name}"] = figure.update_layout(title_text=f"{row.title}: why thoughts ended")
     return figures
 
 
-def _points(rows: Sequence[RowResult]) -> list[plots.TradeoffPoint]:
+def _points(rows: Sequence[RowResult]) -> list[tradeoff.TradeoffPoint]:
     return [{"name": row.title, "accuracy": row.test.accuracy, "tokens": row.test.tokens} for row in rows]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stepgrpo_lab.experiments.figures import comparison_figures
 from stepgrpo_lab.experiments.results import ComparisonRecord
 from stepgrpo_lab.experiments.tables import KINDS, Table, comparison_tables, conditions
-from stepgrpo_lab.viz.report_pages import figure, render_page, section, table, visible_text
+from stepgrpo_lab.viz.html import figure, render_page, section, table
 
 CAPTIONS = {
     "tradeoff": "Mean tokens (across) and share of right answers (up) with 95 % intervals; vanilla is the untrained "
@@ -43,7 +43,4 @@ def comparison_page(record: ComparisonRecord) -> str:
 
 
 def _html(shown: Table) -> str:
-    cells = [
-        [visible_text(cell).replace("[", "<small>[").replace("]", "]</small>") for cell in row] for row in shown.rows
-    ]
-    return table(visible_text(shown.caption), [visible_text(cell) for cell in shown.head], cells)
+    return table(shown.caption, shown.head, shown.rows, small_bounds=True)

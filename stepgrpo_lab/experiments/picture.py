@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from stepgrpo_lab.experiments.results import ComparisonRecord, RowResult
 from stepgrpo_lab.experiments.rows import STEP_GRPO, VANILLA
-from stepgrpo_lab.viz.plot_style import PALETTE
+from stepgrpo_lab.viz.style import PALETTE
 from stepgrpo_lab.viz.svg import BACKGROUND, QUIET, Axes, cross, frame, padded_span, picture, text, xy
 
 WIDTH, PANEL = 960, 330

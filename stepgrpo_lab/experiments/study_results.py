@@ -12,7 +12,7 @@ from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.results import Comparison
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.studies import STUDIES
-from stepgrpo_lab.viz.plots_tradeoff import ChangePoint
+from stepgrpo_lab.viz.tradeoff import ChangePoint
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _mean_of(curves: Sequence[Sequence[Sequence[float]]]) -> float:
 
 
 def study_changes(result: StudyResult, *, family: str | None = None, pooled: bool = False) -> list[ChangePoint]:
-    """The runs of a study against the untrained model, for :func:`stepgrpo_lab.viz.plots_tradeoff.tradeoff_changes`.
+    """The runs of a study against the untrained model, for :func:`stepgrpo_lab.viz.tradeoff.tradeoff_changes`.
 
     Args:
         result: The study.

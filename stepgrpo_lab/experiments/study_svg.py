@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.study_results import RowResult, StudyResult
-from stepgrpo_lab.viz.plot_style import PALETTE
+from stepgrpo_lab.viz.style import PALETTE
 from stepgrpo_lab.viz.svg import QUIET, Axes, cross, curve, frame, padded_span, picture, text
 
 WIDTH, HEIGHT = 960, 420

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from stepgrpo_lab.planning.advice import Change
-from stepgrpo_lab.planning.hardware import GPUS, Gpu
-from stepgrpo_lab.planning.plan import MemoryPlan, plan_memory
+from stepgrpo_lab.planning.memory import GPUS, Gpu
+from stepgrpo_lab.planning.plan import Change, MemoryPlan, plan_memory
 
 __all__ = ["GPUS", "Change", "Gpu", "MemoryPlan", "plan_memory"]

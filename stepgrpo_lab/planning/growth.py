@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stepgrpo_lab.planning.components import FRAGMENTATION
-from stepgrpo_lab.planning.dimensions import ModelDimensions
-from stepgrpo_lab.planning.hardware import NETWORK, Gpu
+from stepgrpo_lab.evaluation.tables import markdown_table
+from stepgrpo_lab.planning.memory import FRAGMENTATION, NETWORK, Gpu
 from stepgrpo_lab.planning.plan import MemoryPlan, plan_memory
+from stepgrpo_lab.planning.sizes import ModelDimensions
 from stepgrpo_lab.recipes.schema import Recipe
 
 GPUS_PER_NODE = 8
@@ -120,22 +120,18 @@ def _replicas(dimensions: ModelDimensions, gpus: int, updates: int) -> float:
 def growth_table(recipe: Recipe, counts: tuple[int, ...] = (8, 64), mean_tokens: int = 7000) -> str:
     """The times at several numbers of GPUs, as a Markdown table in seconds."""
     found = [step_times(recipe, count, mean_tokens=mean_tokens) for count in counts]
-    lines = [
-        "| one rollout and its updates | " + " | ".join(f"{times.gpus} GPUs" for times in found) + " |",
-        "|" + " --- |" * (1 + len(found)),
-    ]
-    for name, title in (
-        ("rows", "completions for each GPU"),
-        ("at_once", "of mean length, as many as its memory decodes at once"),
-        ("decoding", "decoding, s"),
-        ("longest", "decoding the longest completion, s"),
-        ("computing", f"computing the updates, at {EFFICIENCY:.0%} of the data sheet's rate, s"),
-        ("sharding", "gathering and scattering shards among all GPUs in every pass of one row, s"),
-        ("replicas", "all-reducing gradients between nodes instead, shards kept within each, s"),
-        ("syncing", "handing the weights to separate engines, s"),
-    ):
-        lines.append(f"| {title} | " + " | ".join(_number(getattr(times, name)) for times in found) + " |")
-    return "\n".join(lines)
+    titles = {
+        "rows": "completions for each GPU",
+        "at_once": "of mean length, as many as its memory decodes at once",
+        "decoding": "decoding, s",
+        "longest": "decoding the longest completion, s",
+        "computing": f"computing the updates, at {EFFICIENCY:.0%} of the data sheet's rate, s",
+        "sharding": "gathering and scattering shards among all GPUs in every pass of one row, s",
+        "replicas": "all-reducing gradients between nodes instead, shards kept within each, s",
+        "syncing": "handing the weights to separate engines, s",
+    }
+    rows = [[title, *(_number(getattr(times, name)) for times in found)] for name, title in titles.items()]
+    return markdown_table(["one rollout and its updates", *(f"{times.gpus} GPUs" for times in found)], rows)
 
 
 def _number(value: float) -> str:

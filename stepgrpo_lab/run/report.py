@@ -1,6 +1,6 @@
 """The report of a run: one HTML file, a small Markdown table and one picture, all from the run folder's files alone.
 
-Whatever a model or a recipe wrote passes through :func:`~stepgrpo_lab.viz.report_pages.visible_text`.
+Whatever a model or a recipe wrote passes through :func:`~stepgrpo_lab.viz.html.visible_text`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.run.folder import RunRecord, read_run
 from stepgrpo_lab.run.report_svg import draw_headline
-from stepgrpo_lab.viz import plots, plots_probe
-from stepgrpo_lab.viz.plot_style import series
-from stepgrpo_lab.viz.report_pages import figure, note, render_page, section, table, visible_text
+from stepgrpo_lab.viz import completions, curves, tradeoff
+from stepgrpo_lab.viz.curves import series
+from stepgrpo_lab.viz.html import figure, note, render_page, section, table, visible_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -160,19 +160,19 @@ def _figures(run: RunRecord) -> dict[str, Figure]:
 
     drawn = {}
     if run.summaries:
-        drawn["tradeoff"] = plots.tradeoff(_tradeoff_points(run.summaries))
-    if recorded(plots.CURVES):
-        drawn["learning"] = plots.learning_curves(run.metrics)
-    if recorded(plots.EXITS):
-        drawn["exits"] = plots.exit_reasons(run.metrics)
+        drawn["tradeoff"] = tradeoff.tradeoff(_tradeoff_points(run.summaries))
+    if recorded(curves.CURVES):
+        drawn["learning"] = curves.learning_curves(run.metrics)
+    if recorded(curves.EXITS):
+        drawn["exits"] = curves.exit_reasons(run.metrics)
     calibrations = [part.calibration() for part in (run.after, run.before) if part is not None]
     for calibration in calibrations:
         if calibration is not None:
-            drawn.setdefault("reliability", plots_probe.reliability_diagram(calibration))
+            drawn.setdefault("reliability", completions.reliability_diagram(calibration))
     return drawn
 
 
-def _tradeoff_points(summaries: dict[str, dict[str, Any]]) -> list[plots.TradeoffPoint]:
+def _tradeoff_points(summaries: dict[str, dict[str, Any]]) -> list[tradeoff.TradeoffPoint]:
     """Both evaluations, and each family's when there are few enough to tell their markers apart."""
     measured = dict(summaries)
     if 1 < len(summaries["before"]["families"]) <= 2:
@@ -191,11 +191,6 @@ _MEASURES = {
     "closed": ("completions that closed their thoughts", 100, " %"),
     "truncated": ("completions cut off at the limit", 100, " %"),
 }
-
-
-def _small_bounds(text: str) -> str:
-    """The text of an estimate, with its brackets in small print."""
-    return text.replace("[", "<small>[").replace("]", "]</small>")
 
 
 def _sections(run: RunRecord, figures: set[str]) -> str:
@@ -246,7 +241,7 @@ def _figure(name: str, figures: set[str]) -> str:
 
 
 def _with_bounds(interval: Interval, unit: str) -> str:
-    return f"{interval.estimate:.1f}{unit} <small>[{interval.low:.1f}, {interval.high:.1f}]</small>"
+    return f"{interval.estimate:.1f}{unit} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
 def _result_tables(run: RunRecord) -> str:
@@ -255,9 +250,9 @@ def _result_tables(run: RunRecord) -> str:
         return note("Left out: it needs evaluation_before.json and evaluation_after.json.")
     before, after = run.summaries["before"], run.summaries["after"]
     changes = {
-        "accuracy": _small_bounds(points(comparison.accuracy_points)),
-        "tokens": _small_bounds(ratio(comparison.token_ratio)),
-        "steps": _small_bounds(points(comparison.steps)),
+        "accuracy": points(comparison.accuracy_points),
+        "tokens": ratio(comparison.token_ratio),
+        "steps": points(comparison.steps),
     }
     overall = [
         [
@@ -269,9 +264,8 @@ def _result_tables(run: RunRecord) -> str:
         for name, (label, scale, unit) in _MEASURES.items()
     ]
     caption = f"All {comparison.problems} problems; brackets hold 95 % intervals over problems, changes are paired"
-    return table(caption, ["", "before", "after", "change (points, ratio, steps)"], overall) + _families(
-        before, after, comparison
-    )
+    head = ["", "before", "after", "change (points, ratio, steps)"]
+    return table(caption, head, overall, small_bounds=True) + _families(before, after, comparison)
 
 
 def _families(before: Mapping[str, Any], after: Mapping[str, Any], comparison: Comparison) -> str:
@@ -280,19 +274,19 @@ def _families(before: Mapping[str, Any], after: Mapping[str, Any], comparison: C
         first, second = before["families"][name], after["families"][name]
         rows.append(
             [
-                visible_text(name) or "all",
+                name or "all",
                 str(change.problems),
                 _with_bounds(first["accuracy"] * 100, " %"),
                 _with_bounds(second["accuracy"] * 100, " %"),
-                _small_bounds(points(change.accuracy_points)),
+                points(change.accuracy_points),
                 _with_bounds(first["tokens"], ""),
                 _with_bounds(second["tokens"], ""),
-                _small_bounds(ratio(change.token_ratio)),
-                _small_bounds(points(change.steps)),
+                ratio(change.token_ratio),
+                points(change.steps),
             ]
         )
     head = ["family", "problems", "correct before", "after", "points", "tokens before", "after", "ratio", "steps"]
-    return table("By family of problems", head, rows)
+    return table("By family of problems", head, rows, small_bounds=True)
 
 
 def _completions(run: RunRecord) -> str:
@@ -339,7 +333,7 @@ def _time(run: RunRecord) -> str:
     seconds = run.environment.get("seconds") or {}
     if not seconds:
         return note("Left out: environment.json is missing or names no seconds.")
-    rows = [[visible_text(str(phase)), f"{float(spent):.1f}"] for phase, spent in seconds.items()]
+    rows = [[str(phase), f"{float(spent):.1f}"] for phase, spent in seconds.items()]
     return table("Seconds by phase", ["phase", "seconds"], rows)
 
 
@@ -361,7 +355,7 @@ def _rerun(run: RunRecord) -> str:
     versions = {**(run.environment.get("versions") or {}), **noted}
     if not versions:
         return steps + note("Versions are left out: environment.json is missing or names none.")
-    rows = [[visible_text(str(name)), visible_text(_plain(value))] for name, value in versions.items()]
+    rows = [[str(name), _plain(value)] for name, value in versions.items()]
     return steps + table("Environment", ["what", "which"], rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.viz.report_pages import plain_text
+from stepgrpo_lab.viz.html import plain_text
 
 if TYPE_CHECKING:
     from stepgrpo_lab.recordings import RecordedGroup

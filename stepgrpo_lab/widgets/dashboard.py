@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Int, List
 
 from stepgrpo_lab.training.metrics import METRICS_FILE, read_metrics
-from stepgrpo_lab.viz.plot_style import MOST_POINTS, thinned
-from stepgrpo_lab.viz.plots import EXITS, Panel, learning_curves
+from stepgrpo_lab.viz.curves import EXITS, MOST_POINTS, Panel, learning_curves, thinned
+from stepgrpo_lab.viz.html import table
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import block, table
+from stepgrpo_lab.widgets.page import block
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -1,4 +1,7 @@
-"""Feeds a live dashboard from the trainer, and stops training when its button was pressed."""
+"""Feeds a live dashboard from the trainer, and stops training when its button was pressed.
+
+A module of its own because it needs transformers, which the dashboard itself must not import.
+"""
 
 from __future__ import annotations
 

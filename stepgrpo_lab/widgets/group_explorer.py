@@ -28,11 +28,10 @@ from stepgrpo_lab.method.rewards import (
     outcome_rewards,
 )
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.viz.plots_group import group_advantages_chart, token_push_map
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.groups import group_advantages_chart, token_push_map
+from stepgrpo_lab.viz.html import table, visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -126,16 +125,16 @@ class GroupExplorer(LabWidget):
         members = [member.outcome for member in self.recorded.members]
         correct = [member.correct for member in members]
         mean = group_mean_steps(correct, [member.steps for member in members], cast(MeanOver, self.mean_over))
-        told = f"{sum(correct)} of {len(correct)} members are right"
-        told += "" if mean is None else f", mean steps {mean:.2f}"
+        summary = f"{sum(correct)} of {len(correct)} members are right"
+        summary += "" if mean is None else f", mean steps {mean:.2f}"
         rewards = self.rewards[self.method]
         if not is_informative(rewards):
-            self.sentence = f"{told}. {self.method} gives every member the same reward: no token is pushed."
+            self.sentence = f"{summary}. {self.method} gives every member the same reward: no token is pushed."
             return
         advantages = self.advantages[self.method]
         best, worst = advantages.index(max(advantages)), advantages.index(min(advantages))
         self.sentence = (
-            f"{told}. {self.method} likes member {best} most (reward {rewards[best]:.3f}, advantage "
+            f"{summary}. {self.method} likes member {best} most (reward {rewards[best]:.3f}, advantage "
             f"{advantages[best]:+.3f}) and member {worst} least (reward {rewards[worst]:.3f}, advantage "
             f"{advantages[worst]:+.3f})."
         )

@@ -10,10 +10,10 @@ from traitlets import Bool, Enum, Float, Int, List
 
 from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, TokenLoss, token_loss, token_weights
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.viz.plots_loss import surrogate_curve, token_pulls
+from stepgrpo_lab.viz.html import piece_text, table
+from stepgrpo_lab.viz.loss import surrogate_curve, token_pulls
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import piece_text, table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -68,15 +68,16 @@ class LossExplorer(LabWidget):
     def __init__(self, group: RecordedGroup | None = None, member: int | None = None, **state: Any) -> None:
         self.recorded = _first_forced(load_recordings()) if group is None else group
         self.member = _forced_member(self.recorded) if member is None else member
-        told = self.recorded.members[self.member]
-        if told.policy_logprobs is None:
+        record = self.recorded.members[self.member]
+        trajectory = record.trajectory
+        if record.policy_logprobs is None:
             raise ValueError(f"{self.recorded.title}: its policy's log-probabilities were not recorded")
-        close = next((place for place, forced in enumerate(told.trajectory.forced) if forced), told.trajectory.tokens)
-        self.first = max(0, min(close - 3, told.trajectory.tokens - SHOWN))
-        self.shown = range(self.first, min(told.trajectory.tokens, self.first + SHOWN))
-        self.pieces = self.recorded.pieces([told.trajectory.completion_ids[place] for place in self.shown])
-        self.forced = [told.trajectory.forced[place] for place in self.shown]
-        self.old_logprobs = [told.policy_logprobs[place] for place in self.shown]
+        close = next((place for place, forced in enumerate(trajectory.forced) if forced), trajectory.tokens)
+        self.first = max(0, min(close - 3, trajectory.tokens - SHOWN))
+        self.shown = range(self.first, min(trajectory.tokens, self.first + SHOWN))
+        self.pieces = self.recorded.pieces([trajectory.completion_ids[place] for place in self.shown])
+        self.forced = [trajectory.forced[place] for place in self.shown]
+        self.old_logprobs = [record.policy_logprobs[place] for place in self.shown]
         self.tokens: list[TokenLoss] = []
         self.pulls: list[float] = []
         ratios = list(state.get("log_ratios", [0.0] * SHOWN))
@@ -123,15 +124,15 @@ class LossExplorer(LabWidget):
             for old, moved in zip(self.old_logprobs, self.log_ratios, strict=False)
         ]
         masks = [
-            [self.train_forced or not forced for forced in told.trajectory.forced] for told in self.recorded.members
+            [self.train_forced or not forced for forced in record.trajectory.forced] for record in self.recorded.members
         ]
         weights = token_weights(masks, settings)[self.member]
         self.pulls = [
             -token.gradient * weights[place] + 0.0 for place, token in zip(self.shown, self.tokens, strict=True)
         ]
-        self.sentence = self._told()
+        self.sentence = self._describe()
 
-    def _told(self) -> str:
+    def _describe(self) -> str:
         token, pull = self.tokens[self.chosen], self.pulls[self.chosen]
         name = _shown(self.pieces[self.chosen])
         if self.forced[self.chosen] and not self.train_forced:
@@ -171,7 +172,9 @@ class LossExplorer(LabWidget):
         ]
         head = ["token", "", "probability when sampled", "ratio", "", "surrogate", "KL", "trains", "pull"]
         strip = f'<div class="tokens" role="region" tabindex="0" aria-label="tokens">{cells}</div>'
-        return strip + table(f"{self.recorded.title}, member {self.member}: around the close", head, rows, self.chosen)
+        return strip + table(
+            f"{self.recorded.title}, member {self.member}: around the close", head, rows, chosen=self.chosen
+        )
 
     def controls(self) -> list[Any]:
         options = {f"{index + 1}: {_shown(piece)}": index for index, piece in enumerate(self.pieces)}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import get_args
+from stepgrpo_lab.overthinker.verifier import LABELS
+from stepgrpo_lab.viz.html import visible_text
+from stepgrpo_lab.viz.style import PALETTE
 
-from stepgrpo_lab.method.records import StepLabel
-from stepgrpo_lab.viz.plot_style import PALETTE
-from stepgrpo_lab.viz.report_pages import visible_text
-
-LABELS: tuple[StepLabel, ...] = get_args(StepLabel)
 LABEL_COLOURS = dict(zip(LABELS, PALETTE, strict=False))
 _UNDERLINES = dict(zip(LABELS, ("solid", "dashed", "dotted", "double"), strict=True))
 
@@ -63,45 +59,11 @@ def _style() -> str:
 STYLE = _style()
 
 
-def piece_text(piece: str) -> str:
-    """A token's text for display: escaped, and a line break or a space that can be seen.
-
-    Example:
-        >>> piece_text("<b>"), piece_text(chr(10)), piece_text(" ")
-        ('&lt;b&gt;', '⏎', '␣')
-    """
-    shown = piece.replace("\n", "⏎")
-    return visible_text("␣" * len(shown) if shown.isspace() else shown)
-
-
 def block(*parts: str) -> str:
     """HTML under the widgets' style."""
     return f'<div class="stepgrpo">{"".join(parts)}</div>'
 
 
 def readout(sentence: str) -> str:
-    """The sentence that says what is seen; screen readers are told when it changes. Escapes it."""
+    """The sentence that says what is seen; screen readers announce its changes. Escapes it."""
     return block(f'<p class="readout" role="status" aria-live="polite">{visible_text(sentence)}</p>')
-
-
-def table(caption: str, head: Iterable[str], rows: Iterable[Iterable[str]], chosen: int | None = None) -> str:
-    """A table of plain text cells, one row of which may be marked.
-
-    Example:
-        >>> "&lt;b&gt;" in table("Answers", ["", "answer"], [["1", "<b>"]])
-        True
-    """
-
-    def cells(row: Iterable[str]) -> str:
-        first, *rest = map(visible_text, row)
-        return f'<th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest)
-
-    header = "".join(f'<th scope="col">{visible_text(cell)}</th>' for cell in head)
-    body = "".join(
-        f'<tr class="chosen" aria-current="true">{cells(row)}</tr>' if number == chosen else f"<tr>{cells(row)}</tr>"
-        for number, row in enumerate(rows)
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{visible_text(caption)}"><table>'
-        f"<caption>{visible_text(caption)}</caption><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
-    )

@@ -9,11 +9,10 @@ from traitlets import Int
 
 from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.viz.plots_rollout import forward_passes
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.completions import forward_passes
+from stepgrpo_lab.viz.html import piece_text, visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import piece_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -102,20 +101,20 @@ class RolloutPlayer(LabWidget):
         self.clamp("frame", len(self.frames) - 1)
         frame = self.frames[self.shown]
         prompt = len(self.recorded.members[self.place].trajectory.prompt_ids)
-        told = f"Pass {self.shown} of {len(self.frames) - 1}, phase {frame.phase.name}: "
+        text = f"Pass {self.shown} of {len(self.frames) - 1}, phase {frame.phase.name}: "
         if frame.cells:
             cell = frame.cells[-1]
-            told += (
+            text += (
                 f"{self._quoted(cell.token)}{' again' if frame.again else ''} ({cell.source}) is fed at place "
                 f"{len(frame.cells) - 1}, position {prompt + len(frame.cells) - 1}; it attends to the {prompt} prompt "
                 f"tokens and {len(frame.cells)} places."
             )
         else:
-            told += f"the {prompt} prompt tokens are in the cache, positions 0 to {prompt - 1}."
+            text += f"the {prompt} prompt tokens are in the cache, positions 0 to {prompt - 1}."
         if frame.chosen is not None:
             how = "The likeliest next token is" if frame.probe is not None else "Sampled next:"
-            told += f" {how} {self._quoted(frame.chosen)}."
-        self.sentence = f"{told} {_EVENTS.get(frame.event, '')}".strip() + self._verdict(frame)
+            text += f" {how} {self._quoted(frame.chosen)}."
+        self.sentence = f"{text} {_EVENTS.get(frame.event, '')}".strip() + self._verdict(frame)
 
     def _quoted(self, token: int) -> str:
         return '"' + self.recorded.token_text.decode([token]).replace("\n", "⏎") + '"'

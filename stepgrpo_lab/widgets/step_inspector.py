@@ -10,11 +10,10 @@ from traitlets import Enum, Float, Int, Tuple
 from stepgrpo_lab.method.confidence import RULES, rules_at
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.recordings.schema import ExitPoint
-from stepgrpo_lab.viz.plots_rollout import exit_scores
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.completions import exit_scores
+from stepgrpo_lab.viz.html import table, visible_text
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -136,7 +135,9 @@ class StepInspector(LabWidget):
         ]
         head = ["confidence rule", "stops at", "tokens", "saved", "answer", ""]
         caption = f"Where each rule would have stopped, threshold {self.threshold:.2f}"
-        return f"{question}</span></p>{self._text()}" + table(caption, head, rows, RULES.index(self.confidence_rule))
+        return f"{question}</span></p>{self._text()}" + table(
+            caption, head, rows, chosen=RULES.index(self.confidence_rule)
+        )
 
     def _text(self) -> str:
         """The completion, step by step, the probes in their places, and what the rule cuts off in grey."""

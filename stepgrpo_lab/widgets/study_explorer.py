@@ -9,10 +9,10 @@ from traitlets import Bool, Unicode
 
 from stepgrpo_lab.experiments.studies import STUDIES
 from stepgrpo_lab.experiments.study_results import StudyResult, recorded_studies, study_changes
-from stepgrpo_lab.viz.plots_tradeoff import NAMED, tradeoff_changes
+from stepgrpo_lab.viz.html import table
+from stepgrpo_lab.viz.tradeoff import NAMED, tradeoff_changes
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import table
 from stepgrpo_lab.widgets.tradeoff import ALL
 
 if TYPE_CHECKING:

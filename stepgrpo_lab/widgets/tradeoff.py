@@ -13,12 +13,10 @@ from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.evaluation.statistics import bootstrap_mean
 from stepgrpo_lab.run.folder import read_run
-from stepgrpo_lab.viz.plots import TradeoffPoint, tradeoff
-from stepgrpo_lab.viz.plots_tradeoff import ChangePoint, tradeoff_changes
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.html import table, visible_text
+from stepgrpo_lab.viz.tradeoff import ChangePoint, TradeoffPoint, tradeoff, tradeoff_changes
 from stepgrpo_lab.widgets import controls
 from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -112,11 +110,11 @@ class TradeoffExplorer(LabWidget):
             else:
                 row += ["baseline", ""]
             self.table_rows.append(row)
-        told = [
+        words = [
             f"{row[0]}: {row[1]} tokens, {row[2]} right" + (f" ({row[3]} of the tokens, {row[4]})" if row[4] else "")
             for row in self.table_rows
         ]
-        self.sentence = f"Problems: {self.family}. {'; '.join(told)}."
+        self.sentence = f"Problems: {self.family}. {'; '.join(words)}."
 
     def figures(self) -> list[Figure]:
         if self.relative and len(self.names) > 1:

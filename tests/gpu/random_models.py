@@ -11,7 +11,7 @@ from huggingface_hub import save_torch_state_dict
 from transformers import Qwen3ForCausalLM
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.planning.dimensions import ModelDimensions
+from stepgrpo_lab.planning.sizes import ModelDimensions
 from tests.counting import qwen3_config
 
 DEVIATION = 0.02

@@ -21,7 +21,7 @@ from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import PRESETS, TrajectoryMachine, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.viz.report_pages import visible_text
+from stepgrpo_lab.viz.html import visible_text
 
 BAIT = [
     *(

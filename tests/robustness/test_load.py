@@ -12,8 +12,7 @@ import pytest
 from robustness.loading import peak_of, write_rows
 from stepgrpo_lab.evaluation.problems import iterate_problems, load_problems
 from stepgrpo_lab.run.report import write_report
-from stepgrpo_lab.viz.plot_style import MOST_POINTS, series, thinned
-from stepgrpo_lab.viz.plots import exit_reasons, learning_curves
+from stepgrpo_lab.viz.curves import MOST_POINTS, exit_reasons, learning_curves, series, thinned
 from stepgrpo_lab.widgets import LiveDashboard
 
 DAY = 86_400 // 4

@@ -10,11 +10,11 @@ import json
 import shutil
 from pathlib import Path
 
-from stepgrpo_lab.authoring.overthinker.calibration import calibrate
 from stepgrpo_lab.authoring.overthinker.card import measure_overthinker, write_card
-from stepgrpo_lab.authoring.overthinker.pretraining import (
+from stepgrpo_lab.authoring.overthinker.stages import (
     BuildSettings,
     Progress,
+    calibrate,
     new_model,
     new_tokenizer,
     train_on_traces,

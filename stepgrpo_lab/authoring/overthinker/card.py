@@ -1,28 +1,37 @@
-"""Measures an Overthinker and writes its model card, whose every figure comes from :func:`measure_overthinker`."""
+"""Measures an Overthinker, holds it against the gates of a fair laboratory, and writes its model card.
+
+Every figure of the card comes from :func:`measure_overthinker`. If needed steps could be guessed away, a plain length
+penalty would win and there would be no question left; if trial answers were not calibrated, no exit rule could work.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.authoring.overthinker.gates import gates
-from stepgrpo_lab.authoring.overthinker.pretraining import BuildSettings, Progress
-from stepgrpo_lab.authoring.overthinker.reliability import draw_reliability
+from stepgrpo_lab.authoring.overthinker.stages import COMPLETION_LIMIT, BuildSettings, Progress
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.results import Evaluation, compare
+from stepgrpo_lab.evaluation.tables import markdown_table
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.settings import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.overthinker.verifier import label_steps, structure
+from stepgrpo_lab.overthinker.verifier import LABELS, label_steps, structure
+from stepgrpo_lab.viz.style import PALETTE
+from stepgrpo_lab.viz.svg import QUIET, Axes, frame, picture, text
 
-COMPLETION_LIMIT = 256
+LEAST_ACCURACY = 0.85
+LEAST_ORACLE_SAVING = 0.60
+LEAST_CUT_COST = 8.0
+LEAST_CUT_COST_TRAINED = 5.0
+MOST_CALIBRATION_ERROR = 0.05
 RELIABILITY, RELIABILITY_TITLE = "reliability.svg", "Trial answers at the first marker"
-LABELS = ("needed", "verifying", "redundant", "malformed")
 
 
 def measure_overthinker(
@@ -112,23 +121,25 @@ def render_card(figures: dict[str, Any]) -> str:
         ("thoughts cut at the first marker", figures["first_cut"]),
     ]
     families = sorted(figures["plain"]["families"])
-    head = ["measured", "accuracy (95 %)", "tokens", "steps", *(f"{family}: accuracy" for family in families)]
-    table = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for name, summary in rows:
-        cells = [name, _share(summary["accuracy"]), _number(summary["tokens"]), _number(summary["steps"])]
-        cells += [_share(summary["families"][family]["accuracy"]) for family in families]
-        table.append(f"| {' | '.join(cells)} |")
-    labels = [
-        "| completions of | needed | verifying | redundant | malformed | tokens an oracle saves |",
-        "|" + " --- |" * 6,
+    measured = [
+        [
+            name,
+            _share(summary["accuracy"]),
+            _number(summary["tokens"]),
+            _number(summary["steps"]),
+            *(_share(summary["families"][family]["accuracy"]) for family in families),
+        ]
+        for name, summary in rows
     ]
-    for name, row in figures["structure"].items():
-        cells = [name, *(f"{row[label]:.2f}" for label in LABELS), f"{100 * row['oracle_saves']:.1f} %"]
-        labels.append(f"| {' | '.join(cells)} |")
+    head = ["measured", "accuracy (95 %)", "tokens", "steps", *(f"{family}: accuracy" for family in families)]
+    steps = [
+        [name, *(f"{row[label]:.2f}" for label in LABELS), f"{100 * row['oracle_saves']:.1f} %"]
+        for name, row in figures["structure"].items()
+    ]
     return CARD.format(
         problems=figures["problems"],
-        table="\n".join(table),
-        labels="\n".join(labels),
+        table=markdown_table(head, measured),
+        labels=markdown_table(["completions of", *LABELS, "tokens an oracle saves"], steps),
         gates=_gates_table(figures),
         examples="\n".join(map(_example, figures["examples"])),
         calibration=_calibration_text(figures["calibration"]),
@@ -136,31 +147,106 @@ def render_card(figures: dict[str, Any]) -> str:
 
 
 def _gates_table(figures: dict[str, Any]) -> str:
-    rows = [
-        f"| {gate.asks} | {gate.measured} | {'passed' if gate.passed else '**failed**'} |" for gate in gates(figures)
-    ]
-    return "\n".join(["| gate | measured | |", "| --- | --- | --- |", *rows])
+    rows = [[gate.asks, gate.measured, "passed" if gate.passed else "**failed**"] for gate in gates(figures)]
+    return markdown_table(["gate", "measured", ""], rows)
 
 
 def _example(example: dict[str, Any]) -> str:
-    shown = [(label, " ".join(step.removeprefix("<think>").split())) for label, step in example["steps"]]
-    rows = [f"| {label} | `{step}` |" for label, step in shown]
-    return "\n".join(
-        [f"*{example['prompt']}* ({example['answer']})", "", "| label | step |", "| --- | --- |", *rows, ""]
-    )
+    rows = [[label, f"`{' '.join(step.removeprefix('<think>').split())}`"] for label, step in example["steps"]]
+    return f"*{example['prompt']}* ({example['answer']})\n\n{markdown_table(['label', 'step'], rows)}\n"
 
 
 def _calibration_text(calibration: dict[str, Any] | None) -> str:
     if calibration is None:
         return "No trial answer completed its box."
-    rows = ["| joint probability | trial answers | right |", "| --- | --- | --- |"]
-    for part in calibration["bins"]:
-        if part["count"]:
-            rows.append(f"| {part['confidence']:.3f} | {part['count']} | {100 * part['accuracy']:.1f} % |")
-    table = "\n".join(rows)
-    ece = calibration["ece"]
-    told = f"Expected calibration error (10 bins) of the joint probability of the boxed answer: {ece:.3f}."
-    return f"![Share right against stated probability]({RELIABILITY})\n\n{told}\n\n{table}"
+    rows = [
+        [f"{part['confidence']:.3f}", str(part["count"]), f"{100 * part['accuracy']:.1f} %"]
+        for part in calibration["bins"]
+        if part["count"]
+    ]
+    return (
+        f"![Share right against stated probability]({RELIABILITY})\n\n"
+        "Expected calibration error (10 bins) of the joint probability of the boxed answer: "
+        f"{calibration['ece']:.3f}.\n\n{markdown_table(['joint probability', 'trial answers', 'right'], rows)}"
+    )
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition: what it asks, what was measured, whether that passes."""
+
+    asks: str
+    measured: str
+    passed: bool
+
+
+def gates(figures: dict[str, Any]) -> list[Gate]:
+    """The gates of a freshly built model.
+
+    Args:
+        figures: From :func:`stepgrpo_lab.authoring.overthinker.card.measure_overthinker`.
+
+    Returns:
+        In the order of the card. That the steps are still needed *after* training is the study "fairness".
+    """
+    accuracy = figures["plain"]["accuracy"]["estimate"]
+    saves = figures["structure"]["all"]["oracle_saves"]
+    ece = figures["calibration"]["ece"] if figures["calibration"] else 1.0
+    return [
+        Gate(f"accuracy at least {100 * LEAST_ACCURACY:.0f} %", f"{100 * accuracy:.1f} %", accuracy >= LEAST_ACCURACY),
+        Gate(
+            f"stopping after the last needed step saves at least {100 * LEAST_ORACLE_SAVING:.0f} % of the tokens",
+            f"{100 * saves:.1f} %",
+            saves >= LEAST_ORACLE_SAVING,
+        ),
+        *(
+            Gate(
+                f"{family}: a cut after the first step costs at least {LEAST_CUT_COST:.0f} points",
+                f"{-change['estimate']:.1f}",
+                -change["estimate"] >= LEAST_CUT_COST,
+            )
+            for family, change in figures["first_cut_change"].items()
+        ),
+        Gate(
+            f"calibration error of the first trial answer at most {MOST_CALIBRATION_ERROR:.2f}",
+            f"{ece:.3f}",
+            ece <= MOST_CALIBRATION_ERROR,
+        ),
+        *(
+            Gate(
+                f"truncated rollout at evaluation, `{preset}`: no loss (the interval of the change reaches 0)",
+                f"{change['estimate']:+.1f} [{change['low']:+.1f}, {change['high']:+.1f}] points",
+                change["high"] >= 0,
+            )
+            for preset, change in figures["deer_change"].items()
+        ),
+    ]
+
+
+def draw_reliability(calibration: dict[str, Any], title: str) -> str:
+    """Share right against stated probability, one dot for each bin, its area the number of answers in it.
+
+    Args:
+        calibration: A :class:`stepgrpo_lab.evaluation.statistics.Calibration` as a dictionary.
+        title: What was calibrated.
+
+    Returns:
+        SVG text. On the diagonal a probability is worth what it says; below it, the model is too sure.
+    """
+    bins = [part for part in calibration["bins"] if part["count"]]
+    axes = Axes(72, 72, 432, 372, (0.0, 1.0), (0.0, 100.0))
+    (start, low), (end, high) = axes.at(0, 0), axes.at(1, 100)
+    lines = frame(axes, title, "stated probability", "%")
+    lines.append(f'<path d="M{start:.1f} {low:.1f}L{end:.1f} {high:.1f}" stroke="{QUIET}" stroke-dasharray="6 4"/>')
+    for part in bins:
+        x, y = axes.at(part["confidence"], 100 * part["accuracy"])
+        _, even = axes.at(0, 100 * part["confidence"])
+        radius = 3 + 17 * (part["count"] / calibration["count"]) ** 0.5
+        lines.append(f'<path d="M{x:.1f} {y:.1f}V{even:.1f}" stroke="{PALETTE[1]}" stroke-width="2.5"/>')
+        lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{PALETTE[0]}" fill-opacity="0.75"/>')
+    lines.append(text(f"ECE {calibration['ece']:.3f}, {calibration['count']} answers", 88, 92, weight="600"))
+    listed = "; ".join(f"{part['confidence']:.2f} stated, {part['accuracy']:.2f} right" for part in bins)
+    return picture(480, 440, title, listed, lines)
 
 
 CARD = """---

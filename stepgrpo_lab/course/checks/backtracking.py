@@ -16,18 +16,16 @@ def places_of_probe(solution: Callable[[int, int, int], list[int]]) -> None:
         False
     """
     for base, prompt, trial in ((13, 6, 4), (2, 4, 5), (0, 1, 1)):
-        expected = [*range(base, base + prompt + trial - 1), base]
-        actual = solution(base, prompt, trial)
-        hint = ""
-        if actual == [*range(base, base + prompt + trial), base]:
-            hint = "The last token of a trial answer is chosen, but never fed"
-        elif actual == list(range(base, base + prompt + trial)):
-            hint = "The marker goes back to the place where the probe began"
-        elif actual == expected[:-1]:
-            hint = "Afterwards the marker is fed again, at its old place"
-        elif actual == [place + 1 for place in expected]:
-            hint = "The probe begins at the marker's own place, for the marker is held back"
-        expect(actual, expected, f"places_of_probe({base}, {prompt}, {trial})", hint=hint)
+        fed = list(range(base, base + prompt + trial))
+        expected = [*fed[:-1], base]
+        mistakes = {
+            "the last token of a trial answer is chosen, but never fed": [*fed, base],
+            "the marker goes back to the place where the probe began": fed,
+            "afterwards the marker is fed again, at its old place": fed[:-1],
+            "the probe begins at the marker's own place, for the marker is held back": [p + 1 for p in expected],
+        }
+        what = f"places_of_probe({base}, {prompt}, {trial})"
+        expect(solution(base, prompt, trial), expected, what, mistakes=mistakes)
 
 
 @exercise("05.2", "one comparison hides whatever a probe left behind")
@@ -40,15 +38,14 @@ def visible(solution: Callable[[Sequence[int], int], list[list[bool]]]) -> None:
     """
     for places, width in (([2, 0, 3], 4), ([1], 3)):
         expected = [[cell <= place for cell in range(width)] for place in places]
-        actual = solution(list(places), width)
-        hint = ""
-        if actual == [[cell < place for cell in range(width)] for place in places]:
-            hint = "A token attends to itself as well"
-        elif actual == [[True] * width for _ in places]:
-            hint = "Cells behind a row's own place hold what an earlier probe left: they must be hidden"
-        elif actual == [[cell > place for cell in range(width)] for place in places]:
-            hint = "True means visible"
-        expect(actual, expected, f"visible({places}, {width})", hint=hint)
+        mistakes = {
+            "a token attends to itself as well": [[cell < place for cell in range(width)] for place in places],
+            "hide cells behind a row's own place: they hold what an earlier probe left": [
+                [True] * width for _ in places
+            ],
+            "True means visible": [[cell > place for cell in range(width)] for place in places],
+        }
+        expect(solution(list(places), width), expected, f"visible({places}, {width})", mistakes=mistakes)
 
 
 @exercise("05.3", "no state, so nothing that a probe or a batch could advance")
@@ -60,12 +57,10 @@ def draw(solution: Callable[[float, Sequence[float]], int]) -> None:
         False
     """
     odds = [0.0, 0.25, 0.5, 0.25]
+    mistakes = {
+        "that is the likeliest token; the number has to decide": 2,
+        "token 0 is impossible: the sum has to be greater than the number, not equal to it": 0,
+        "token 1 owns the numbers from 0 up to, but not including, 0.25": 1,
+    }
     for number, expected in ((0.1, 1), (0.6, 2), (0.9, 3), (0.25, 2), (0.0, 1)):
-        actual, hint = solution(number, list(odds)), ""
-        if actual == odds.index(max(odds)) and expected != actual:
-            hint = "That is the likeliest token; the number has to decide"
-        elif number == 0.0 and actual == 0:
-            hint = "Token 0 is impossible: the sum has to be greater than the number, not equal to it"
-        elif number == 0.25 and actual == 1:
-            hint = "Token 1 owns the numbers from 0 up to, but not including, 0.25"
-        expect(actual, expected, f"draw({number}, {odds})", hint=hint)
+        expect(solution(number, list(odds)), expected, f"draw({number}, {odds})", mistakes=mistakes)

@@ -20,19 +20,20 @@ def geometric_mean(solution: Callable[[Sequence[float], int], float]) -> None:
     """
     for probabilities, skip in ((_PROBABILITIES, 1), (_PROBABILITIES, 0), ([0.5, 0.5, 0.0], 0), ([0.7], 1)):
         counted = probabilities[skip:]
-        actual = solution(list(probabilities), skip)
-        what, hint = f"geometric_mean({probabilities}, {skip})", ""
-        if not counted:
-            hint = "No token is left, so nothing vouches for the answer: the score is 0.0"
-        elif _close(actual, confidence(counted, "arithmetic")):
-            hint = "That is the arithmetic mean: multiply, and take the root"
-        elif _close(actual, confidence(counted, "joint")):
-            hint = "That is the joint probability: the root over the number of counted tokens is missing"
-        elif skip and _close(actual, confidence(probabilities)):
-            hint = "Leave the first skip_first tokens out"
-        elif skip and _close(actual, confidence(counted, "joint") ** (1 / len(probabilities))):
-            hint = "Divide by the number of tokens that count, not of all"
-        expect(actual, confidence(probabilities, skip_first=skip), what, hint=hint)
+        joint = confidence(counted, "joint")
+        mistakes = {
+            "that is the arithmetic mean: multiply, and take the root": confidence(counted, "arithmetic"),
+            "that is the joint probability: take its root, over the number of counted tokens": joint,
+            "leave the first skip_first tokens out": confidence(probabilities),
+            "take the root over the tokens that count, not of all": joint ** (1 / len(probabilities)),
+        }
+        expect(
+            solution(list(probabilities), skip),
+            confidence(probabilities, skip_first=skip),
+            f"geometric_mean({probabilities}, {skip})",
+            hint="" if counted else "No token is left, so nothing vouches for the answer: the score is 0.0",
+            mistakes=mistakes,
+        )
 
 
 @exercise("03.2", "it is the expected calibration error of Guo et al. (2017), as the library counts it")
@@ -47,14 +48,14 @@ def calibration_error(solution: Callable[[Sequence[tuple[int, float, float]]], f
         gaps = [abs(stated - right) for _, stated, right in bins]
         count = sum(answers for answers, *_ in bins)
         expected = sum(answers * gap for (answers, *_), gap in zip(bins, gaps, strict=True)) / count
-        actual, hint = solution(list(bins)), ""
-        if _close(actual, sum(gaps) / len(gaps)) and not _close(expected, sum(gaps) / len(gaps)):
-            hint = "Every bin counts by its number of answers"
-        elif _close(actual, abs(sum(answers * (stated - right) for answers, stated, right in bins)) / count):
-            hint = "Too sure in one bin and too modest in another do not cancel: take each gap's size"
-        elif _close(actual, expected * count):
-            hint = "Divide by the number of all answers"
-        expect(actual, expected, f"calibration_error({bins})", hint=hint)
+        mistakes = {
+            "every bin counts by its number of answers": sum(gaps) / len(gaps),
+            "too sure in one bin and too modest in another do not cancel: take each gap's size": (
+                abs(sum(answers * (stated - right) for answers, stated, right in bins)) / count
+            ),
+            "divide by the number of all answers": expected * count,
+        }
+        expect(solution(list(bins)), expected, f"calibration_error({bins})", mistakes=mistakes)
 
 
 _CURVE = [(0.5, 21.0, 0.31), (0.8, 36.5, 0.848), (0.9, 41.7, 0.948), (0.95, 46.4, 1.0), (0.99, 58.6, 1.0)]
@@ -70,20 +71,15 @@ def cheapest_threshold(solution: Callable[[Sequence[tuple[float, float, float]],
     """
     cases = [(_CURVE, 0.99, 0.95), (_CURVE, 0.84, 0.8), (_CURVE[::-1], 0.9, 0.9), (_CURVE, 1.0, 0.95)]
     for curve, least, expected in cases:
-        actual = solution(list(curve), least)
-        hint = ""
-        if curve[0][0] > curve[-1][0] and actual == 0.99:
-            hint = "The points may come in any order: compare their tokens"
-        elif actual == 0.5:
-            hint = "Fewest tokens, but only among the points that are right often enough"
-        elif actual == 0.99:
-            hint = "Several points are right often enough: take the one with the fewest tokens"
-        elif least == 1.0 and actual is None:
-            hint = "At least means that exactly as much is enough"
-        expect(actual, expected, f"cheapest_threshold(curve, {least})", hint=hint)
+        shuffled = curve is not _CURVE
+        mistakes = {
+            "fewest tokens, but only among the points that are right often enough": 0.5,
+            "the points may come in any order: compare their tokens"
+            if shuffled
+            else "several points are right often enough: take the one with the fewest tokens": 0.99,
+        }
+        hint = "At least means that exactly as much is enough" if least == 1.0 else ""
+        what = f"cheapest_threshold(curve, {least})"
+        expect(solution(list(curve), least), expected, what, hint=hint, mistakes=mistakes)
     if solution([(0.5, 21.0, 0.31)], 0.9) is not None:
         raise Unsolved("no point of the curve is right often enough for 0.9; cheapest_threshold must give None then")
-
-
-def _close(actual: object, value: float) -> bool:
-    return isinstance(actual, int | float) and abs(actual - value) < 1e-6

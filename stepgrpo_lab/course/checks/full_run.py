@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks.result import exercise, expect
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -29,13 +29,15 @@ def shortest_right_reward(solution: Callable[..., Sequence[float]]) -> None:
     def reward(correct: Sequence[bool], tokens: Sequence[int]) -> Sequence[float]:
         return solution(list(correct), [3] * len(correct), [True] * len(correct), list(tokens))
 
-    rewards = solution(**_GROUP, tokens=_TOKENS)
-    what = "correct [True, True, False, True], tokens [90, 60, 20, 75]"
-    if _numbers(rewards) == [0.5, 0.5, 0.0, 0.5]:
-        raise Unsolved(f"{what}: nobody earns 1. The shortest member is wrong: look for the shortest among the right")
-    if _numbers(rewards)[2:3] == [1.0]:
-        raise Unsolved(f"{what}: the third member is wrong and earns 1: short guesses would be learnt first")
-    expect(rewards, [0.5, 1.0, 0.0, 0.5], what)
+    expect(
+        solution(**_GROUP, tokens=_TOKENS),
+        [0.5, 1.0, 0.0, 0.5],
+        "correct [True, True, False, True], tokens [90, 60, 20, 75]",
+        mistakes={
+            "nobody earns 1. The shortest member is wrong: look for the shortest among the right": [0.5, 0.5, 0.0, 0.5],
+            "the third member is wrong and earns 1: short guesses would be learnt first": [0.5, 0.5, 1.0, 0.5],
+        },
+    )
     expect(reward([False, False], [50, 60]), [0.0, 0.0], "a group without a right answer")
     expect(reward([True, True, True], [60, 60, 80]), [1.0, 1.0, 0.5], "two right members of the same length")
     expect(reward([True, True], [80, 70]), [0.5, 1.0], "a group in which everybody is right")
@@ -64,15 +66,18 @@ def first_step_below(solution: Callable[[Rows, float], int | None]) -> None:
         True
     """
     hint = 'Only rows with "validation/tokens" were validated'
-    found = solution([dict(row) for row in _CURVE], 0.5)
-    if found == 1:
-        raise Unsolved(
-            'with half the length it gives step 1. That is "tokens", the length of the training rollouts, which the '
-            'probes cut; plain decoding is "validation/tokens"'
-        )
-    if found in (2, 3):
-        raise Unsolved(f'with half the length it gives {found}, the place in a list; return the row\'s "step"')
-    expect(found, 20, "with half the length (120 tokens before training)", hint=hint)
+    expect(
+        solution([dict(row) for row in _CURVE], 0.5),
+        20,
+        "with half the length (120 tokens before training) it",
+        hint=hint,
+        mistakes={
+            'that is "tokens", the length of the training rollouts, which the probes cut; plain decoding is '
+            '"validation/tokens"': 1,
+            'that is a place among the validated rows; return the row\'s "step"': 2,
+            'that is a place among all rows; return the row\'s "step"': 3,
+        },
+    )
     expect(solution([dict(row) for row in _CURVE], 0.8), 10, "with a share of 0.8", hint=hint)
     expect(solution([dict(row) for row in _CURVE], 0.2), None, "with a share of 0.2, which is never reached")
 
@@ -90,19 +95,17 @@ def choose_checkpoint(solution: Callable[[Rows, float], int]) -> None:
         >>> choose_checkpoint(choose).passed
         True
     """
-    found = solution([dict(row) for row in _CURVE], 0.02)
-    if found == 30:
-        raise Unsolved("it chooses step 30, the shortest of all, which lost 9 points; at most 2 are allowed")
-    if found == 0:
-        raise Unsolved("it chooses step 0, the most accurate one; among those that lose little, take the shortest")
-    if found == 1:
-        raise Unsolved('it chooses step 1, which was not validated: keep only rows with "validation/tokens"')
-    expect(found, 40, "with at most 0.02 of accuracy lost")
+    expect(
+        solution([dict(row) for row in _CURVE], 0.02),
+        40,
+        "with at most 0.02 of accuracy lost it",
+        mistakes={
+            "that is the shortest of all, which lost 9 points; at most 2 are allowed": 30,
+            "that is the most accurate one; among those that lose little, take the shortest": 0,
+            'that step was not validated: keep only rows with "validation/tokens"': 1,
+        },
+    )
     expect(solution([dict(row) for row in _CURVE], 0.5), 30, "with at most 0.5 lost")
     expect(solution([dict(row) for row in _CURVE], 0.0), 0, "with nothing to lose: the model before training")
     tie = [{"step": step, "validation/tokens": 60.0, "validation/accuracy": 0.9} for step in (0, 10)]
     expect(solution(tie, 0.1), 0, "two models of the same length: the earlier one")
-
-
-def _numbers(values: Sequence[float]) -> list[float]:
-    return [float(value) for value in values] if isinstance(values, list | tuple) else []

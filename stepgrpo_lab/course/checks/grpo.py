@@ -11,7 +11,7 @@ from stepgrpo_lab.method.loss import LossSettings, token_loss, token_weights
 from stepgrpo_lab.method.rewards import group_advantages
 
 DIGITS, TOLERANCE = 4, 1e-3
-"""Messages tell rounded numbers, the same on every machine."""
+"""Messages round their numbers, the same on every machine."""
 
 
 @exercise("07.1", "that is the group baseline: no second network, and half of the group is above it.")
@@ -24,13 +24,14 @@ def group_relative_advantages(solution: Callable[..., Sequence[float]]) -> None:
     """
     for rewards in ([1.2, 1.0, 0.1], [1.0, 0.0, 0.0, 0.0]):
         what = f"advantages({rewards})"
-        answer = solution(rewards)
-        mean = fmean(rewards)
-        if _close(answer, [reward - mean for reward in rewards]):
-            raise Unsolved(f"{what} is not divided yet: divide by the standard deviation plus eps")
-        if _close(answer, [(reward - mean) / (pstdev(rewards) + 1e-4) for reward in rewards]):
-            raise Unsolved(f"{what} divides by the population's deviation: use statistics.stdev, not pstdev")
-        expect(answer, _rounded(group_advantages(rewards)), what, tolerance=TOLERANCE)
+        gaps = [reward - fmean(rewards) for reward in rewards]
+        mistakes = {
+            "that is not divided yet: divide by the standard deviation plus eps": gaps,
+            "that divides by the population's deviation: use statistics.stdev, not pstdev": [
+                gap / (pstdev(rewards) + 1e-4) for gap in gaps
+            ],
+        }
+        expect(solution(rewards), _rounded(group_advantages(rewards)), what, mistakes=mistakes, tolerance=TOLERANCE)
     what = "advantages([1.0, 0.0], eps=1.0)"
     expected = _rounded(group_advantages([1.0, 0.0], eps=1.0))
     expect(solution([1.0, 0.0], eps=1.0), expected, what, hint="eps is added to the deviation", tolerance=TOLERANCE)
@@ -56,24 +57,20 @@ def clipped_surrogate(solution: Callable[..., float]) -> None:
             answer = solution(logprob, old, advantage, 0.2, 0.28)
             expected = token_loss(logprob, advantage, settings, old_logprob=old).surrogate
             what = f"surrogate of ratio {ratio} and advantage {advantage:g}"
-            hint = _surrogate_hint(answer, ratio, advantage)
-            expect(answer, round(expected, DIGITS), what, hint=hint, tolerance=TOLERANCE)
+            mistakes = _surrogate_mistakes(ratio, advantage)
+            expect(answer, round(expected, DIGITS), what, mistakes=mistakes, tolerance=TOLERANCE)
 
 
-def _surrogate_hint(answer: object, ratio: float, advantage: float) -> str:
-    """What a common mistake gives away."""
-    if not isinstance(answer, int | float):
-        return ""
+def _surrogate_mistakes(ratio: float, advantage: float) -> dict[str, float]:
     held = min(max(ratio, 0.8), 1.28)
     free = ratio * advantage
-    mistakes = {
+    return {
         # Whoever clips nothing has failed with a positive advantage already.
         "nothing is clipped" if advantage > 0 else "take the smaller product, not the smaller ratio": free,
         "take the smaller of the two products: this one holds back what has gone astray": held * advantage,
         "the bounds are 1 - low and 1 + high, which differ": min(free, min(max(ratio, 0.8), 1.2) * advantage),
         "that is the loss: the surrogate is without the minus": -min(free, held * advantage),
     }
-    return next((hint for hint, value in mistakes.items() if math.isclose(answer, value, abs_tol=1e-9)), "")
 
 
 @exercise("07.3", "never negative, 0 where both agree, and right on average.")
@@ -86,15 +83,14 @@ def k3_estimate(solution: Callable[[float, float], float]) -> None:
     """
     for logprob, reference in ((-1.0, -0.5), (-0.5, -1.5), (-0.7, -0.7)):
         what = f"k3_estimate({logprob}, {reference})"
-        answer, gap = solution(logprob, reference), reference - logprob
+        gap = reference - logprob
         expected = token_loss(logprob, 0.0, LossSettings(), reference_logprob=reference).kl
-        hint = ""
-        if isinstance(answer, int | float) and gap:
-            if math.isclose(answer, -gap):
-                hint = "that is k1, which can be negative"
-            elif math.isclose(answer, math.exp(-gap) + gap - 1):
-                hint = "the gap is reference minus policy"
-        expect(answer, round(expected, DIGITS), what, hint=hint, tolerance=TOLERANCE)
+        mistakes = {
+            "that is k1, which can be negative": -gap,
+            "the gap is reference minus policy": math.exp(-gap) + gap - 1,
+        }
+        answer = solution(logprob, reference)
+        expect(answer, round(expected, DIGITS), what, mistakes=mistakes, tolerance=TOLERANCE)
 
 
 @exercise("07.4", "only grpo makes a token of a long completion count less.")
@@ -115,22 +111,16 @@ def loss_type_weights(solution: Callable[..., Sequence[float]]) -> None:
             settings = LossSettings(loss_type, max_completion_length=100)
             expected = [row[0] for row in token_weights([[True] * length for length in lengths], settings)]
             what = f"weights({lengths}, {loss_type!r}, 100)"
-            answer = solution(lengths, loss_type, 100)
-            if loss_type == "grpo" and _close(answer, [1 / length for length in lengths]):
-                raise Unsolved(f"{what} forgets the mean over the completions: divide by their number too")
-            expect(answer, [round(weight, 6) for weight in expected], what, hint=hint, tolerance=1e-5)
+            mean_missing = "the mean over the completions is missing: divide by their number too"
+            expect(
+                solution(lengths, loss_type, 100),
+                [round(weight, 6) for weight in expected],
+                what,
+                hint=hint,
+                mistakes={mean_missing: [1 / n for n in lengths]} if loss_type == "grpo" else {},
+                tolerance=1e-5,
+            )
 
 
 def _rounded(values: Sequence[float]) -> list[float]:
     return [round(value, DIGITS) for value in values]
-
-
-def _close(answer: object, expected: Sequence[float]) -> bool:
-    return (
-        isinstance(answer, list | tuple)
-        and len(answer) == len(expected)
-        and all(
-            isinstance(mine, int | float) and math.isclose(mine, right, abs_tol=1e-6)
-            for mine, right in zip(answer, expected, strict=True)
-        )
-    )

@@ -28,13 +28,14 @@ def stop_after_needed(solution: Callable[[Sequence[str], Sequence[int], int], in
     """
     for case, (labels, sizes, closing) in COMPLETIONS.items():
         what = f"{case}: stop_after_needed({labels}, {sizes}, {closing})"
-        found, right = solution(labels, sizes, closing), oracle_tokens(labels, sizes, closing)
-        if found == right - closing:
-            raise Unsolved(f"{what} gives {found}: the close and the answer must still be written")
+        right = oracle_tokens(labels, sizes, closing)
         only = sum(size for label, size in zip(labels, sizes, strict=True) if label == "needed") + closing
-        if found == only != right:
-            raise Unsolved(f"{what} gives {found}: a step in between cannot be left out, it comes before a needed one")
-        expect(found, right, what, hint="look for the last needed step, and keep everything up to it")
+        mistakes = {
+            "the close and the answer must still be written": right - closing,
+            "a step in between cannot be left out, it comes before a needed one": only,
+        }
+        hint = "look for the last needed step, and keep everything up to it"
+        expect(solution(labels, sizes, closing), right, what, hint=hint, mistakes=mistakes)
 
 
 @exercise("01.2", "a share of all tokens: long completions count for what they cost")
@@ -45,17 +46,14 @@ def pooled_saving(solution: Callable[[Sequence[int], Sequence[int]], float]) -> 
         >>> pooled_saving(lambda before, after: 1 - sum(after) / sum(before))
         ✔ Exercise 01.2 solved: a share of all tokens: long completions count for what they cost
     """
-    what = f"pooled_saving({BEFORE}, {AFTER})"
-    found, right = solution(BEFORE, AFTER), 1 - sum(AFTER) / sum(BEFORE)
+    right = 1 - sum(AFTER) / sum(BEFORE)
     shares = [1 - after / before for before, after in zip(BEFORE, AFTER, strict=True)]
-    if isinstance(found, int | float):
-        if abs(found - sum(shares) / 3) < 1e-6:
-            raise Unsolved(f"{what} gives {found:.3f}, the mean of the shares; a share of all tokens is asked for")
-        if abs(found - sum(AFTER) / sum(BEFORE)) < 1e-6:
-            raise Unsolved(f"{what} gives {found:.3f}, the share that is kept; the share that is saved is asked for")
-        if abs(found - 100 * right) < 1e-6:
-            raise Unsolved(f"{what} gives {found:.1f}: give a share from 0 to 1, not per cent")
-    expect(found, right, what)
+    mistakes = {
+        "that is the mean of the shares; a share of all tokens is asked for": sum(shares) / len(shares),
+        "that is the share that is kept; the share that is saved is asked for": 1 - right,
+        "give a share from 0 to 1, not per cent": 100 * right,
+    }
+    expect(solution(BEFORE, AFTER), right, f"pooled_saving({BEFORE}, {AFTER})", mistakes=mistakes)
 
 
 @exercise("01.3", "and so a fixed cut pays for what it saves: where it came too early, the answer is a guess")
@@ -79,9 +77,10 @@ trials_right[i][steps - 1] is the answer given after `steps` steps
             raise Unsolved(
                 f"{what} raises IndexError: a completion with fewer markers ends by itself, so its own answer counts"
             ) from None
-        after = [sum(told[min(cut, len(told) - 1)] for told in answers) / len(answers) for cut in (steps - 1, steps)]
-        if steps == 1 and found == after[1]:
-            raise Unsolved(f"{what} takes the answers after 2 steps; that after the first stands at index 0")
-        if found == sum(trials[min(steps, len(trials)) - 1] for trials in TRIALS) / len(TRIALS) != after[0]:
-            raise Unsolved(f"{what} takes the last trial answer of completions that end before; take their own answer")
-        expect(found, after[0], what, hint="trials_right[i][steps - 1] is the answer given after `steps` steps")
+        after, later = (sum(row[min(cut, len(row) - 1)] for row in answers) / len(OWN) for cut in (steps - 1, steps))
+        last = sum(trials[min(steps, len(trials)) - 1] for trials in TRIALS) / len(TRIALS)
+        mistakes = {"that is the last trial answer of completions that end before; take their own answer": last}
+        if steps == 1:
+            mistakes["that is the answers after 2 steps; that after the first stands at index 0"] = later
+        hint = "trials_right[i][steps - 1] is the answer given after `steps` steps"
+        expect(found, after, what, hint=hint, mistakes=mistakes)

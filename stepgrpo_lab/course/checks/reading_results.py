@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks.result import exercise, expect
 
 _BEFORE, _AFTER = [100.0, 200.0, 60.0], [50.0, 60.0, 60.0]
 
@@ -20,22 +19,25 @@ def drawn_ratio(solution: Callable[[Sequence[float], Sequence[float], Sequence[i
         >>> drawn_ratio(ratio).passed
         True
     """
-    everything = solution(_BEFORE, _AFTER, [0, 1, 2])
-    what = "before [100, 200, 60], after [50, 60, 60]"
-    if _is(everything, (0.5 + 0.3 + 1.0) / 3):
-        raise Unsolved(
-            f"{what}: 0.6 is the mean of the problems' ratios, in which a short problem counts as much as a long one; "
-            "take the ratio of the means"
-        )
-    if _is(everything, 360 / 170):
-        raise Unsolved(f"{what}: this is before over after; a model that saves tokens has a ratio below 1")
-    expect(everything, 170 / 360, f"{what}, each problem drawn once")
-    twice = solution(_BEFORE, _AFTER, [0, 0, 2])
-    if _is(twice, 170 / 360):
-        raise Unsolved("with drawn = [0, 0, 2] it gives what all three give: use only the drawn problems")
-    if _is(twice, 110 / 160):
-        raise Unsolved("with drawn = [0, 0, 2] problem 0 must count twice; a set would lose that")
-    expect(twice, 160 / 260, "drawn = [0, 0, 2], problem 0 twice")
+    mean_of_ratios = "that is the mean of the problems' ratios, in which a short problem counts as much as a long one"
+    expect(
+        solution(_BEFORE, _AFTER, [0, 1, 2]),
+        170 / 360,
+        "before [100, 200, 60], after [50, 60, 60], each problem drawn once,",
+        mistakes={
+            f"{mean_of_ratios}; take the ratio of the means": (0.5 + 0.3 + 1.0) / 3,
+            "this is before over after; a model that saves tokens has a ratio below 1": 360 / 170,
+        },
+    )
+    expect(
+        solution(_BEFORE, _AFTER, [0, 0, 2]),
+        160 / 260,
+        "drawn = [0, 0, 2], problem 0 twice,",
+        mistakes={
+            "that is what all three give: use only the drawn problems": 170 / 360,
+            "problem 0 must count twice; a set would lose that": 110 / 160,
+        },
+    )
 
 
 @exercise("08.2", "an interval that holds 0 says that we do not know; 'no loss' needs a margin that was named before")
@@ -74,14 +76,15 @@ def advantage_by_close(
         >>> advantage_by_close(split).passed
         True
     """
-    mixed = solution([1.0, 0.5, -0.5, -1.0], [True, True, False, False])
-    what = "advantages [1, 0.5, -0.5, -1], the first two forced"
-    if isinstance(mixed, Sequence) and len(mixed) == 2:
-        if _is(mixed[0], -0.75) and _is(mixed[1], 0.75):
-            raise Unsolved(f"{what}: the two are exchanged; return the forced ones first")
-        if _is(mixed[0], 0.375) and _is(mixed[1], -0.375):
-            raise Unsolved(f"{what}: divide by the number of closes of that kind, not by the size of the group")
-    expect(mixed, (0.75, -0.75), what)
+    expect(
+        solution([1.0, 0.5, -0.5, -1.0], [True, True, False, False]),
+        (0.75, -0.75),
+        "advantages [1, 0.5, -0.5, -1], the first two forced,",
+        mistakes={
+            "the two are exchanged; return the forced ones first": (-0.75, 0.75),
+            "divide by the number of closes of that kind, not by the size of the group": (0.375, -0.375),
+        },
+    )
     expect(
         solution([0.5, -0.5], [True, True]),
         (0.0, None),
@@ -89,7 +92,3 @@ def advantage_by_close(
         hint="A kind that does not occur has no mean: return None for it",
     )
     expect(solution([0.5, -0.5], [False, False]), (None, 0.0), "two natural closes and no forced one")
-
-
-def _is(value: object, number: float) -> bool:
-    return isinstance(value, int | float) and math.isclose(value, number, abs_tol=1e-6)

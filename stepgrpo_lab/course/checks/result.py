@@ -77,7 +77,15 @@ def exercise(number: str, praise: str) -> Callable[[Callable[[Any], None]], Call
     return decorate
 
 
-def expect(actual: Any, expected: Any, what: str, *, hint: str = "", tolerance: float = 1e-6) -> None:
+def expect(
+    actual: Any,
+    expected: Any,
+    what: str,
+    *,
+    hint: str = "",
+    mistakes: Mapping[str, Any] | None = None,
+    tolerance: float = 1e-6,
+) -> None:
     """Hold a learner's value against the right one; numbers, also inside lists, tuples and dictionaries, may be off.
 
     Args:
@@ -85,26 +93,37 @@ def expect(actual: Any, expected: Any, what: str, *, hint: str = "", tolerance: 
         expected: The right one.
         what: What was computed, as the learner would write it: ``"mean_steps([2, 4])"``.
         hint: Where to look when it is wrong.
+        mistakes: What to say -> the value that a common mistake gives. Where the learner has made it, the message says
+            this in place of the right value and the hint.
         tolerance: Absolute and relative tolerance of numbers.
 
     Raises:
         Unsolved: They differ.
     """
-    if _same(actual, expected, tolerance):
+    if same(actual, expected, tolerance):
         return
     if actual is None or actual is ...:
         raise Unsolved(f"{what} gives nothing yet; write the body (expected {expected!r})" + f". {hint}" * bool(hint))
+    for message, value in (mistakes or {}).items():
+        if same(actual, value):
+            raise Unsolved(f"{what} gives {_short(actual)}: {message}")
     raise Unsolved(f"{what} gives {_short(actual)}; expected {_short(expected)}" + f". {hint}" * bool(hint))
 
 
-def _same(actual: Any, expected: Any, tolerance: float) -> bool:
+def same(actual: Any, expected: Any, tolerance: float = 1e-6) -> bool:
+    """Whether a learner's value is the expected one; see :func:`expect`.
+
+    Example:
+        >>> same([0.1 + 0.2], (0.3,)), same(True, 1), same("1", 1)
+        (True, False, False)
+    """
     if isinstance(expected, bool) or expected is None or isinstance(expected, str):
         return type(actual) is type(expected) and bool(actual == expected)
     if isinstance(expected, Mapping):
         return (
             isinstance(actual, Mapping)
             and set(actual) == set(expected)
-            and all(_same(actual[key], value, tolerance) for key, value in expected.items())
+            and all(same(actual[key], value, tolerance) for key, value in expected.items())
         )
     if isinstance(expected, Sequence):
         items = actual.tolist() if hasattr(actual, "tolist") else actual
@@ -112,7 +131,7 @@ def _same(actual: Any, expected: Any, tolerance: float) -> bool:
             isinstance(items, Sequence)
             and not isinstance(items, str)
             and len(items) == len(expected)
-            and all(_same(mine, right, tolerance) for mine, right in zip(items, expected, strict=True))
+            and all(same(mine, right, tolerance) for mine, right in zip(items, expected, strict=True))
         )
     if isinstance(expected, int | float):
         number = actual.item() if hasattr(actual, "item") else actual
@@ -132,5 +151,5 @@ def _message(error: Exception) -> str:
 
 
 def _short(value: Any, limit: int = 200) -> str:
-    text = repr(value)
+    text = repr(round(value, 6) if isinstance(value, float) else value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -8,7 +8,7 @@ from typing import Any
 from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
 
 MODELS = ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B")
-"""The second one's head_dim is not hidden_size // heads, so the first tells every other mistake."""
+"""The second one's head_dim is not hidden_size // heads, so the first shows every other mistake."""
 
 CacheBytes = Callable[[Mapping[str, int], int], int]
 AdapterSize = Callable[[Mapping[str, tuple[int, int]], int, int], int]
@@ -23,7 +23,7 @@ def cache_bytes_per_token(solution: CacheBytes) -> None:
         >>> cache_bytes_per_token(lambda config, width: 0).passed
         False
     """
-    from stepgrpo_lab.planning.dimensions import QWEN3
+    from stepgrpo_lab.planning.sizes import QWEN3
 
     for name in MODELS:
         dimensions = QWEN3[name]
@@ -42,20 +42,14 @@ def cache_bytes_per_token(solution: CacheBytes) -> None:
 def _cache_case(answer: Any, expected: int, config: Mapping[str, int], what: str) -> None:
     heads = config["num_attention_heads"]
     derived = config["hidden_size"] // heads
-    mistakes = (
-        (expected * derived // config["head_dim"], "head_dim stands in the config; it is not hidden_size // heads"),
-        (expected // 2, "both keys and values are kept"),
-        (expected * heads // config["num_key_value_heads"], "only key-value heads are kept; query heads share them"),
-        (expected // config["num_hidden_layers"], "every layer keeps its own"),
-    )
-    _name_mistake(answer, expected, mistakes, what)
-    expect(answer, expected, what, hint="Keys and values, of all layers, of the key-value heads, head_dim numbers each")
-
-
-def _name_mistake(answer: Any, expected: int, mistakes: Sequence[tuple[int, str]], what: str) -> None:
-    for value, message in mistakes:
-        if answer == value != expected:
-            raise Unsolved(f"{what} gives {answer}: {message}")
+    mistakes = {
+        "head_dim stands in the config; it is not hidden_size // heads": expected * derived // config["head_dim"],
+        "both keys and values are kept": expected // 2,
+        "only key-value heads are kept; query heads share them": expected * heads // config["num_key_value_heads"],
+        "every layer keeps its own": expected // config["num_hidden_layers"],
+    }
+    hint = "Keys and values, of all layers, of the key-value heads, head_dim numbers each"
+    expect(answer, expected, what, hint=hint, mistakes=mistakes)
 
 
 @exercise("09.2", "an adapter is one or two hundredths of its model, and so are its gradients and Adam states.")
@@ -66,8 +60,7 @@ def adapter_size(solution: AdapterSize) -> None:
         >>> adapter_size(lambda shapes, layers, rank: 0).passed
         False
     """
-    from stepgrpo_lab.planning.dimensions import QWEN3
-    from stepgrpo_lab.planning.formulas import lora_parameters
+    from stepgrpo_lab.planning.sizes import QWEN3, lora_parameters
 
     cases = [
         ({"toy": (3, 5)}, 2, 4, 64),
@@ -83,15 +76,15 @@ def adapter_size(solution: AdapterSize) -> None:
 def _adapter_case(answer: Any, expected: int, shapes: Mapping[str, tuple[int, int]], layers: int, rank: int) -> None:
     what = f"adapter_size({dict(shapes) if len(shapes) == 1 else '...'}, {layers}, {rank})"
     whole = layers * sum(outputs * inputs for outputs, inputs in shapes.values())
-    mistakes = (
-        (whole, "that is the matrices themselves; the adapter is two thin ones beside each"),
-        (rank * whole, "A has rank x inputs and B outputs x rank numbers: add, do not multiply outputs and inputs"),
-        (expected // layers, "every layer has its own adapter"),
-        (layers * rank * sum(inputs for _, inputs in shapes.values()), "that is A alone; B counts too"),
-        (layers * rank * sum(outputs for outputs, _ in shapes.values()), "that is B alone; A counts too"),
-    )
-    _name_mistake(answer, expected, mistakes, what)
-    expect(answer, expected, what, hint="A is (rank, inputs), B is (outputs, rank), for each matrix of each layer")
+    mistakes = {
+        "that is the matrices themselves; the adapter is two thin ones beside each": whole,
+        "A has rank x inputs and B outputs x rank numbers: add, do not multiply outputs and inputs": rank * whole,
+        "every layer has its own adapter": expected // layers,
+        "that is A alone; B counts too": layers * rank * sum(inputs for _, inputs in shapes.values()),
+        "that is B alone; A counts too": layers * rank * sum(outputs for outputs, _ in shapes.values()),
+    }
+    hint = "A is (rank, inputs), B is (outputs, rank), for each matrix of each layer"
+    expect(answer, expected, what, hint=hint, mistakes=mistakes)
 
 
 @exercise("09.3", "a plan takes milliseconds and an out-of-memory error takes an hour: ask first.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks.result import exercise, expect
 
 CONFIDENCES: tuple[tuple[list[float], float, int | None], ...] = (
     ([0.70, 0.99, 0.97], 0.95, 1),
@@ -27,14 +27,13 @@ confidence is greater than the threshold
     """
     for confidences, threshold, right in CONFIDENCES:
         what = f"first_confident({confidences}, {threshold})"
-        found = solution(list(confidences), threshold)
-        if threshold in confidences and found == confidences.index(threshold):
-            raise Unsolved(f"{what} gives {found}: the confidence must be greater than the threshold, not equal")
+        mistakes = {}
+        if threshold in confidences:
+            mistakes["the confidence must be greater than the threshold, not equal"] = confidences.index(threshold)
+        hint = "the first place whose confidence is greater than the threshold"
         if right is None:
-            if found is None:
-                continue
-            raise Unsolved(f"{what} gives {found!r}; expected None, for no trial answer is confident enough")
-        expect(found, right, what, hint="the first place whose confidence is greater than the threshold")
+            hint = "no trial answer is confident enough"
+        expect(solution(list(confidences), threshold), right, what, hint=hint, mistakes=mistakes)
 
 
 @exercise("00.2", "this is the number that the result of the course is stated in")
@@ -47,14 +46,11 @@ def kept_share(solution: Callable[[Sequence[float], Sequence[float]], float]) ->
     """
     for before, after in (([100.0, 300.0], [50.0, 50.0]), ([128.0], [32.0])):
         what = f"kept_share({before}, {after})"
-        found, right = solution(before, after), 100 * sum(after) / sum(before)
-        if isinstance(found, int | float):
-            shares = [100 * short / long for long, short in zip(before, after, strict=True)]
-            for value, told in {
-                right / 100: "that is a share; multiply by 100 for per cent",
-                100 - right: "that is what is saved; what is kept is asked for",
-                sum(shares) / len(shares): "that is the mean of the shares; divide all tokens by all tokens",
-            }.items():
-                if abs(found - value) < 1e-6 and abs(found - right) > 1e-6:
-                    raise Unsolved(f"{what} gives {found:g}: {told}")
-        expect(found, right, what)
+        right = 100 * sum(after) / sum(before)
+        shares = [100 * short / long for long, short in zip(before, after, strict=True)]
+        mistakes = {
+            "that is a share; multiply by 100 for per cent": right / 100,
+            "that is what is saved; what is kept is asked for": 100 - right,
+            "that is the mean of the shares; divide all tokens by all tokens": sum(shares) / len(shares),
+        }
+        expect(solution(before, after), right, what, mistakes=mistakes)

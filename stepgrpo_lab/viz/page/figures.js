@@ -7,10 +7,11 @@
     const page = getComputedStyle(document.documentElement);
     const colour = (name) => page.getPropertyValue(name).trim();
     const result = structuredClone(layout);
-    result.font.color = colour("--ink");
-    result.hoverlabel = { ...result.hoverlabel, bgcolor: colour("--raised"), font: { color: colour("--ink") } };
-    for (const [name, part] of Object.entries(result)) {
-      if (/^[xy]axis/.test(name)) Object.assign(part, { color: colour("--quiet"), gridcolor: colour("--line") });
+    const house = result.template.layout;
+    house.font.color = colour("--ink");
+    Object.assign(house.hoverlabel, { bgcolor: colour("--raised"), font: { color: colour("--ink") } });
+    for (const axis of [house.xaxis, house.yaxis]) {
+      Object.assign(axis, { color: colour("--quiet"), gridcolor: colour("--line") });
     }
     return result;
   }

@@ -1,15 +1,21 @@
-"""A policy whose every choice is written down beforehand, to drive a trajectory machine by hand."""
+"""Two policies small enough to read: one whose every choice is written down beforehand, and one of random weights.
+
+The scripted one drives a trajectory machine by hand. The tiny one is a language model that knows nothing, but attends.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stepgrpo_lab.method.rollout import TrajectoryMachine
 from stepgrpo_lab.method.token_text import TokenText
 
-PIECES = (
+if TYPE_CHECKING:
+    from transformers import Qwen3ForCausalLM
+
+TOY_PIECES = (
     *("2+3=5", "2+3=6", " ", "Wait", ",", "so ", "Alternatively", "\n", "\n\n", "</think>"),
     *("**Final Answer**", " The final answer is ", "\\boxed", "{", "}", "5", "6", "<eos>"),
 )
@@ -26,7 +32,7 @@ def toy_token_text() -> TokenText:
         >>> [toy.decode([token]) for token in toy.encode("2+3=5 Wait,")]
         ['2+3=5', ' ', 'Wait', ',']
     """
-    return TokenText.from_pieces(PIECES, eos_ids=[PIECES.index("<eos>")])
+    return TokenText.from_pieces(TOY_PIECES, eos_ids=[TOY_PIECES.index("<eos>")])
 
 
 class FedToken(NamedTuple):
@@ -111,3 +117,44 @@ def drive(machine: TrajectoryMachine, policy: ScriptedPolicy) -> list[FedToken]:
         phase = machine.phase.name
         token, place = machine.feed()
         passes.append(FedToken(phase, policy.token_text.decode([token]), place))
+
+
+TINY_PIECES = (
+    *(" Wait", "\nWait", " Alternatively", " so", " then", " is", " one", " two", " three", " four", ".", ","),
+    *("\n", "\n\n", "</think>", " \\boxed", "{", "}", "7", "**Final Answer**", "\\boxed", "<eos>"),
+)
+"""Its tokens; markers are three of them, so that thoughts of random tokens hold some."""
+
+
+def tiny_policy(seed: int = 0) -> tuple[Qwen3ForCausalLM, TokenText]:
+    """A ``Qwen3ForCausalLM`` of two layers and random weights, and the text of its 22 tokens.
+
+    What it writes is noise, but every token depends on everything before it, as in any causal language model. The same
+    seed gives the same weights; torch's own random state is left alone.
+
+    Example:
+        >>> model, token_text = tiny_policy()
+        >>> model.config.vocab_size, token_text.decode([0, 3])
+        (22, ' Wait so')
+    """
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    eos = TINY_PIECES.index("<eos>")
+    config = Qwen3Config(
+        vocab_size=len(TINY_PIECES),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(config).eval()
+    return model, TokenText.from_pieces(TINY_PIECES, eos_ids=[eos])

@@ -1,15 +1,75 @@
-"""A recipe key by key: every value beside the sentence that the schema says of it."""
+"""What a notebook shows of the library itself: the source that runs, and a recipe key by key."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepgrpo_lab.evaluation.tables import markdown_table
 from stepgrpo_lab.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Source:
+    """Source of a function or class.
+
+    Attributes:
+        name: Its dotted name.
+        code: Its lines.
+    """
+
+    name: str
+    code: str
+
+    def __repr__(self) -> str:
+        return f"# {self.name}\n{self.code}"
+
+    def _repr_markdown_(self) -> str:
+        # Front ends colour it to their own theme. No fence in the code can end this one: it is longer.
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", self.code)), default=0))
+        return f"{fence}python\n{self!r}\n{fence}"
+
+
+def source_of(thing: Callable[..., Any] | type, *, docstring: bool = False) -> Source:
+    """The source of a function, method or class, by default without its docstring.
+
+    Raises:
+        TypeError: It was not written in Python.
+
+    Example:
+        >>> from stepgrpo_lab import group_advantages
+        >>> "def group_advantages" in source_of(group_advantages).code
+        True
+    """
+    try:
+        code = textwrap.dedent(inspect.getsource(thing))
+    except (OSError, TypeError) as error:
+        raise TypeError(f"{thing!r} has no source to show: give a function or class of the library") from error
+    if not docstring:
+        code = _without_docstrings(code)
+    return Source(f"{thing.__module__}.{thing.__qualname__}", code.rstrip())
+
+
+def _without_docstrings(code: str) -> str:
+    """Cut docstrings out of the lines and leave everything else, comments too, as it was written."""
+    lines = code.splitlines()
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or not ast.get_docstring(node):
+            continue
+        first = node.body[0]
+        if len(node.body) > 1:
+            lines[first.lineno - 1 : first.end_lineno] = [""] * ((first.end_lineno or 0) - first.lineno + 1)
+    kept: list[str] = []
+    for line in lines:
+        if line.strip() or (kept and kept[-1].strip() and not kept[-1].rstrip().endswith(":")):
+            kept.append(line)
+    return "\n".join(kept)
 
 
 @dataclass(frozen=True)
@@ -25,14 +85,11 @@ class RecipeTable:
     rows: tuple[tuple[str, str, str], ...]
 
     def __repr__(self) -> str:
-        return "\n".join([f"{self.title}:", *(f"  {key}: {value}  # {told}" for key, value, told in self.rows)])
+        return "\n".join([f"{self.title}:", *(f"  {key}: {value}  # {meaning}" for key, value, meaning in self.rows)])
 
     def _repr_markdown_(self) -> str:
-        lines = [f"| `{self.title}` | value | meaning |", "| --- | --- | --- |"]
-        for key, value, told in self.rows:
-            meaning = told.replace("|", "\\|").replace("<", "&lt;")
-            lines.append(f"| `{key}` | `{value}` | {meaning} |")
-        return "\n".join(lines)
+        rows = [[f"`{key}`", f"`{value}`", meaning.replace("<", "&lt;")] for key, value, meaning in self.rows]
+        return markdown_table([f"`{self.title}`", "value", "meaning"], rows)
 
 
 def explain_recipe(recipe: Recipe, section: str, keys: Sequence[str] = ()) -> RecipeTable:
@@ -78,7 +135,7 @@ def documented_attributes(kind: type) -> dict[str, str]:
     inherited = documented_attributes(kind.__base__) if kind.__base__ not in (None, object) else {}
     _, _, listed = (inspect.getdoc(kind) or "").partition("Attributes:\n")
     entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
-    return inherited | {name: " ".join(told.split()) for names, told in entries for name in names.split(", ")}
+    return inherited | {name: " ".join(meaning.split()) for names, meaning in entries for name in names.split(", ")}
 
 
 def _value(owner: Any, field: dataclasses.Field[Any]) -> Any:

@@ -1,4 +1,7 @@
-"""One self-contained HTML page: text, tables and figures in one file that loads nothing from the network."""
+"""HTML: one self-contained page of text, tables and figures that loads nothing, and untrusted text made safe.
+
+The templates lie in ``page/``; Jinja2 fills them and escapes whatever is not marked as HTML.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import base64
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import cache
 from html import escape
 from importlib.resources import files
-from string import Template
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from plotly.graph_objects import Figure
 
 
@@ -38,26 +42,20 @@ def render_page(
 
     # A browser hashes a script after turning its line ends into "\n".
     library, starter = get_plotlyjs().replace("\r\n", "\n"), _package_text("figures.js")
-    return Template(_package_text("page.html")).substitute(
+    drawn = json.dumps({name: json.loads(figure.to_json()) for name, figure in figures.items()})
+    return _template("page.html").render(
         policy=_content_security_policy(library, starter),
-        title=escape(f"{heading}: Step-GRPO report"),
         style=_package_text("style.css"),
-        kicker=escape(kicker),
-        heading=escape(heading),
-        lead=escape(lead),
-        caveat=escape(caveat),
-        picture=picture and PICTURE.format(picture),
+        kicker=kicker,
+        heading=heading,
+        lead=lead,
+        caveat=caveat,
+        picture=picture,
         sections=sections,
-        # "<" would let a record end its script element.
-        figures=json.dumps({name: json.loads(figure.to_json()) for name, figure in figures.items()}).replace(
-            "<", "\\u003c"
-        ),
-        plotly=library,
+        figures=drawn.replace("<", "\\u003c"),  # "<" would let a record end its script element
+        library=library,
         starter=starter,
     )
-
-
-PICTURE = '<div class="picture" role="region" tabindex="0" aria-label="The result as a picture">{}</div>'
 
 
 def section(name: str, title: str, body: str) -> str:
@@ -78,16 +76,46 @@ def figure(name: str, caption: str) -> str:
     )
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are HTML already; the first cell of each row is its heading."""
-    header = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "\n".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
+def table(
+    caption: str,
+    head: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    chosen: int | None = None,
+    small_bounds: bool = False,
+) -> str:
+    """A table of plain text, which is escaped; the first cell of each row is its heading.
+
+    Args:
+        caption: What the table shows.
+        head: Headings of the columns.
+        rows: Cells of each row.
+        chosen: Index of a row to mark.
+        small_bounds: Put what stands in brackets, such as the bounds of an interval, in small print.
+
+    Example:
+        >>> "&lt;b&gt;" in table("Answers", ["", "answer"], [["1", "<b>"]])
+        True
+    """
+    from markupsafe import Markup
+
+    def cell(text: str) -> Markup:
+        shown = visible_text(text)
+        return Markup(shown.replace("[", "<small>[").replace("]", "]</small>") if small_bounds else shown)
+
+    return _template("table.html").render(
+        caption=Markup(visible_text(caption)),
+        head=[Markup(visible_text(each)) for each in head],
+        rows=[[cell(each) for each in row] for row in rows],
+        chosen=chosen,
     )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table><caption>{caption}</caption>'
-        f"<thead><tr>{header}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
-    )
+
+
+@cache
+def _template(name: str) -> Template:
+    from jinja2 import Environment
+
+    return Environment(autoescape=True).from_string(_package_text(name))
 
 
 def _package_text(name: str) -> str:
@@ -112,6 +140,17 @@ def visible_text(text: str) -> str:
         '&lt;b&gt;'
     """
     return "".join(_labelled(sign) if _is_hidden(sign) else escape(sign) for sign in text)
+
+
+def piece_text(piece: str) -> str:
+    """A token's text for display: escaped, and a line break or a space that can be seen.
+
+    Example:
+        >>> piece_text("<b>"), piece_text(chr(10)), piece_text(" ")
+        ('&lt;b&gt;', '⏎', '␣')
+    """
+    shown = piece.replace("\n", "⏎")
+    return visible_text("␣" * len(shown) if shown.isspace() else shown)
 
 
 def plain_text(text: str) -> str:
