@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from robustness.loading import peak_of, write_rows
 from stepgrpo_lab.evaluation.problem_files import iterate_problems
 from stepgrpo_lab.evaluation.problems import load_problems
 from stepgrpo_lab.run.report import write_report
 from stepgrpo_lab.viz.plot_style import MOST_POINTS, series, thinned
 from stepgrpo_lab.viz.plots import exit_reasons, learning_curves
 from stepgrpo_lab.widgets import LiveDashboard
+from tools.campaigns.loading import peak_of, write_rows
 
 DAY = 86_400 // 4
 """Optimiser steps of a day at four seconds each."""
@@ -38,7 +38,7 @@ def metrics_of_a_day(steps: int = DAY) -> list[dict[str, Any]]:
 
 
 def test_the_first_rows_of_a_long_file_take_memory_for_themselves_alone(tmp_path: Path) -> None:
-    """A million rows: ``python -m tests.robustness.campaign load``."""
+    """A million rows: ``python -m tools.campaigns load``."""
     short, long = write_rows(tmp_path / "short.jsonl", 1000), write_rows(tmp_path / "long.jsonl", 100_000)
     problems, peak = peak_of(lambda: load_problems(short, limit=500))
     same, peak_of_long = peak_of(lambda: load_problems(long, limit=500))
