@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,8 @@ class Fault:
 
     name: str
     breaks: str
-    edits: tuple[tuple[str, str], ...]
-    tests: tuple[str, ...]
+    edits: Sequence[tuple[str, str]]
+    tests: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def find_text(root: Path, text: str) -> Path:
     return found[0]
 
 
-def find_tests(root: Path, names: Iterable[str]) -> list[str]:
+def find_tests(root: Path, names: Sequence[str]) -> list[str]:
     """Arguments for pytest: each named file, or each named function in whatever file defines it.
 
     Raises:
-        OutOfDateError: There is no such file or function.
+        OutOfDateError: None of them is there.
     """
     files = sorted((root / TESTS).rglob("test_*.py"))
     selected = []
@@ -100,9 +100,9 @@ def find_tests(root: Path, names: Iterable[str]) -> list[str]:
         else:
             holders = [path for path in files if f"\ndef {name}(" in path.read_text(encoding="utf-8")]
             found = [f"{path.relative_to(root)}::{name}" for path in holders]
-        if not found:
-            raise OutOfDateError(f"no test {name!r}")
         selected += found
+    if not selected:
+        raise OutOfDateError(f"no test is called {' or '.join(names)}")
     return selected
 
 
