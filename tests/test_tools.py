@@ -29,6 +29,7 @@ TOY = [
     fault("turned", "a > b", "b > a"),
     fault("equal", "a > b", "a >= b"),
     fault("gone", "a == b", "a != b"),
+    Fault("reworded", "an order", [("a == b", "a != b")], ["test_larger"], [("a > b", "b > a")]),
     fault("twice", "def ", "async def "),
     fault("untested", "a < b", "a > b", "test_smaller"),
 ]
@@ -53,10 +54,11 @@ def test_each_planted_fault_has_its_verdict(
         "turned": "caught",
         "equal": "SURVIVED",
         "gone": "out of date",
+        "reworded": "caught",
         "twice": "out of date",
         "untested": "out of date",
     }
-    assert "1 caught" in capsys.readouterr().out
+    assert "2 caught" in capsys.readouterr().out
     assert command.main(["--checkout", str(checkout), "--only", "turned"]) == 0
     assert (checkout / "stepgrpo_lab" / "order.py").read_text() == CODE
 

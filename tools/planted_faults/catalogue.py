@@ -15,17 +15,19 @@ METHOD = [
         "a confidence equal to the threshold ends the thoughts",
         [
             (
-                "confident = self._trial.confidence > settings.exit_threshold",
-                "confident = self._trial.confidence >= settings.exit_threshold",
+                " > settings.exit_threshold",
+                " >= settings.exit_threshold",
             )
         ],
         ["test_the_threshold_is_strict"],
+        [("self.score(probe) > self.threshold", "self.score(probe) >= self.threshold")],
     ),
     Fault(
         "first_token_always_skipped",
         "the score leaves out a first token that holds part of the answer",
         [('return skip if self._token_text.decode(self.token_ids[:skip]).strip() in ("", "{") else 0', "return skip")],
         ["test_no_token_that_holds_a_part_of_the_answer_is_left_out"],
+        [("min(self.skip_first, probe.opening)", "self.skip_first")],
     ),
     Fault(
         "confidence_not_normalised",
@@ -43,6 +45,7 @@ METHOD = [
         "a token that holds the opening brace and the answer's start is not part of the answer",
         [("start = place if piece[offset + 1 :].strip() else place + 1", "start = place + 1")],
         ["test_boxed_answer_span"],
+        [("start += not pieces[start][brace.end() - (ends[start] - len(pieces[start])) :].strip()", "start += 1")],
     ),
     Fault(
         "held_token_not_fed_again",
@@ -67,6 +70,7 @@ METHOD = [
         "a probe exactly at the margin before the budget is declined",
         [("self._think_budget - self._base <= near_margin", "self._think_budget - self._base < near_margin")],
         ["test_rollout.py"],
+        [("probe.position >= self.near_budget", "probe.position > self.near_budget")],
     ),
     Fault(
         "near_budget_of_thoughts",
@@ -78,12 +82,19 @@ METHOD = [
             )
         ],
         ["test_rollout.py"],
+        [
+            (
+                "near_budget=budget - budget_tokens(self.near_budget_margin, limit)",
+                "near_budget=budget - budget_tokens(self.near_budget_margin, budget)",
+            )
+        ],
     ),
     Fault(
         "one_probe_too_many",
         "max_probes allows one probe more",
         [("len(self._probes) < self._settings.max_probes", "len(self._probes) <= self._settings.max_probes")],
         ["test_rollout.py"],
+        [("declined < self.max_probes", "declined <= self.max_probes")],
     ),
     Fault(
         "blank_line_before_close",
@@ -180,12 +191,19 @@ METHOD = [
         "the step term has the wrong sign",
         [("outcome = step_alpha * (1 - excess)", "outcome = step_alpha * (1 + excess)")],
         ["test_golden_rewards_of_the_paper"],
+        [("return self.step_alpha * (1 - penalty)", "return self.step_alpha * (1 + penalty)")],
     ),
     Fault(
         "format_only_if_correct",
         "a wrong but boxed answer loses its format reward",
         [("(1 - step_alpha) * bool(is_formatted))", "(1 - step_alpha) * bool(is_formatted and is_correct))")],
         ["test_golden_rewards_of_the_paper", "test_correct_earns_within_its_bounds_and_wrong_at_most_a_tenth"],
+        [
+            (
+                "step_excess(k, mean)) + (1 - self.step_alpha) * bool(is_formatted)",
+                "step_excess(k, mean)) + (1 - self.step_alpha) * bool(is_formatted and is_correct)",
+            )
+        ],
     ),
     Fault(
         "population_std",
@@ -322,7 +340,7 @@ ENGINES = [
     Fault(
         "serial_answers_too_long",
         "the answer after an exit has the room of a whole completion",
-        [("limit=[limit - exit.length for exit in exits]", "limit=[limit for exit in exits]")],
+        [("[limit - exit.length for exit in exits]", "[limit for exit in exits]")],
         ["test_members_share_one_chain_and_exit_in_order"],
     ),
     Fault(
@@ -382,7 +400,7 @@ TRAINING = [
     Fault(
         "processes_draw_alike",
         "every process samples with the first one's random numbers",
-        [("first = trainer.accelerator.process_index * len(prompts)", "first = 0")],
+        [("accelerator.process_index * len(prompts)", "accelerator.process_index * 0")],
         ["test_samples_are_counted_over_all_processes"],
     ),
     Fault(
@@ -396,6 +414,7 @@ TRAINING = [
         "the trainer's evaluation rollouts are truncated too",
         [("settings = trainer.rollout_settings if training else None", "settings = trainer.rollout_settings")],
         ["test_evaluation_is_plain_decoding"],
+        [('settings = self.args.rollout if split == "train" else None', "settings = self.args.rollout")],
     ),
     Fault(
         "rollouts_counted_since_start",
@@ -523,7 +542,7 @@ DATA_AND_FILES = [
     Fault(
         "pairs_by_place",
         "two evaluations are compared by place instead of problem",
-        [("[second[order[row]] for row in rows]", "[second[row] for row in rows]")],
+        [("[order[row]] for row in rows]", "[row] for row in rows]")],
         ["test_compare_pairs_by_problem_id_and_not_by_place"],
     ),
     Fault(
@@ -548,8 +567,8 @@ DATA_AND_FILES = [
         "unknown_recipe_keys_ignored",
         "a misspelt key of a recipe changes nothing and says nothing",
         [
-            ("        if key not in hints:\n", "        if False and key not in hints:\n"),
-            ("for key, value in content.items()})", "for key, value in content.items() if key in hints})"),
+            ("if key not in hints:", "if False:"),
+            ("for key, value in content.items()}", "for key, value in content.items() if key in hints}"),
         ],
         ["test_wrong_overrides_name_key_and_remedy", "test_wrong_files_are_named"],
     ),

@@ -33,12 +33,14 @@ class Fault:
         breaks: What goes wrong, in words.
         edits: Pairs (text, replacement). Each text occurs in exactly one place of the package, whatever its file.
         tests: Names of test functions, or of whole test files, that should catch it, wherever they are.
+        otherwise: The same fault in another wording of the code, tried where ``edits`` do not fit.
     """
 
     name: str
     breaks: str
     edits: Sequence[tuple[str, str]]
     tests: Sequence[str]
+    otherwise: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,20 @@ def find_tests(root: Path, names: Sequence[str]) -> list[str]:
     return selected
 
 
+def find_places(root: Path, fault: Fault) -> list[tuple[Path, str, str]]:
+    """File, text and replacement of each edit, in one wording of the code or the other.
+
+    Raises:
+        OutOfDateError: Neither fits.
+    """
+    try:
+        return [(find_text(root, text), text, replacement) for text, replacement in fault.edits]
+    except OutOfDateError:
+        if not fault.otherwise:
+            raise
+    return [(find_text(root, text), text, replacement) for text, replacement in fault.otherwise]
+
+
 @contextmanager
 def planted(root: Path, fault: Fault) -> Iterator[Path]:
     """The file with the fault in it; afterwards every file is as before.
@@ -113,7 +129,7 @@ def planted(root: Path, fault: Fault) -> Iterator[Path]:
     Raises:
         OutOfDateError: A text of the fault does not occur exactly once.
     """
-    places = [(find_text(root, text), text, replacement) for text, replacement in fault.edits]
+    places = find_places(root, fault)
     originals = {path: path.read_text(encoding="utf-8") for path, _, _ in places}
     try:
         for path, text, replacement in places:
