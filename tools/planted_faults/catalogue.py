@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from tools.planted_faults.planting import Fault
 
-
 METHOD = [
     Fault(
         "threshold_not_strict",
@@ -369,7 +368,7 @@ ENGINES = [
                 "item for part in shares for item in part",
             )
         ],
-        ["test_the_run_is_that_of_one_process"],
+        ["test_an_evaluation_shared_by_processes_is_the_whole_in_order"],
     ),
 ]
 
