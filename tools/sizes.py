@@ -37,7 +37,7 @@ class Sizes:
         self.lines += source.count("\n")
         code = code_lines(source, nodes)
         self.code += len(code)
-        self.functions += [len(code.intersection(range(node.lineno, node.end_lineno + 1))) for node in functions]
+        self.functions += [len(code.intersection(span(node))) for node in functions]
         self.documented += [ast.get_docstring(node) is not None for node in public_functions(tree)]
 
     def row(self, name: str) -> str:
@@ -57,8 +57,13 @@ def code_lines(source: str, nodes: Sequence[ast.AST]) -> set[int]:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in nodes:  # docstrings, and the strings below constants that document them
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+            lines.difference_update(span(node))
     return lines
+
+
+def span(node: ast.stmt) -> range:
+    """Numbers of a statement's lines."""
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def public_functions(tree: ast.Module) -> list[Function]:
