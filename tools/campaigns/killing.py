@@ -59,29 +59,29 @@ class Moment:
     delay: float
 
 
-def train_and_report(recipe: Recipe | None, folder: str, phases: Any) -> None:
+def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     """The process that is killed: trains, and sends the name of each phase that it enters."""
     from stepgrpo_lab.cli.quiet import quiet
     from stepgrpo_lab.run import job as run
     from stepgrpo_lab.training import trainer
     from stepgrpo_lab.training.guard import GuardedTrainer
 
-    def reporting(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def telling(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            phases.send((phase, time.monotonic()))
+            told.send((phase, time.monotonic()))
             return function(*args, **kwargs)
 
         return wrapper
 
     quiet()
-    trainer.complete_prompts = reporting("rollout", trainer.complete_prompts)  # type: ignore[attr-defined]
-    GuardedTrainer.compute_loss = reporting("update", GuardedTrainer.compute_loss)  # type: ignore[method-assign]
-    GuardedTrainer._save_checkpoint = reporting("checkpoint", GuardedTrainer._save_checkpoint)  # type: ignore[method-assign]
-    run.evaluate_policy = reporting("evaluation", run.evaluate_policy)  # type: ignore[attr-defined]
-    run.save_policy = reporting("model", run.save_policy)  # type: ignore[attr-defined]
+    trainer.complete_prompts = telling("rollout", trainer.complete_prompts)  # type: ignore[attr-defined]
+    GuardedTrainer.compute_loss = telling("update", GuardedTrainer.compute_loss)  # type: ignore[method-assign]
+    GuardedTrainer._save_checkpoint = telling("checkpoint", GuardedTrainer._save_checkpoint)  # type: ignore[method-assign]
+    run.evaluate_policy = telling("evaluation", run.evaluate_policy)  # type: ignore[attr-defined]
+    run.save_policy = telling("model", run.save_policy)  # type: ignore[attr-defined]
     run.train(recipe, folder, resume=recipe is None)
-    phases.send(("end", time.monotonic()))
+    told.send(("end", time.monotonic()))
 
 
 def processes() -> Any:
@@ -100,7 +100,7 @@ def phases_of(folder: Path, moment: Moment | None = None) -> Iterator[tuple[str,
     recipe = None if (folder / "recipe.yaml").exists() else small_recipe()
     context = processes()
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train_and_report, args=(recipe, str(folder), theirs), daemon=False)
+    process = context.Process(target=train_and_tell, args=(recipe, str(folder), theirs), daemon=False)
     process.start()
     theirs.close()
     entries = 0
