@@ -13,8 +13,6 @@ import pytest
 # One thread for each test process and what it starts: with more, processes that share the cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-collect_ignore = ["benchmarks"]  # timed, and run by a command of their own
-
 LOOPBACK = ("127.0.0.1", "::1", "localhost", "", None)
 
 

@@ -222,6 +222,23 @@ def test_evaluate_refuses_bad_input(fake_engine, problems, changes, words):
     assert not fake_engine.calls
 
 
+def test_an_evaluation_shared_by_processes_is_the_whole_in_order(fake_engine, grader, monkeypatch):
+    problems = [Problem(str(number), "x", str(number)) for number in range(3)]
+    options = {"samples": 2, "limit": 9, "grader": grader, "keep_texts": 3}
+    whole = evaluate(None, None, problems, **options)
+    sent: dict[int, list[Any]] = {0: [], 1: []}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, gathered in sent.items():  # what each process would send
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr("accelerate.utils.gather_object", lambda own, to=gathered: to.extend(own) or own * 2)
+        evaluate(None, None, problems, shared=True, **options)
+    together = iter(zip(*sent.values(), strict=True))
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda own: list(next(together)))
+    joined = evaluate(None, None, problems, shared=True, **options)
+    assert (joined.outcomes, joined.texts) == (whole.outcomes, whole.texts)
+    assert [len(call["keys"]) for call in fake_engine.calls] == [6, 3, 3, 3]
+
+
 @pytest.mark.parametrize("settings", [None, rollout_settings("paper", exit_threshold=0.0)])
 def test_evaluate_depends_on_the_seed_and_not_on_the_batch(byte_bpe_tokenizer, grader, settings, monkeypatch):
     torch = pytest.importorskip("torch")

@@ -9,21 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from counting import small_dimensions
 
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.planning import plan_memory
 from stepgrpo_lab.planning.memory import GIB, find_gpu
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from tests.gpu import measure
-
-    return measure
+from tools.counting import small_dimensions
+from tools.gpu import measure
 
 
 class FakeCuda:
@@ -61,7 +52,7 @@ class FakeCuda:
 
 
 @pytest.mark.parametrize("name", ["qlora-1.7b", "qlora-4b", "lora-8b", "full-8b"])
-def test_a_case_is_measured_and_recorded(measure: Any, name: str, tmp_path: Path) -> None:
+def test_a_case_is_measured_and_recorded(name: str, tmp_path: Path) -> None:
     if name != "lora-8b":
         pytest.importorskip("bitsandbytes")
     cuda, case = FakeCuda(), measure.CASES[name]
@@ -86,7 +77,7 @@ def test_a_case_is_measured_and_recorded(measure: Any, name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["qlora-1.7b", "qlora-4b", "lora-8b", "full-8b"])
-def test_a_case_fits_by_its_plan(measure: Any, name: str) -> None:
+def test_a_case_fits_by_its_plan(name: str) -> None:
     case = measure.CASES[name]
     recipe = measure.case_recipe(case, measure.load_recipe(case.recipe).model.path)
     plan = plan_memory(recipe, gpu=case.gpu, prompt_tokens=measure.PROMPT_TOKENS)
@@ -97,7 +88,7 @@ def test_a_case_fits_by_its_plan(measure: Any, name: str) -> None:
     assert completions >= recipe.rollout.rows, "the cache would not be full"
 
 
-def test_running_out_of_memory_is_a_result(measure: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_running_out_of_memory_is_a_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run_out(*args: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
@@ -109,7 +100,7 @@ def test_running_out_of_memory_is_a_result(measure: Any, monkeypatch: pytest.Mon
     assert "| out of memory |" in measure.table(tmp_path)
 
 
-def test_a_wide_vocabulary_has_text_for_every_id(measure: Any, tmp_path: Path) -> None:
+def test_a_wide_vocabulary_has_text_for_every_id(tmp_path: Path) -> None:
     folder = measure.write_random_model(tmp_path / "model", small_dimensions(vocabulary=5000))
     model, tokenizer = load_model(folder, device="cpu")
     assert model.config.vocab_size == len(tokenizer) == 5000 and tokenizer.decode([4999]) == "filler4999"
@@ -119,7 +110,7 @@ def test_a_wide_vocabulary_has_text_for_every_id(measure: Any, tmp_path: Path) -
 
 
 def test_without_a_gpu_nothing_is_measured(
-    measure: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert measure.main(["--output", str(tmp_path / "gpu")]) == 2

@@ -39,6 +39,7 @@ def grader() -> Iterator[Grader]:
         ("<think>a</think> \\boxed{7}", "7"),
         ("<think>\\boxed{1}</think> none", None),
         ("\\boxed{7}", None),
+        ("<think>3 + 4 = 7, so the answer is \\boxed{7}", None),
         ("<think></think>\\boxed{1} or \\boxed{2}", "2"),
         ("<think></think>\\boxed{1} or \\boxed{}", "1"),
         ("<think></think>\\boxed{1} or \\boxed{ {} }", "1"),

@@ -158,6 +158,14 @@ def test_recorded_logprobs_are_the_models(
     assert logprob_gap(model, records, sampling.temperature) < 1e-4
 
 
+def test_dropout_is_off_during_a_rollout(byte_bpe_tokenizer: Any, prompts: Any) -> None:
+    model = tiny_model(byte_bpe_tokenizer, attention_dropout=0.5)
+    expected = run(model, byte_bpe_tokenizer, prompts)
+    model.train()
+    assert run(model, byte_bpe_tokenizer, prompts) == expected
+    assert model.training and all(layer.self_attn.training for layer in model.model.layers)
+
+
 @pytest.mark.parametrize("settings", [OFFICIAL, PAPER])
 def test_no_probe_leaves_a_trace(model: Any, byte_bpe_tokenizer: Any, prompts: Any, settings: RolloutSettings) -> None:
     records = run(model, byte_bpe_tokenizer, prompts * 4, settings=settings, max_rows=5)
@@ -177,7 +185,8 @@ def test_no_probe_leaves_a_trace(model: Any, byte_bpe_tokenizer: Any, prompts: A
 
 
 def test_probe_confidence_is_the_models(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
-    records = run(model, byte_bpe_tokenizer, prompts, settings=OFFICIAL)
+    # At temperature 1, whatever the thoughts are sampled at.
+    records = run(model, byte_bpe_tokenizer, prompts, settings=OFFICIAL, sampling=Sampling(0.6))
     prompt = byte_bpe_tokenizer.encode(OFFICIAL.probe_prompt)
     record = next(record for record in records if record.probes)
     probe = record.probes[0]
@@ -350,6 +359,14 @@ def test_impossible_tokens_are_never_drawn() -> None:
     below_one = 1.0 - 2.0**-53
     assert choose_sampled(logits, [0.0], Sampling())[0] == [1]
     assert choose_sampled(logits, [below_one], Sampling())[0] == [3]
+
+
+def test_a_large_vocabulary_is_drawn_from_exactly() -> None:
+    # Just above the border between two tokens, where single precision would often fall below it.
+    size = 50_000
+    tokens = list(range(size - 2000, size, 97))
+    logits = torch.zeros(len(tokens), size)
+    assert choose_sampled(logits, [(token + 1e-3) / size for token in tokens], Sampling())[0] == tokens
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ SEARCH = Problem(
 NO_SLIPS = TraceStyle(slip_rate=0.0)
 FOUND = "B 5+4=9 9-9=0 yes"
 RIGHT = ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9"]
+CHECK = ["Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"]
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +134,11 @@ def think(*steps: str) -> str:
     ("problem", "steps", "expected"),
     [
         (CHAIN, RIGHT, "needed needed"),
-        (CHAIN, [*RIGHT, "Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed needed verifying verifying"),
+        (CHAIN, [*RIGHT, *CHECK], "needed needed verifying verifying"),
         (CHAIN, ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9", "Wait 7+5=2 2*3=6"], "needed needed redundant"),
+        # one check is verification, a second one is not
+        (CHAIN, [*RIGHT, *CHECK, *CHECK], "needed needed verifying verifying redundant redundant"),
+        (SEARCH, [FOUND, f"Wait {FOUND}", f"Wait {FOUND}"], "needed verifying redundant"),
         # a slip: legal, but the pass is lost and the second one is needed
         (CHAIN, ["7+5=3 3*3=9", "Wait 9-4=5 5+7=2", "Wait 7+5=2 2*3=6", "Wait 6-4=2 2+7=9"], "needed " * 4),
         # steps out of order, too long, or of nothing

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from counting import random_qwen3, small_dimensions
 from safetensors.torch import load_file
 from tiny import tiny_tokenizer
 
@@ -28,6 +27,7 @@ from stepgrpo_lab.planning import plan_memory
 from stepgrpo_lab.recipes import building, load_recipe, recipe_names
 from stepgrpo_lab.recipes.building import recipe_config, training_problems
 from stepgrpo_lab.run import job as run
+from tools.counting import random_qwen3, small_dimensions
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]
 

@@ -157,6 +157,13 @@ def test_official_exit_drops_the_trial_answer_and_forces_the_close() -> None:
     assert (cost.prompt_tokens, cost.kept_tokens, cost.probe_tokens, cost.replayed_tokens) == (3, 6, 8, 1)
 
 
+def test_the_answer_is_not_drawn_with_the_numbers_of_the_dropped_marker() -> None:
+    # The close is shorter than what was held back, so that the answer's places had been sampled before.
+    run = script(["a ", "Wait", ",", "7", EOS], [SURE], settings=official(close_text="</think>"))
+    assert run.trajectory.dropped == [PIECES.index("Wait"), PIECES.index(",")]
+    assert run.positions == [0, 1, 2, 4, 5]
+
+
 def test_a_declined_probe_puts_the_marker_back() -> None:
     sampled = ["a ", "Wait", ",", "b ", "</think>", EOS]
     run = script(sampled, [UNSURE], settings=official())

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from counting import small_dimensions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from stepgrpo_lab.planning.sizes import QWEN3, kv_bytes, lora_parameters, nf4_by
 from stepgrpo_lab.planning.views import components_table, gib, plan_lines, recipes_table
 from stepgrpo_lab.recipes import load_recipe, recipe_names
 from stepgrpo_lab.recipes.launching import accelerate_config, launch_line
+from tools.counting import small_dimensions
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from counting import PeakBytes, SavedBytes, qwen3_config, random_qwen3, small_dimensions, storage_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from stepgrpo_lab.planning.sizes import (
     optimizer_bytes,
     sampling_bytes,
 )
+from tools.counting import PeakBytes, SavedBytes, qwen3_config, random_qwen3, small_dimensions, storage_bytes
 
 DIMENSIONS = small_dimensions()
 WIDER = small_dimensions(hidden=128, intermediate=320, heads=8, layers=3, tied=False)

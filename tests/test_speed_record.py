@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from benchmarks.measuring import Figure, figure, figures_markdown, read_result, record_markdown
+
+from tools.benchmarks.measuring import Figure, figure, figures_markdown, read_result, record_markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "data" / "results"

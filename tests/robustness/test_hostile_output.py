@@ -14,7 +14,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from test_widgets_rollout import group_of, probe
 
-from robustness.fuzzing import (
+from stepgrpo_lab.cli.output import result_lines, rollout_lines
+from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.results import Evaluation
+from stepgrpo_lab.method.boxes import extract_boxed
+from stepgrpo_lab.method.records import Outcome, Probe, Problem, Trajectory
+from stepgrpo_lab.run.report import SHOWN_CHARACTERS, summary_markdown, write_report
+from stepgrpo_lab.widgets import GroupExplorer, StepInspector
+from tools.campaigns.fuzzing import (
     ANSWERS,
     BAIT,
     HIDDEN,
@@ -29,13 +36,6 @@ from robustness.fuzzing import (
     check_segmentation,
     check_text,
 )
-from stepgrpo_lab.cli.output import result_lines, rollout_lines
-from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.evaluation.results import Evaluation
-from stepgrpo_lab.method.boxes import extract_boxed
-from stepgrpo_lab.method.records import Outcome, Probe, Problem, Trajectory
-from stepgrpo_lab.run.report import SHOWN_CHARACTERS, summary_markdown, write_report
-from stepgrpo_lab.widgets import GroupExplorer, StepInspector
 
 PROPERTY = settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 TIMEOUT = 1.5
@@ -50,7 +50,7 @@ def grader() -> Iterator[Grader]:
         yield shared
 
 
-# ---- properties; minutes of them: ``python -m tests.robustness.campaign fuzz`` ---------------------------------------
+# ---- properties; minutes of them: ``python -m tools.campaigns fuzz`` -------------------------------------------------
 
 
 @PROPERTY
@@ -81,8 +81,8 @@ def test_grading_holds(grader: Grader, answer: str) -> None:
 
 
 def test_a_campaign_counts_what_it_tries_and_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robustness.fuzzing.check_grading", lambda grader, answer: None)
-    monkeypatch.setattr("robustness.fuzzing.check_machine", lambda play: 1 / (play.limit < 20))
+    monkeypatch.setattr("tools.campaigns.fuzzing.check_grading", lambda grader, answer: None)
+    monkeypatch.setattr("tools.campaigns.fuzzing.check_machine", lambda play: 1 / (play.limit < 20))
     found = campaign(0.01, first_seed=0, examples=60)
     assert found["seeds"] == 1 and found["examples"]["text"] == 60
     assert [failure["property"] for failure in found["failures"]] == ["machine"]

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from tiny import save_tiny, tiny_overrides
 
-from robustness.killing import STEPS, differences, durations, kill_and_resume, phases_of, same_weights
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.recipes import Recipe, building, load_recipe
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training.guard import checkpoint_damage, last_checkpoint
 from stepgrpo_lab.training.metrics import read_metrics
+from tools.campaigns.killing import STEPS, differences, durations, kill_and_resume, phases_of, same_weights
 
 CHECKPOINT = {
     *("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"),
@@ -31,7 +31,7 @@ CHECKPOINT = {
 
 
 def test_three_kills_leave_no_trace(tmp_path: Path) -> None:
-    """The same with 20 kills over all phases: ``python -m tests.robustness.campaign kill``."""
+    """The same with 20 kills over all phases: ``python -m tools.campaigns kill``."""
     seconds = durations(list(phases_of(tmp_path / "undisturbed")))
     phases = ("checkpoint", "rollout", "evaluation")
     kills = list(kill_and_resume(tmp_path, phases, seconds, random.Random(1)))

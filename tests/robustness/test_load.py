@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from robustness.loading import peak_of, write_rows
 from stepgrpo_lab.evaluation.problems import iterate_problems, load_problems
 from stepgrpo_lab.run.report import write_report
 from stepgrpo_lab.viz.curves import MOST_POINTS, exit_reasons, learning_curves, series, thinned
 from stepgrpo_lab.widgets import LiveDashboard
+from tools.campaigns.loading import peak_of, write_rows
 
 DAY = 86_400 // 4
 """Optimiser steps of a day at four seconds each."""
@@ -36,7 +36,7 @@ def metrics_of_a_day(steps: int = DAY) -> list[dict[str, Any]]:
 
 
 def test_the_first_rows_of_a_long_file_take_memory_for_themselves_alone(tmp_path: Path) -> None:
-    """A million rows: ``python -m tests.robustness.campaign load``."""
+    """A million rows: ``python -m tools.campaigns load``."""
     short, long = write_rows(tmp_path / "short.jsonl", 1000), write_rows(tmp_path / "long.jsonl", 100_000)
     problems, peak = peak_of(lambda: load_problems(short, limit=500))
     same, peak_of_long = peak_of(lambda: load_problems(long, limit=500))

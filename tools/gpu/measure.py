@@ -1,7 +1,7 @@
 """Recipes measured on a GPU: a rollout and two updates each, with random weights of the true sizes.
 
-    python -m tests.gpu.measure                  # all cases, one after the other
-    python -m tests.gpu.measure qlora-1.7b       # one
+    python -m tools.gpu.measure                  # all cases, one after the other
+    python -m tools.gpu.measure qlora-1.7b       # one
 
 For each case a record with peak memory by phase beside ``stepgrpo plan``, tokens per second and seconds by phase goes
 to ``data/results/gpu``, and a table of all records beside them. No network is needed; the largest model takes 16 GB of
@@ -35,7 +35,7 @@ from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes.building import recipe_config, recipe_lora, recipe_model
 from stepgrpo_lab.run.folder import system
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
-from tests.gpu.random_models import write_random_model
+from tools.gpu.random_models import write_random_model
 
 PROMPT_TOKENS = 64
 """No prompt of the Overthinker's problems is longer."""
@@ -138,10 +138,10 @@ def measure(recipe: Recipe, meter: Meter) -> dict[str, Any]:
 
         def watched(prompts: Any, trainer: Any) -> Any:
             meter.cuda.reset_peak_memory_stats()
-            told = sample(prompts, trainer)
+            outputs = sample(prompts, trainer)
             meter.mark("rollout")
-            counted.extend(told["step_trajectory"])
-            return told
+            counted.extend(outputs["step_trajectory"])
+            return outputs
 
         trainer.rollout_func = watched
         trainer.train()
@@ -227,7 +227,7 @@ class Cuda:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the cases that were asked for; exit code 2 without a CUDA device."""
-    parser = argparse.ArgumentParser(prog="python -m tests.gpu.measure", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.gpu.measure", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)} (default: all)")
     parser.add_argument("--output", type=Path, default=Path(data_path("results")) / "gpu", help="default: %(default)s")
     parser.add_argument("--max-tokens", type=int, help="shorter completions than the recipe's, to save time")

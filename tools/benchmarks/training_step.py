@@ -67,7 +67,7 @@ def sampled(problems: int) -> list[Trajectory]:
 
 
 def settings(folder: str, problems: int, steps: int) -> dict[str, Any]:
-    """What both trainers are told."""
+    """Arguments of both trainers."""
     return {
         "output_dir": folder,
         "use_cpu": True,

@@ -11,8 +11,8 @@ from transformers import DynamicCache
 
 from stepgrpo_lab.engines.cache import LockstepCache
 from stepgrpo_lab.engines.lockstep import LockstepEngine
+from tools.counting import PeakBytes
 
-from ..counting import PeakBytes
 from .measuring import Result, Table, alternate, figure
 from .rollouts import NEVER, SHORT_STEPS, lockstep, scripted_job
 from .scripted import scripted_model, scripted_text

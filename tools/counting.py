@@ -1,4 +1,4 @@
-"""Bytes that really lie in memory, for the formulas of :mod:`stepgrpo_lab.planning`."""
+"""Bytes that really lie in memory, against the formulas of :mod:`stepgrpo_lab.planning`."""
 
 from __future__ import annotations
 

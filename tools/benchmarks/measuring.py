@@ -150,7 +150,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def record_markdown(record: dict[str, Any]) -> str:
     """The whole record: targets, notes, tables, machine."""
-    parts = ["# Speed", "`python -m tests.benchmarks`, on one thread; ratios of times taken alternately in one run."]
+    parts = ["# Speed", "`python -m tools.benchmarks`, on one thread; ratios of times taken alternately in one run."]
     results = [read_result(entry) for entry in record["benchmarks"].values()]
     figures = [row for result in results for row in result.figures]
     parts.append(figures_markdown(figures))

@@ -12,7 +12,7 @@ from transformers import Qwen3ForCausalLM
 
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.planning.sizes import ModelDimensions
-from tests.counting import qwen3_config
+from tools.counting import qwen3_config
 
 DEVIATION = 0.02
 """Of the random weights, as models are initialised: all tokens stay about equally likely, and completions go on."""
@@ -51,9 +51,9 @@ def write_wide_tokenizer(folder: Path, vocabulary: int) -> None:
     for name in ("tokenizer_config.json", "config.json", "generation_config.json", "chat_template.jinja"):
         if (source / name).is_file():
             shutil.copy(source / name, folder / name)
-    told = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
-    known = told["model"]["vocab"]
-    known |= {token["content"]: token["id"] for token in told["added_tokens"]}  # else they would move to the end
+    tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    known = tokenizer["model"]["vocab"]
+    known |= {token["content"]: token["id"] for token in tokenizer["added_tokens"]}  # else they would move to the end
     taken = set(known.values())
     known |= {f"filler{number}": number for number in range(vocabulary) if number not in taken}
-    (folder / "tokenizer.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [--only NAME ...] [--quick]``, from the top of a checkout."""
+"""``python -m tools.benchmarks [--only NAME ...] [--quick]``, from the top of a checkout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> None:
     from .catalogue import BENCHMARKS
     from .measuring import figures_markdown, table_markdown, write_record
 
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.benchmarks", description=main.__doc__)
     parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="small and unrepeated: does it run? nothing is recorded")
     arguments = parser.parse_args()

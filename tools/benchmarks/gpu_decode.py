@@ -1,6 +1,6 @@
 """Decoding of a random-weight Qwen3-8B in bf16 on one GPU, against what its memory bandwidth allows.
 
-``python -m tests.benchmarks.gpu_decode [--rows 64] [--context 1024] [--passes 128]``, on a machine with a GPU of at
+``python -m tools.benchmarks.gpu_decode [--rows 64] [--context 1024] [--passes 128]``, on a machine with a GPU of at
 least 40 GB. Prints JSON: milliseconds a pass, the limit, their ratio, and the kernels and calls that took longest. Not
 part of the record: it has not been run for it.
 """

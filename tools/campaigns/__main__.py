@@ -1,8 +1,8 @@
-"""The long campaigns, each behind one command; their records are the JSON files beside this module.
+"""The long campaigns, each behind one command; their records are the JSON files in `records`.
 
-python -m tests.robustness.campaign kill --count 20
-python -m tests.robustness.campaign fuzz --minutes 10
-python -m tests.robustness.campaign load --rows 1000000
+python -m tools.campaigns kill --count 20
+python -m tools.campaigns fuzz --minutes 10
+python -m tools.campaigns load --rows 1000000
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def kill(count: int, seed: int) -> dict[str, Any]:
         seconds = durations(list(phases_of(folder / "undisturbed")))
         kills = []
         phases = [PHASES[number % len(PHASES)] for number in range(count)]
-        for told in kill_and_resume(folder, phases, seconds, random.Random(seed)):
-            print(f"kill {len(kills) + 1}/{count}: {told}", flush=True)
-            kills.append(dataclasses.asdict(told))
+        for killed in kill_and_resume(folder, phases, seconds, random.Random(seed)):
+            print(f"kill {len(kills) + 1}/{count}: {killed}", flush=True)
+            kills.append(dataclasses.asdict(killed))
         runs = sorted(folder.glob("run-*"))
         found = {run.name: differences(run, folder / "undisturbed") for run in runs}
     return {
         "kills": len(kills),
-        "by_phase": Counter(told["moment"]["phase"] for told in kills),
+        "by_phase": Counter(killed["moment"]["phase"] for killed in kills),
         "left_a_checkpoint_that_is_not_whole": sum(
-            "checkpoint" in t["left"] and "whole" not in t["left"] for t in kills
+            "checkpoint" in killed["left"] and "whole" not in killed["left"] for killed in kills
         ),
         "runs": len(runs),
         "runs_that_differ_from_the_undisturbed_one": {run: what for run, what in found.items() if what},
@@ -64,7 +64,7 @@ def load(rows: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.robustness.campaign", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.campaigns", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("kill")
     command.add_argument("--count", type=int, default=20)
@@ -79,15 +79,15 @@ def main() -> int:
     started = time.monotonic()
     found = {"kill": kill, "fuzz": fuzz, "load": load}[name](**options)
     command_line = " ".join([name, *(f"--{key} {value}" for key, value in options.items())])
-    told = {
-        "command": f"python -m tests.robustness.campaign {command_line}",
+    record = {
+        "command": f"python -m tools.campaigns {command_line}",
         "seconds": round(time.monotonic() - started, 1),
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         **found,
     }
     RECORDS.mkdir(exist_ok=True)
-    (RECORDS / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
-    print(json.dumps({key: value for key, value in told.items() if key != "each"}, indent=1))
+    (RECORDS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps({key: value for key, value in record.items() if key != "each"}, indent=1))
     failed = found.get("runs_that_differ_from_the_undisturbed_one") or found.get("failures")
     return 1 if failed else 0
 

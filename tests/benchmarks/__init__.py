@@ -1,6 +1,0 @@
-"""Benchmarks of the rollout engine and of what surrounds it, against other strategies on the same machine.
-
-``python -m tests.benchmarks`` runs them all, prints a table and writes ``data/results/speed.json`` and ``speed.md``.
-Every figure that counts is a ratio of times taken alternately within one run, on one thread. pytest does not collect
-this folder.
-"""
