@@ -61,18 +61,13 @@ def _train(options: Namespace) -> int:
         print(f"stopped and saved; go on with: stepgrpo train --resume {folder}")
         return 0
     comparison = compare(result.before, result.after)
-    print(f"accuracy {_point(result.before, 'correct'):.1%} -> {_point(result.after, 'correct'):.1%}", end="")
+    print(f"accuracy {result.before.mean('correct'):.1%} -> {result.after.mean('correct'):.1%}", end="")
     print(f" (difference {comparison.accuracy_points} points)")
-    print(f"tokens   {_point(result.before, 'tokens'):.1f} -> {_point(result.after, 'tokens'):.1f}", end="")
+    print(f"tokens   {result.before.mean('tokens'):.1f} -> {result.after.mean('tokens'):.1f}", end="")
     print(f" (ratio {comparison.token_ratio * 100} %)")
     print(f"report: {folder / 'report.html'}")
     print(f"model:  {folder / 'model'}")
     return 0
-
-
-def _point(evaluation: object, name: str) -> float:
-    values = [value for samples in evaluation.column(name) for value in samples]  # type: ignore[attr-defined]
-    return float(sum(values) / len(values))
 
 
 def evaluate(options: Namespace) -> int:

@@ -26,22 +26,17 @@ def validation_figures(measure: Measure, rollout: RolloutSettings | None) -> dic
         probability) of the trial answers given there.
     """
     plain = measure(None)
-    figures = {name: _mean(plain, field) for name, field in _FIELDS.items()}
+    figures = {name: plain.mean(field) for name, field in _FIELDS.items()}
     if rollout is None:
         return figures
     truncated, cut = measure(rollout), measure(cut_at_first_marker(rollout))
     figures |= {
-        "rollout_accuracy": _mean(truncated, "correct"),
-        "rollout_tokens": _mean(truncated, "tokens"),
-        "first_cut_accuracy": _mean(cut, "correct"),
+        "rollout_accuracy": truncated.mean("correct"),
+        "rollout_tokens": truncated.mean("tokens"),
+        "first_cut_accuracy": cut.mean("correct"),
     }
     calibration = cut.calibration()
     return figures if calibration is None else {**figures, "first_probe_ece": calibration.ece}
 
 
 _FIELDS = {"accuracy": "correct", "tokens": "tokens", "steps": "steps", "truncated": "truncated"}
-
-
-def _mean(evaluation: Evaluation, field: str) -> float:
-    values = [value for samples in evaluation.column(field) for value in samples]
-    return sum(values) / len(values)
