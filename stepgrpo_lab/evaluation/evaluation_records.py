@@ -120,10 +120,7 @@ def overall_figures(*seeds: Evaluation) -> dict[str, Any]:
     return {
         "problems": len(seeds[0].problem_ids),
         "samples": sum(len(each.outcomes[0]) for each in seeds),
-        **{
-            figure: seeds_bootstrap([each.column(name) for each in seeds])
-            for figure, name in _FIGURES.items()
-        },
+        **{figure: seeds_bootstrap([each.column(name) for each in seeds]) for figure, name in _FIGURES.items()},
     }
 
 

@@ -113,10 +113,10 @@ def seeds_bootstrap(
 ) -> Interval:
     """The mean of several training runs of one setting, or its change, with an interval over seeds *and* problems.
 
-    Every resample draws problems and seeds with replacement. All seeds answer the same problems, so one draw of problems
-    serves all of them, and ``before``: seeds that agree exactly give the interval of a single one. With one seed there is
-    nothing to draw, and the interval covers problems only. Few seeds tell little about their spread: of three, the
-    bootstrap sees two thirds of the variance.
+    Every resample draws problems and seeds with replacement. All seeds answer the same problems, so one draw of
+    problems serves all of them and ``before``: seeds that agree exactly give the interval of a single one. With one
+    seed the interval covers problems only. Few seeds say little about their spread: of three, the bootstrap sees two
+    thirds of the variance.
 
     Args:
         seeds: ``[seeds][problems]`` or ``[seeds][problems, samples]``, the problems in the same order everywhere.
