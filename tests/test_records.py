@@ -273,10 +273,3 @@ def test_the_heading_of_single_settings_says_the_recipe_own() -> None:
     recipe = load_recipe("overthinker")
     own = (recipe.optimisation.group_size, recipe.rollout.exit_threshold, recipe.optimisation.scale_rewards)
     assert "groups of {}, threshold {}, {} scaling".format(*own) in KINDS["setting"]
-
-
-def test_the_pictures_of_the_readme_are_drawn_from_the_records() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [picture] = re.findall(r"!\[[^\]]*\]\((\S+\.svg)\)", readme)
-    assert (ROOT / picture).read_text(encoding="utf-8") == draw_record(load_record("all"))
-    assert headline_markdown(load_record("all")) in readme

@@ -176,7 +176,7 @@ class Record:
     Example:
         >>> record = load_record("headline")
         >>> [f"{name}: {run.decoded_tokens}" for name, run in record.runs.items()][0]
-        'Step-GRPO, seed 0: 375925'
+        'Step-GRPO, seed 0: 375272'
     """
 
     rows: list[RowResult]

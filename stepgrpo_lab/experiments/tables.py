@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
+from stepgrpo_lab.experiments.plan import ALL
 from stepgrpo_lab.experiments.record import Measurement, Record, RowResult, SeedResult, verdicts
 from stepgrpo_lab.method.records import StepLabel
 
@@ -60,10 +61,10 @@ def record_markdown(record: Record) -> str:
 
 
 def headline_markdown(record: Record) -> str:
-    """A record's main rows in a few columns: for a terminal, and for the README."""
-    rows = [row for row in record.rows if row.kind in ("untrained", "method")]
-    if not any(row.kind == "method" for row in rows):
-        rows = record.rows
+    """A record in a few columns, of the whole comparison the methods alone: for a terminal, and for the README."""
+    whole = record.experiment == ALL
+    rows = [row for row in record.rows if row.kind in ("untrained", "method")] if whole else []
+    rows = rows or record.rows
     head = ["trained with", "seeds", "tokens", "accuracy", "right, seed by seed", "accuracy, harder problems"]
     body = [
         [

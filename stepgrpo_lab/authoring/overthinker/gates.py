@@ -32,7 +32,7 @@ def gates(figures: dict[str, Any]) -> list[Gate]:
         figures: From :func:`stepgrpo_lab.authoring.overthinker.card.measure_overthinker`.
 
     Returns:
-        In the order of the card. That the steps are still needed *after* training is the study "fairness".
+        In the order of the card. That the steps are still needed *after* training is the experiment "fairness".
     """
     accuracy = figures["plain"]["accuracy"]["estimate"]
     saves = figures["structure"]["all"]["oracle_saves"]
