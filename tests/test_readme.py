@@ -10,18 +10,14 @@ import pytest
 
 from stepgrpo_lab.authoring.overthinker.card import LEAST_CUT_COST_TRAINED
 from stepgrpo_lab.cli import build_parser
-from stepgrpo_lab.evaluation.results import Evaluation, compare
-from stepgrpo_lab.experiments.picture import draw_comparison
-from stepgrpo_lab.experiments.results import published_comparison
-from stepgrpo_lab.experiments.studies import STUDIES
-from stepgrpo_lab.experiments.study_results import load_study, signals_markdown, study_markdown
-from stepgrpo_lab.experiments.study_svg import draw_study
+from stepgrpo_lab.evaluation.results import Evaluation
+from stepgrpo_lab.experiments.measure import measure_run
+from stepgrpo_lab.experiments.pictures import draw_record
+from stepgrpo_lab.experiments.record import load_record
+from stepgrpo_lab.experiments.tables import headline_markdown
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "data" / "results" / "overthinker"
-RESULTS = ROOT / "data" / "results"
-RESULTS_PAGE = (RESULTS / "README.md").read_text(encoding="utf-8")
-RECORDED_STUDIES = [name for name in STUDIES if (RESULTS / f"{name}.json").exists()]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -34,109 +30,57 @@ def test_the_recorded_run_is_the_headline_s_first_row() -> None:
         Evaluation.from_dict(json.loads((RECORDED / f"evaluation_{when}.json").read_text(encoding="utf-8")))
         for when in ("before", "after")
     )
-    assert compare(before, after) == load_study(RESULTS / "headline.json").rows["Step-GRPO, seed 0"].comparison
+    assert measure_run(before, after) == load_record("headline").runs["Step-GRPO, seed 0"].test
 
 
-@pytest.mark.parametrize("name", RECORDED_STUDIES)
-def test_the_studies_tables_are_the_recorded_ones(name: str) -> None:
-    study = load_study(RESULTS / f"{name}.json")
-    table = study_markdown(study)
-    assert (RESULTS / f"{name}.md").read_text(encoding="utf-8") == table + "\n"
-    assert table in (README if name in ("headline", "internalisation") else RESULTS_PAGE)
-    assert list(study.rows) == [row.name for row in STUDIES[name].rows]
-    assert {row.comparison.problems for row in study.rows.values()} == {STUDIES[name].problems}
+def test_tables_are_those_of_the_records() -> None:
+    """``stepgrpo compare NAME --published`` prints them."""
+    tables = dict(re.findall(r"<!-- table: (\w+) -->\n(.*?)\n<!-- /table -->", README, flags=re.DOTALL))
+    assert set(tables) == {"methods", "ablations"}
+    for name, table in tables.items():
+        assert table == headline_markdown(load_record(name)), name
 
 
-def test_the_studies_that_the_readme_speaks_of_are_recorded() -> None:
-    assert {"headline", "internalisation", "fairness"} <= set(RECORDED_STUDIES)
+def test_the_picture_is_drawn_from_the_record() -> None:
+    [picture] = re.findall(r"!\[[^\]]*\]\((\S+\.svg)\)", README)
+    assert (ROOT / picture).read_text(encoding="utf-8") == draw_record(load_record("all"))
 
 
-def test_the_signals_are_the_recorded_ones() -> None:
-    assert signals_markdown(load_study(RESULTS / "internalisation.json")) in RESULTS_PAGE
-
-
-def test_the_pictures_are_drawn_from_the_records() -> None:
-    drawn = {
-        "data/results/headline.svg": draw_study(
-            load_study(RESULTS / "headline.json"), load_study(RESULTS / "internalisation.json")
-        ),
-        "data/results/comparison/comparison.svg": draw_comparison(published_comparison()),
-    }
-    assert re.findall(r"!\[[^\]]*\]\((\S+\.svg)\)", README) == list(drawn)
-    for name, picture in drawn.items():
-        assert (ROOT / name).read_text(encoding="utf-8") == picture
-
-
-def test_what_is_read_from_the_comparison_stands_in_its_record() -> None:
-    rows = {row.name: row for row in published_comparison().rows}
+def test_the_readme_s_readings_of_the_comparison_hold() -> None:
+    rows = {row.name: row for row in load_record("all").rows}
     trained = [row for row in rows.values() if row.kind == "method"]
     assert rows["vanilla"].test.accuracy.low == 1
-    assert (
-        f"right on {100 * rows['vanilla'].harder.accuracy.estimate:.0f} %, and no interval in the table leaves out zero"
-        in README
-    )
     shown = [*trained, rows["deer"], rows["think-budget"]]
-    assert all(row.harder.accuracy_points.low < 0 < row.harder.accuracy_points.high for row in shown)
+    assert all(0 in row.harder.accuracy_points for row in shown)
     assert min(trained, key=lambda row: row.test.tokens.estimate).name == "step-grpo"
     assert max(trained, key=lambda row: row.test.accuracy_points.estimate).name == "deer-sft"
-    for name in ("step-grpo", "length-penalty"):
-        assert f"{100 * rows[name].structure['all']['oracle_saves']:.0f} %" == "1 %"
-    step, penalty = (rows[name].test.accuracy_points for name in ("step-grpo", "length-penalty"))
-    assert f"for {-penalty.estimate:.1f} points instead of {-step.estimate:.1f}; their intervals overlap" in README
-    assert step.low < penalty.high
-    no_reward, no_rollout, masked = (
-        rows[name].test for name in ("no-step-reward", "no-dynamic-rollout", "close-masked")
-    )
-    assert f"the rollout alone leaves {100 * no_reward.token_ratio.estimate:.0f} % of the tokens" in README
-    lost = f"{100 * no_rollout.token_ratio.estimate:.0f} % and loses {-no_rollout.accuracy_points.estimate:.1f} points"
-    assert f"the reward alone reaches {lost}" in README
-    assert f"close masked it is {100 * masked.token_ratio.estimate:.0f} %" in README
-    first, second, third = (f"{100 * seed.accuracy:.1f}" for seed in rows["s-grpo"].seeds)
-    assert f"{first}, {second} and {third} % right" in README
+    step, penalty = rows["step-grpo"], rows["length-penalty"]
+    assert all(row.structure["all"]["oracle_saves"] < 0.02 for row in (step, penalty))
+    assert 1.5 < penalty.test.accuracy_points.estimate / step.test.accuracy_points.estimate < 2.5
+    assert step.test.accuracy_points.low < penalty.test.accuracy_points.high
+    kept = {name: row.test.token_ratio for name, row in rows.items()}
+    assert kept["no-step-reward"].low > 1
+    assert max(kept[name].high for name in ("no-dynamic-rollout", "close-masked")) < 0.45
+    assert kept["every-member-probed"].low > 0.7
+    assert step.test.accuracy_points.low < rows["no-dynamic-rollout"].test.accuracy_points.estimate
     assert rows["s-grpo"].learning_rate == min(map(float, rows["s-grpo"].rates))
-
-
-def test_what_the_results_page_reads_from_single_settings_stands_in_the_record() -> None:
-    rows = {row.name: row for row in published_comparison().rows}
-    page = " ".join(RESULTS_PAGE.split())
-
-    def lost(name: str) -> str:
-        return f"{-rows[name].test.accuracy_points.estimate:.1f}"
-
-    def kept(name: str) -> str:
-        return f"{100 * rows[name].test.token_ratio.estimate:.0f}"
-
-    fed = rows["deer"].seeds[0]
-    betas = [kept(f"scale-none-beta-{beta}") for beta in (0.1, 0.5, 0.9)]
-    for said in (
-        f"GRPO loses {lost('grpo')} points and the soft overlong punishment {lost('soft-overlong')}, "
-        f"at {kept('grpo')} and {kept('soft-overlong')} %",
-        f"keeps {fed.tokens:.0f} tokens of a completion and feeds {fed.tokens_fed:.0f}",
-        f"Penalizing wrong answers loses {lost('wrong-penalized')} points",
-        "0.1 keeps {} % of the tokens, 0.5 and 0.9 keep {} and {} %".format(*betas),
-        f"Groups of 4 lose {lost('group-size-4')} points at {kept('group-size-4')} %",
-        f"reach {kept('group-size-16')} %",
-        f"lose {lost('threshold-0.9')} and {lost('threshold-0.98')} points",
-        f"{kept('preset-paper')} % of the tokens, {lost('preset-paper')} points lost",
-    ):
-        assert said in page
+    assert max(run.accuracy for run in rows["s-grpo"].seeds) - min(run.accuracy for run in rows["s-grpo"].seeds) > 0.1
 
 
 def test_the_headline_holds() -> None:
     """At most half of the tokens; accuracy above -2 points for each seed and above -1 over all of them."""
-    study = load_study(RESULTS / "headline.json")
-    whole = study.pooled["Step-GRPO"]
-    assert whole.token_ratio.high <= 0.5
-    assert whole.accuracy_points.low > -1
-    for name, row in study.rows.items():
-        if name.startswith("Step-GRPO"):
-            assert row.comparison.token_ratio.estimate <= 0.5
-            assert row.comparison.accuracy_points.low > -2
+    row = load_record("headline").row("Step-GRPO")
+    assert row.test.token_ratio.high <= 0.5
+    assert row.test.accuracy_points.low > -1
+    for run in row.seeds:
+        assert run.test.token_ratio.estimate <= 0.5
+        assert run.test.accuracy_points.low > -2
 
 
 def test_needed_steps_are_needed_after_training() -> None:
-    for name, row in load_study(RESULTS / "fairness.json").rows.items():
-        for family, change in row.first_cut.items():
+    for name, run in load_record("fairness").runs.items():
+        assert run.first_cut
+        for family, change in run.first_cut.items():
             assert -change.estimate >= LEAST_CUT_COST_TRAINED, (name, family)
 
 

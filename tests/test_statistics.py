@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepgrpo_lab.evaluation import statistics
-from stepgrpo_lab.evaluation.statistics import Interval, bootstrap_mean, calibration, paired_bootstrap
+from stepgrpo_lab.evaluation.statistics import (
+    Interval,
+    bootstrap_mean,
+    calibration,
+    paired_bootstrap,
+    seeds_bootstrap,
+)
 
 
 def test_bootstrap_of_two_problems_matches_the_exact_distribution():
@@ -55,8 +61,59 @@ def test_pairing_cancels_the_difficulty_of_the_problems():
     assert paired.low > 0 > shuffled.low
 
 
-@given(st.lists(st.floats(0.1, 1e4), min_size=1, max_size=20), st.sampled_from(["difference", "ratio"]))
-@settings(max_examples=40, deadline=None)
+# ---- seeds -----------------------------------------------------------------------------------------------------------
+
+FEW = settings(max_examples=30, deadline=None)
+RUNS = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).uniform(1, 100, size=(4, 12)))
+STATISTICS = st.sampled_from(["difference", "ratio"])
+
+
+@given(RUNS, STATISTICS, st.integers(0, 99))
+@FEW
+def test_one_seed_is_the_paired_bootstrap(runs, statistic, seed):
+    options = {"statistic": statistic, "resamples": 200, "seed": seed}
+    alone = paired_bootstrap(runs[0], runs[1], **options)
+    assert seeds_bootstrap([runs[1]], runs[0], **options) == alone
+    assert seeds_bootstrap([runs[1]], resamples=200) == bootstrap_mean(runs[1], resamples=200)
+    agreeing = seeds_bootstrap([runs[1]] * 3, runs[0], **options)
+    assert (agreeing.low, agreeing.high) == pytest.approx((alone.low, alone.high))
+
+
+@given(RUNS, STATISTICS, st.integers(0, 99))
+@FEW
+def test_the_same_seed_of_the_draws_gives_the_same_interval(runs, statistic, seed):
+    before, *seeds = runs
+    first, again = (seeds_bootstrap(seeds, before, statistic=statistic, resamples=200, seed=seed) for _ in range(2))
+    assert first == again
+    assert first.low <= first.estimate <= first.high
+    shuffled = seeds_bootstrap(seeds[::-1], before, statistic=statistic, resamples=200, seed=seed)
+    assert shuffled.estimate == pytest.approx(first.estimate)
+
+
+@given(RUNS, STATISTICS, st.floats(60, 200))
+@FEW
+def test_seeds_that_differ_make_the_interval_wider_than_their_samples_pooled(runs, statistic, apart):
+    before, *seeds = runs
+    seeds = [values + number * apart for number, values in enumerate(seeds)]
+    wide = seeds_bootstrap(seeds, before, statistic=statistic, resamples=500)
+    pooled = paired_bootstrap(before, np.stack(seeds, axis=1), statistic=statistic, resamples=500)
+    assert wide.estimate == pytest.approx(pooled.estimate)
+    assert wide.high - wide.low > pooled.high - pooled.low
+
+
+def test_the_interval_over_seeds_covers_another_seed_s_truth_as_no_interval_over_problems_does():
+    generator = np.random.default_rng(4)
+    covered = {"seeds": 0, "problems": 0}
+    for run in range(150):
+        effects = generator.normal(0, 1, size=(8, 1))  # the mean over all seeds that there could be is 0
+        seeds = effects + generator.normal(0, 1, size=(8, 50))
+        covered["seeds"] += 0 in seeds_bootstrap(seeds, resamples=200, seed=run)
+        covered["problems"] += 0 in bootstrap_mean(seeds.T, resamples=200, seed=run)
+    assert covered["seeds"] > 120 > 75 > covered["problems"]
+
+
+@given(st.lists(st.floats(0.1, 1e4), min_size=1, max_size=20), STATISTICS)
+@FEW
 def test_identical_inputs_have_no_width(values, statistic):
     neutral = 1.0 if statistic == "ratio" else 0.0
     assert paired_bootstrap(values, values, statistic=statistic, resamples=50) == Interval(neutral, neutral, neutral)
@@ -129,7 +186,9 @@ def test_calibrated_answers_have_a_small_error_and_inflated_ones_a_large_one():
         (lambda: bootstrap_mean([1, float("nan")]), "values holds"),
         (lambda: bootstrap_mean([1], resamples=0), "resamples is 0"),
         (lambda: bootstrap_mean([1], level=95), "level is 95"),
-        (lambda: paired_bootstrap([1, 2], [1]), "before has 2 problems and after has 1"),
+        (lambda: paired_bootstrap([1, 2], [1]), "after has 1, before has 2"),
+        (lambda: seeds_bootstrap([]), "no seeds"),
+        (lambda: seeds_bootstrap([[1, 2], [1]]), "after has 2, after has 1"),
         (lambda: paired_bootstrap([0, 2], [1, 1], statistic="ratio"), "use 'difference'"),
         (lambda: paired_bootstrap([1], [1], statistic="median"), "statistic is 'median'"),
         (lambda: calibration([0.5], [True, False]), "equally long"),

@@ -267,13 +267,12 @@ checks.kept_share(kept_share)
 # training.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab import data_path
-from stepgrpo_lab.experiments.study_results import load_study
+from stepgrpo_lab.experiments.record import load_record
 
-study = load_study(data_path("results", "headline.json"))
+study = load_record("headline")
 pooled = study.pooled["Step-GRPO"]
 compared = {"Step-GRPO, all seeds": pooled}
-compared |= {name: row.comparison for name, row in study.rows.items()}
+compared |= {name: run.test for name, run in study.runs.items()}
 for name, told in compared.items():
     print(
         f"{name:20} {told.token_ratio * 100} % of the tokens, "
@@ -304,9 +303,9 @@ tradeoff_changes(points, "untrained")
 # problems. The model's length over training, measured without any probe:
 
 # %%
-from stepgrpo_lab.experiments.figures import method_curves
+from stepgrpo_lab.viz.plots_study import method_curves
 
-method_curves({name: row.curves for name, row in study.rows.items()})
+method_curves({name: run.curves for name, run in study.runs.items()})
 
 # %% [markdown]
 # Please read the result for what it is:

@@ -425,10 +425,10 @@ every
 
 # %%
 from IPython.display import Markdown, display
-from stepgrpo_lab import data_path
-from stepgrpo_lab.experiments.study_results import load_study, signals_markdown
+from stepgrpo_lab.experiments.record import load_record
+from stepgrpo_lab.experiments.tables import signals_markdown
 
-study = load_study(data_path("results", "internalisation.json"))
+study = load_record("internalisation")
 display(Markdown(signals_markdown(study)))
 kept = study.pooled["every member probed"].token_ratio * 100
 print("kept, 95 % interval:", kept)

@@ -507,10 +507,10 @@ exits_saved.compare(differing[1.0])
 
 # %%
 from IPython.display import Markdown
-from stepgrpo_lab import data_path
-from stepgrpo_lab.experiments.study_results import load_study, signals_markdown
+from stepgrpo_lab.experiments.record import load_record
+from stepgrpo_lab.experiments.tables import signals_markdown
 
-study = load_study(data_path("results", "internalisation.json"))
+study = load_record("internalisation")
 Markdown(signals_markdown(study))
 
 # %%

@@ -209,11 +209,11 @@ checks.verdict(verdict)
 # seeds stand side by side.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.experiments.study_results import recorded_studies, rows_of
+from stepgrpo_lab.experiments.record import shipped_records
 
-studies = recorded_studies()
-for row in rows_of(studies["headline"], "Step-GRPO"):
-    change = row.comparison
+studies = shipped_records()
+for run in studies["headline"].row("Step-GRPO").seeds:
+    change = run.test
     print(f"{change.token_ratio * 100} % · {change.accuracy_points} points")
 
 # %% [markdown]
@@ -307,11 +307,11 @@ neighbour
 
 # %%
 from IPython.display import SVG
-from stepgrpo_lab.experiments.picture import draw_comparison
-from stepgrpo_lab.experiments.results import published_comparison
+from stepgrpo_lab.experiments.pictures import draw_record
+from stepgrpo_lab.experiments.record import load_record
 
-record = published_comparison()
-SVG(draw_comparison(record))
+record = load_record("all")
+SVG(draw_record(record))
 
 # %%
 neighbour.compare("DEER + SFT")
@@ -375,7 +375,7 @@ half.compare("the step reward")
 # training rollouts (mean over seeds, `data/results/internalisation.json`):
 
 # %%
-from stepgrpo_lab.experiments.study_results import mean_curves
+from stepgrpo_lab.experiments.record import mean_curves
 from stepgrpo_lab.viz.plots_study import ROLLOUT, method_curves
 
 study = studies["internalisation"]
@@ -485,7 +485,7 @@ method_curves(curves, SIGNALS)
 
 # %%
 from IPython.display import Markdown
-from stepgrpo_lab.experiments.study_results import signals_markdown
+from stepgrpo_lab.experiments.tables import signals_markdown
 
 Markdown(signals_markdown(study))
 
@@ -550,8 +550,8 @@ checks.advantage_by_close(advantage_by_close)
 # first step, and the "steps" would be decoration.
 
 # %% tags=["nbval-check-output"]
-for name, row in studies["fairness"].rows.items():
-    cuts = [f"{family} {cut} points" for family, cut in row.first_cut.items()]
+for name, run in studies["fairness"].runs.items():
+    cuts = [f"{family} {cut} points" for family, cut in run.first_cut.items()]
     print(f"{name}: {' · '.join(cuts)}")
 
 # %% [markdown]

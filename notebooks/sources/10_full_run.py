@@ -85,13 +85,13 @@ course.explain_recipe(recipe, "optimisation", keys)
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import load_recipe
-from stepgrpo_lab.experiments.study_results import load_study
+from stepgrpo_lab.experiments.record import load_record
 
 published = load_recipe("overthinker").optimisation
 completions = published.prompts_per_step * published.group_size
 completions *= published.max_steps
-headline = load_study(data_path("results", "headline.json"))
-decoded = headline.rows["Step-GRPO, seed 0"].decoded_tokens
+headline = load_record("headline")
+decoded = headline.runs["Step-GRPO, seed 0"].decoded_tokens
 print(f"{completions} completions, {decoded} tokens decoded")
 print(f"{decoded / completions:.0f} tokens for each completion")
 

@@ -33,15 +33,15 @@ checks.step_aware_reward -> course.checks.step_aware_reward
 checks.tour -> course.checks.tour
 checks.truncated_rollout -> course.checks.truncated_rollout
 comparison -> experiments
-comparison.compare -> experiments.compare
-comparison.figures -> experiments.figures
-comparison.measuring -> experiments.measuring
+comparison.compare -> experiments.run experiments.page
+comparison.figures -> experiments.pictures
+comparison.measuring -> experiments.measure
 comparison.page -> experiments.page
-comparison.picture -> experiments.picture
+comparison.picture -> experiments.pictures
 comparison.plan -> experiments.plan
-comparison.results -> experiments.results
+comparison.results -> experiments.record experiments.measure
 comparison.rows -> experiments.rows
-comparison.runs -> experiments.runs
+comparison.runs -> experiments.run
 comparison.tables -> experiments.tables
 confidence -> method.confidence method.boxes
 course.building -> authoring.notebooks.building
@@ -75,7 +75,7 @@ plots_memory -> planning.views
 plots_probe -> viz.completions
 plots_rollout -> viz.completions
 plots_steps -> viz.completions
-plots_study -> viz.plots_study experiments.study_results
+plots_study -> viz.plots_study experiments.record
 plots_toy -> course.toy_policy
 plots_tradeoff -> viz.tradeoff
 policy_loss -> method.loss
@@ -99,7 +99,7 @@ report_files -> run.folder training.metrics
 report_html -> run.report viz.html evaluation.statistics
 report_pages -> viz.html
 report_svg -> run.report_svg
-reproduce -> experiments.reproduce
+reproduce -> experiments.run
 rewards -> method.rewards
 rollout -> method.rollout
 run_evaluation -> run.policy
@@ -121,9 +121,9 @@ scaling.tables -> planning.views
 selection -> evaluation.selection
 statistics -> evaluation.statistics
 steps -> method.steps
-studies -> experiments.studies
-study_results -> experiments.study_results
-study_svg -> experiments.study_svg
+studies -> experiments.plan experiments.rows
+study_results -> experiments.record experiments.tables
+study_svg -> experiments.pictures
 svg -> viz.svg
 token_text -> method.token_text
 tokenizer_checks -> engines.tokenizers

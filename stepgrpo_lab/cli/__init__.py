@@ -12,7 +12,7 @@ import stepgrpo_lab
 from stepgrpo_lab.cli.parsing import add_command as _command
 from stepgrpo_lab.cli.parsing import add_engine_arguments, add_recipe_arguments
 from stepgrpo_lab.cli.scaling import add_plan, add_rate
-from stepgrpo_lab.experiments.studies import STUDIES
+from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""
@@ -190,15 +190,12 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         commands,
         "reproduce",
         "reproduce",
-        "run a published study again (resumable)",
+        "the name of `stepgrpo compare` in version 0.1",
         "stepgrpo reproduce headline",
     )
-    questions = "; ".join(f"{name}: {study.question}" for name, study in STUDIES.items())
-    command.add_argument("study", choices=tuple(STUDIES), help=questions)
-    command.add_argument("--row", metavar="NAME", help='this run alone, such as "Step-GRPO, seed 1"')
-    command.add_argument(
-        "--output", type=Path, default=Path("runs/reproduce"), help="folder of the runs (default: %(default)s)"
-    )
+    command.add_argument("table", metavar="TABLE", choices=tuple(EXPERIMENTS), help="as for `stepgrpo compare`")
+    command.add_argument("--row", metavar="NAME", help='this row alone, such as "Step-GRPO", with all its seeds')
+    command.add_argument("--output", type=Path, help="folder of the runs")
 
 
 def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -207,13 +204,17 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compare",
         "compare",
         "train and measure Step-GRPO, its alternatives and its ablations, in one table (resumable)",
-        "stepgrpo compare --row vanilla --row grpo --row step-grpo",
+        "stepgrpo compare methods --row vanilla --row grpo --row step-grpo",
+    )
+    questions = "; ".join(f"{name}: {experiment.question}" for name, experiment in EXPERIMENTS.items())
+    command.add_argument(
+        "table", nargs="?", metavar="TABLE", default=ALL, choices=tuple(EXPERIMENTS), help=f"{questions} (default: all)"
     )
     what = command.add_mutually_exclusive_group()
     what.add_argument(
         "--row", dest="rows", action="append", default=[], metavar="NAME", help="this row alone; can be repeated"
     )
-    what.add_argument("--list", action="store_true", help="print the rows' names and end")
+    what.add_argument("--list", action="store_true", help="print the tables with their rows and end")
     what.add_argument(
         "--published",
         action="store_true",
@@ -221,10 +222,18 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument("--hours", type=float, default=6.0, help="begin no row that would end later (default: 6)")
     command.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe of every row",
+    )
+    command.add_argument(
         "--output",
         type=Path,
-        default=Path("runs/comparison"),
-        help="folder of the runs; commands that run at once on the same folder share the rows (default: %(default)s)",
+        help="folder of the runs (default: runs/comparison, runs/recipe or runs/sweep, by the table's plan); tables in "
+        "one folder share its runs, and commands that run at once on it share the rows",
     )
 
 

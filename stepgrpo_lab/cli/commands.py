@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from argparse import Namespace
 from contextlib import redirect_stdout
@@ -17,7 +18,8 @@ from stepgrpo_lab.engines.distributed import is_main_process
 from stepgrpo_lab.method.records import Problem
 
 if TYPE_CHECKING:
-    from stepgrpo_lab.experiments.results import ComparisonRecord
+    from stepgrpo_lab.experiments.plan import Experiment
+    from stepgrpo_lab.experiments.record import Record
 
 GENERATED_PROBLEMS = 1000
 
@@ -61,18 +63,13 @@ def _train(options: Namespace) -> int:
         print(f"stopped and saved; go on with: stepgrpo train --resume {folder}")
         return 0
     comparison = compare(result.before, result.after)
-    print(f"accuracy {_point(result.before, 'correct'):.1%} -> {_point(result.after, 'correct'):.1%}", end="")
+    print(f"accuracy {result.before.mean('correct'):.1%} -> {result.after.mean('correct'):.1%}", end="")
     print(f" (difference {comparison.accuracy_points} points)")
-    print(f"tokens   {_point(result.before, 'tokens'):.1f} -> {_point(result.after, 'tokens'):.1f}", end="")
+    print(f"tokens   {result.before.mean('tokens'):.1f} -> {result.after.mean('tokens'):.1f}", end="")
     print(f" (ratio {comparison.token_ratio * 100} %)")
     print(f"report: {folder / 'report.html'}")
     print(f"model:  {folder / 'model'}")
     return 0
-
-
-def _point(evaluation: object, name: str) -> float:
-    values = [value for samples in evaluation.column(name) for value in samples]  # type: ignore[attr-defined]
-    return float(sum(values) / len(values))
 
 
 def evaluate(options: Namespace) -> int:
@@ -204,56 +201,62 @@ def report(options: Namespace) -> int:
 
 
 def reproduce(options: Namespace) -> int:
-    """``stepgrpo reproduce``."""
-    quiet()
-    from stepgrpo_lab.experiments.reproduce import reproduce as carry_out
-    from stepgrpo_lab.experiments.study_results import study_markdown
+    """``stepgrpo reproduce``: :func:`compare` under its old name."""
+    import shlex
 
-    status = StatusLine()
-    try:
-        result = carry_out(
-            options.study,
-            options.output,
-            only=options.row,
-            progress=status,
-            progress_every=1 if status.live else 10,
-        )
-    finally:
-        status.end()
-    print(study_markdown(result))
-    if options.row is None:
-        print(f"written: {printable(str(options.output / f'{options.study}.json'))}")
-    return 0
+    from stepgrpo_lab.cli import build_parser
+
+    arguments = ["compare", options.table]
+    if options.row:
+        arguments += ["--row", _row_name(options.table, options.row)]
+    if options.output:
+        arguments += ["--output", str(options.output)]
+    print(f"stepgrpo reproduce is now: stepgrpo {shlex.join(arguments)}", file=sys.stderr)
+    return compare(build_parser().parse_args(arguments))
+
+
+def _row_name(table: str, row: str) -> str:
+    """The name of a row, or of one that version 0.1 called by its title and seed."""
+    from stepgrpo_lab.experiments.plan import find_experiment
+
+    title = row.partition(", seed ")[0]
+    return next((each.name for each in find_experiment(table).rows if each.title == title), row)
 
 
 def compare(options: Namespace) -> int:
     """``stepgrpo compare``."""
-    from stepgrpo_lab.experiments.rows import ROWS, find_rows
+    from stepgrpo_lab.experiments.plan import EXPERIMENTS, file_stem, find_experiment
+    from stepgrpo_lab.experiments.rows import find_rows
 
     if options.list:
-        print("\n".join(f"{row.name:<22} {row.kind:<10} {row.title}" for row in ROWS))
+        for each in EXPERIMENTS.values():
+            print(f"{each.name}: {each.question}")
+            print("\n".join(f"  {row.name:<22} {row.kind:<10} {row.title}" for row in each.rows))
         return 0
-    find_rows(options.rows)
+    experiment = find_experiment(options.table)
+    find_rows(options.rows, experiment.rows)
     quiet()
-    from stepgrpo_lab.experiments.compare import write_published
-    from stepgrpo_lab.experiments.tables import headline_markdown
+    from stepgrpo_lab.experiments.page import write_published
+    from stepgrpo_lab.experiments.tables import headline_markdown, scope
 
-    record = write_published(options.output) if options.published else _run_comparison(options)
-    print(printable(headline_markdown(record)))
-    print(f"written: {printable(str(options.output / 'comparison.html'))}")
+    folder = options.output or Path("runs") / experiment.folder
+    record = write_published(folder, experiment.name) if options.published else _run(experiment, folder, options)
+    print(printable(f"{headline_markdown(record)}\n\n{scope(record)}"))
+    print(f"written: {printable(str(folder / file_stem(experiment.name)))}.html")
     return 0
 
 
-def _run_comparison(options: Namespace) -> ComparisonRecord:
-    from stepgrpo_lab.experiments.compare import compare_methods
-    from stepgrpo_lab.experiments.plan import Plan
+def _run(experiment: Experiment, folder: Path, options: Namespace) -> Record:
+    from stepgrpo_lab.experiments.run import run_experiment
 
     status = StatusLine()
     try:
-        return compare_methods(
-            options.output,
+        return run_experiment(
+            experiment,
+            folder,
             options.rows,
-            plan=Plan(hours=options.hours),
+            hours=options.hours,
+            overrides=options.overrides,
             progress=status,
             progress_every=1 if status.live else 10,
         )

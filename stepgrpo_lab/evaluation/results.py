@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepgrpo_lab.evaluation.statistics import Calibration, Interval, bootstrap_mean, calibration, paired_bootstrap
+from stepgrpo_lab.evaluation.statistics import Calibration, Interval, Statistic, calibration, seeds_bootstrap
 from stepgrpo_lab.method.records import Cost, Outcome, Problem, from_json, to_json
 
 
@@ -107,17 +107,20 @@ class Evaluation:
             raise ValueError(f"not an evaluation record ({error}); write it with Evaluation.to_dict()") from error
 
 
-def overall_figures(evaluation: Evaluation) -> dict[str, Any]:
-    """Numbers of problems and samples, and every figure with its 95 % interval, over all problems together."""
-    closed = [[float(sample.close is not None) for sample in samples] for samples in evaluation.outcomes]
+_FIGURES = {"accuracy": "correct", "tokens": "tokens", "steps": "steps", "truncated": "truncated", "closed": "closed"}
+
+
+def overall_figures(*seeds: Evaluation) -> dict[str, Any]:
+    """Numbers of problems and samples, and every figure with its 95 % interval, over all problems together.
+
+    Args:
+        seeds: The evaluations of one model, or of several training runs on the same problems; of several, the samples
+            are counted together, and the intervals cover the seeds too.
+    """
     return {
-        "problems": len(evaluation.problem_ids),
-        "samples": len(evaluation.outcomes[0]),
-        "accuracy": bootstrap_mean(evaluation.column("correct")),
-        "tokens": bootstrap_mean(evaluation.column("tokens")),
-        "steps": bootstrap_mean(evaluation.column("steps")),
-        "truncated": bootstrap_mean(evaluation.column("truncated")),
-        "closed": bootstrap_mean(closed),
+        "problems": len(seeds[0].problem_ids),
+        "samples": sum(len(each.outcomes[0]) for each in seeds),
+        **{figure: seeds_bootstrap([each.column(name) for each in seeds]) for figure, name in _FIGURES.items()},
     }
 
 
@@ -140,36 +143,51 @@ class Comparison:
     families: dict[str, Comparison] = field(default_factory=dict)
 
 
-def compare(before: Evaluation, after: Evaluation) -> Comparison:
+def compare(before: Evaluation, *after: Evaluation) -> Comparison:
     """Compare two models on the same problems with paired 95 % intervals.
+
+    Args:
+        before: The model to compare with.
+        after: The other model; or several training runs of it, whose intervals then cover the seeds too
+            (:func:`~stepgrpo_lab.evaluation.statistics.seeds_bootstrap`).
 
     Raises:
         ValueError: The evaluations are of different problems; the message names one.
     """
+    orders = [_order(before, each) for each in after]
+    families = sorted(set(before.families))
+    parts = {name: [index for index, family in enumerate(before.families) if family == name] for name in families}
+    return dataclasses.replace(
+        _comparison(before, after, list(range(len(before.problem_ids))), orders),
+        families={name: _comparison(before, after, rows, orders) for name, rows in parts.items()},
+    )
+
+
+def _order(before: Evaluation, after: Evaluation) -> list[int]:
+    """Where each problem of ``before`` stands in ``after``."""
     different = set(before.problem_ids) ^ set(after.problem_ids)
     if different:
         raise ValueError(f"problem {min(different)!r} is in one evaluation only; evaluate both on the same problems")
     place = {name: index for index, name in enumerate(after.problem_ids)}
-    order = [place[name] for name in before.problem_ids]
-    families = sorted(set(before.families))
-    parts = {name: [index for index, family in enumerate(before.families) if family == name] for name in families}
-    everything = list(range(len(order)))
-    return dataclasses.replace(
-        _comparison(before, after, everything, order),
-        families={name: _comparison(before, after, rows, order) for name, rows in parts.items()},
-    )
+    return [place[name] for name in before.problem_ids]
 
 
-def _comparison(before: Evaluation, after: Evaluation, rows: list[int], order: list[int]) -> Comparison:
-    def pair(name: str) -> tuple[list[list[float]], list[list[float]]]:
-        first, second = before.column(name), after.column(name)
-        return [first[row] for row in rows], [second[order[row]] for row in rows]
+def _comparison(
+    before: Evaluation, after: Sequence[Evaluation], rows: list[int], orders: list[list[int]]
+) -> Comparison:
+    def change(name: str, statistic: Statistic = "difference") -> Interval:
+        first = before.column(name)
+        seeds = [
+            [column[order[row]] for row in rows]
+            for column, order in zip((each.column(name) for each in after), orders, strict=True)
+        ]
+        return seeds_bootstrap(seeds, [first[row] for row in rows], statistic=statistic)
 
     return Comparison(
         problems=len(rows),
-        accuracy_points=paired_bootstrap(*pair("correct")) * 100,
-        token_ratio=paired_bootstrap(*pair("tokens"), statistic="ratio"),
-        steps=paired_bootstrap(*pair("steps")),
+        accuracy_points=change("correct") * 100,
+        token_ratio=change("tokens", "ratio"),
+        steps=change("steps"),
     )
 
 

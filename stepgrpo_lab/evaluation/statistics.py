@@ -5,12 +5,14 @@ problem, then draw problems with replacement (the percentile bootstrap; Efron an
 Bootstrap", 1993, ch. 13). Two models that answered the same problems are compared pairwise, with the same draw for
 both, so that the difficulty of the problems cancels.
 
-An interval covers the choice of problems and the sampling noise, not the training seed. A column that never varies
-(30 of 30 correct) yields an interval of width zero: the bootstrap cannot see what the data do not show.
+An interval of one training run covers the choice of problems and the sampling noise, not the training seed. For several
+runs (seeds) of one setting :func:`seeds_bootstrap` draws the seeds with replacement too. A column that never varies (30
+of 30 correct) yields an interval of width zero: the bootstrap cannot see what the data do not show.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -68,9 +70,7 @@ def bootstrap_mean(values: ArrayLike, *, resamples: int = 10_000, level: float =
         >>> bootstrap_mean([1.0, 1.0, 1.0])
         Interval(estimate=1.0, low=1.0, high=1.0)
     """
-    column = _problem_means(values, "values")
-    means = _resampled_means(column[:, None], resamples, level, seed)[:, 0]
-    return _percentile_interval(float(column.mean()), means, level)
+    return seeds_bootstrap([values], resamples=resamples, level=level, seed=seed)
 
 
 def paired_bootstrap(
@@ -99,28 +99,78 @@ def paired_bootstrap(
         >>> paired_bootstrap([100, 80, 60], [50, 40, 30], statistic="ratio")
         Interval(estimate=0.5, low=0.5, high=0.5)
     """
+    return seeds_bootstrap([after], before, statistic=statistic, resamples=resamples, level=level, seed=seed)
+
+
+def seeds_bootstrap(
+    seeds: Sequence[ArrayLike],
+    before: ArrayLike | None = None,
+    *,
+    statistic: Statistic = "difference",
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The mean of several training runs of one setting, or its change, with an interval over seeds *and* problems.
+
+    Every resample draws problems and seeds with replacement. All seeds answer the same problems, so one draw of
+    problems serves all of them and ``before``: seeds that agree exactly give the interval of a single one. With one
+    seed the interval covers problems only. Few seeds say little about their spread: of three, the bootstrap sees two
+    thirds of the variance.
+
+    Args:
+        seeds: ``[seeds][problems]`` or ``[seeds][problems, samples]``, the problems in the same order everywhere.
+        before: ``[problems]`` or ``[problems, samples]`` of the untrained model; None for the mean of ``seeds`` itself.
+        statistic: "difference" or "ratio" (for which every problem's mean in ``before`` must be positive).
+        resamples: How many times problems and seeds are drawn again.
+        level: Coverage of the interval, between 0 and 1.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: There are no seeds, the numbers of problems differ, or values or settings are out of range.
+
+    Example:
+        >>> seeds_bootstrap([[50, 40, 30], [100, 80, 60]], [100, 80, 60], statistic="ratio")
+        Interval(estimate=0.75, low=0.5, high=1.0)
+    """
     import numpy as np
 
     if statistic not in ("difference", "ratio"):
         raise ValueError(f"statistic is {statistic!r}; use 'difference' or 'ratio'")
-    columns = [_problem_means(before, "before"), _problem_means(after, "after")]
-    if len(columns[0]) != len(columns[1]):
-        raise ValueError(
-            f"before has {len(columns[0])} problems and after has {len(columns[1])}; "
-            "pass the same problems in the same order"
-        )
-    if statistic == "ratio" and columns[0].min() <= 0:
-        raise ValueError("before has a problem whose mean is not positive, so a ratio is undefined; use 'difference'")
-    pairs = np.stack(columns, axis=1)
-    means = _resampled_means(pairs, resamples, level, seed)
-    return _percentile_interval(_contrast(pairs.mean(axis=0), statistic).item(), _contrast(means, statistic), level)
+    columns = [_problem_means(values, "values" if before is None else "after") for values in seeds]
+    if not columns:
+        raise ValueError("there are no seeds; pass the values of at least one training run")
+    names = ["after"] * len(columns)
+    if before is not None:
+        names, columns = [*names, "before"], [*columns, _problem_means(before, "before")]
+        if statistic == "ratio" and columns[-1].min() <= 0:
+            raise ValueError(
+                "before has a problem whose mean is not positive, so a ratio is undefined; use 'difference'"
+            )
+    if len({len(column) for column in columns}) > 1:
+        counts = ", ".join(f"{name} has {len(column)}" for name, column in zip(names, columns, strict=True))
+        raise ValueError(f"the numbers of problems differ ({counts}); pass the same problems in the same order")
+    table = np.stack(columns, axis=1)
+    means = _resampled_means(table, resamples, level, seed)
+    drawn = _resampled_seeds(len(seeds), resamples, seed)
+    after = np.take_along_axis(means[:, : len(seeds)], drawn, axis=1).mean(axis=1)
+    whole = table.mean(axis=0)
+    estimate = whole[: len(seeds)].mean()
+    if before is not None:
+        after, estimate = _contrast(means[:, -1], after, statistic), _contrast(whole[-1], estimate, statistic)
+    return _percentile_interval(estimate.item(), after, level)
 
 
-def _contrast(means: _Column, statistic: Statistic) -> _Column:
-    """``[..., 2]`` means before and after -> ``[...]`` their difference or ratio."""
+def _resampled_seeds(count: int, resamples: int, seed: int) -> NDArray[np.intp]:
+    """``[resamples, count]`` indices of seeds drawn with replacement, independent of the draws of problems."""
     import numpy as np
 
-    before, after = means[..., 0], means[..., 1]
+    return np.random.default_rng([seed, count]).integers(count, size=(resamples, count))
+
+
+def _contrast(before: _Column, after: _Column, statistic: Statistic) -> _Column:
+    import numpy as np
+
     return np.asarray(after / before if statistic == "ratio" else after - before)
 
 

@@ -1,4 +1,6 @@
-"""The paper's comparison in miniature: every method on problems whose truth is known, in one table with intervals.
+"""Many runs that answer one question: every row on the same problems, in one table with intervals.
 
-:mod:`.rows` declares what is compared, :func:`.compare.compare_methods` carries it out (``stepgrpo compare``).
+:mod:`.rows` declares what is compared and :mod:`.plan` at which cost, :func:`.run.run_experiment` trains and measures
+what is left to do (``stepgrpo compare``), and a :class:`~.record.Record` holds what came out, for tables, pictures and
+widgets.
 """

@@ -1,4 +1,4 @@
-"""What is compared: every row of the table, declared. Each row is the recipe with a few keys changed.
+"""What is compared: every row, declared. Each row is the recipe with a few keys changed, and the seeds it is run with.
 
 The published figures are those of the Step-GRPO paper for Qwen3-8B, averaged over six benchmarks and, as far as one can
 tell, one sample for each problem; they are quoted as changes against its untrained model (79.9 % right, 10149 tokens).
@@ -6,8 +6,9 @@ tell, one sample for each problem; they are quoted as changes against its untrai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 Kind = Literal["untrained", "method", "ablation", "setting", "proof"]
@@ -40,16 +41,18 @@ class Published:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table.
+    """One row of a table.
 
     Attributes:
         name: Short name, for files and the command line.
         title: How tables and figures call it.
-        kind: untrained, method (three seeds, a learning rate of its own), ablation (three seeds) and setting (one) of
-            Step-GRPO at its learning rate, or proof (a few steps that show that it trains).
         expectation: What the paper, or the method's own, leads one to expect.
         overrides: Changes to the recipe, as for ``stepgrpo train --set``.
         published: The paper's figures.
+        kind: untrained, method (with a learning rate of its own, where the plan has a grid), ablation and setting of
+            Step-GRPO at its learning rate, or proof (a few steps that show that it trains).
+        seeds: Seeds of its runs.
+        budget_of: Name of the row whose decoded tokens, seed by seed, are this row's budget; None: the plan's budget.
         inference: How it is decoded when it is measured: plain, the truncated rollout, or with a think budget.
         source_tokens: Mean completion of the source's untrained model, where the method has constants in tokens: our
             vanilla mean over it is the recipe's ``reward.length_scale``.
@@ -57,17 +60,20 @@ class Row:
 
     name: str
     title: str
-    kind: Kind
-    expectation: str
+    expectation: str = ""
     overrides: tuple[str, ...] = ()
     published: Published = Published()
+    kind: Kind = "setting"
+    seeds: tuple[int, ...] = SEEDS[:1]
+    budget_of: str | None = None
     inference: Inference = "plain"
     source_tokens: int | None = None
 
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Seeds of its runs."""
-        return SEEDS if self.kind in ("method", "ablation") else SEEDS[:1]
+
+_untrained = partial(Row, kind="untrained")
+_method = partial(Row, kind="method", seeds=SEEDS)
+_ablation = partial(Row, kind="ablation", seeds=SEEDS)
+_proof = partial(Row, kind="proof")
 
 
 def _plain(function: str, *more: str) -> tuple[str, ...]:
@@ -75,20 +81,20 @@ def _plain(function: str, *more: str) -> tuple[str, ...]:
     return ("rollout.dynamic=false", f"reward.function={function}", *more)
 
 
+VANILLA_ROW = _untrained(VANILLA, "vanilla", "The model as it is: everything else is measured against it.")
+
 _UNTRAINED = (
-    Row(VANILLA, "vanilla", "untrained", "The model as it is: everything else is measured against it."),
-    Row(
+    VANILLA_ROW,
+    _untrained(
         "deer",
         "DEER at inference",
-        "untrained",
         "Shorter at about the same accuracy, at the price of probes whenever the model is used.",
         ("rollout.probe_rate=1", "rollout.exit_threshold=0.95"),
         inference="deer",
     ),
-    Row(
+    _untrained(
         "think-budget",
         "think budget, a quarter of the limit",
-        "untrained",
         "Cuts needed and redundant steps alike, so accuracy falls where problems need their steps.",
         ("rollout.think_budget=0.25",),
         inference="budget",
@@ -96,49 +102,43 @@ _UNTRAINED = (
 )
 
 _METHODS = (
-    Row(
+    _method(
         "grpo",
         "GRPO",
-        "method",
         "A little more accurate and little shorter: nothing asks for fewer tokens.",
         _plain("correctness"),
         Published(1.0, 0.897),
     ),
-    Row(
+    _method(
         "length-penalty",
         "GRPO + length penalty",
-        "method",
         "The shortest of all, and less accurate: a penalty on tokens cannot tell a needed check from a redundant one.",
         _plain("length_penalty"),
         Published(-1.5, 0.532),
     ),
-    Row(
+    _method(
         "soft-overlong",
         "GRPO + soft overlong punishment",
-        "method",
         "Only the longest completions become shorter; the published figure for it could not be found.",
         _plain("soft_overlong"),
         source_tokens=QWEN3_TOKENS,
     ),
-    Row(
+    _method(
         "grpo-lambda",
         "GRPO-lambda",
-        "method",
         "Shorter at no loss: only the groups that are solved best are penalized.",
         _plain("grpo_lambda"),
         Published(0.0, 0.629),
     ),
-    Row(
+    _method(
         "s-grpo",
         "S-GRPO",
-        "method",
         "Shorter at equal or better accuracy, by its own paper: early correct exits earn most.",
         ("rollout.dynamic=false", "rollout.serial=true", "reward.function=serial_group"),
     ),
-    Row(
+    _method(
         "deer-sft",
         "DEER + SFT",
-        "method",
         "The least accurate: imitating short completions does not teach when short is enough.",
         (
             "method=sft",
@@ -151,10 +151,9 @@ _METHODS = (
         ),
         Published(-7.3, 0.789),
     ),
-    Row(
+    _method(
         STEP_GRPO,
         "Step-GRPO",
-        "method",
         "A third fewer tokens, and the most accurate of all.",
         (),
         Published(2.2, 0.68),
@@ -162,40 +161,35 @@ _METHODS = (
 )
 
 _ABLATIONS = (
-    Row(
+    _ablation(
         "no-step-reward",
         "without step reward",
-        "ablation",
         "Longer than the full method: the rollout alone shortens less.",
         ("reward.function=correctness",),
         Published(None, 0.782),
     ),
-    Row(
+    _ablation(
         "no-dynamic-rollout",
         "without dynamic rollout",
-        "ablation",
         "Much less accurate: the step term alone makes the model guess.",
         ("rollout.dynamic=false",),
         Published(-5.8, None),
     ),
-    Row(
+    _ablation(
         "mean-over-all",
         "mean over all members",
-        "ablation",
         "Wrong answers move the baseline, so the term no longer compares right answers with each other.",
         ("reward.mean_over=all",),
     ),
-    Row(
+    _ablation(
         "close-masked",
         "forced close masked",
-        "ablation",
         "The forced close is what teaches the model to stop: without it plain decoding stays long.",
         ("rollout.train_forced_close=false",),
     ),
-    Row(
+    _ablation(
         "every-member-probed",
         "every member probed (published)",
-        "ablation",
         "The published setting; with all members cut short a group has little left to compare with.",
         ("rollout.probe_rate=1",),
     ),
@@ -203,7 +197,7 @@ _ABLATIONS = (
 
 
 def _setting(name: str, title: str, expectation: str, *overrides: str) -> Row:
-    return Row(name, title, "setting", expectation, overrides)
+    return Row(name, title, expectation, overrides)
 
 
 _SCALING = (
@@ -254,10 +248,9 @@ _SETTINGS = (
 )
 
 _PROOFS = tuple(
-    Row(
+    _proof(
         name,
         title,
-        "proof",
         f"A few steps of {source}, to show that it trains; no figure to compare.",
         overrides,
         source_tokens=None if name == "kimi" else R1_DISTILL_TOKENS,
@@ -272,10 +265,46 @@ _PROOFS = tuple(
 )
 
 ROWS: tuple[Row, ...] = (*_UNTRAINED, *_METHODS, *_ABLATIONS, *_SETTINGS, *_PROOFS)
-"""The whole table, in its order."""
+"""The whole comparison at equal cost, in its order."""
+
+RECIPE_ROWS: tuple[Row, ...] = (
+    VANILLA_ROW,
+    _method(STEP_GRPO, "Step-GRPO"),
+    _method("grpo", "GRPO", overrides=_plain("correctness"), seeds=SEEDS[:1], budget_of=STEP_GRPO),
+    _method(
+        "length-penalty",
+        "length penalty",
+        overrides=_plain("length_penalty", "reward.strength=0.4"),
+        seeds=SEEDS[:1],
+        budget_of=STEP_GRPO,
+    ),
+    _ablation("every-member-probed", "every member probed", overrides=("rollout.probe_rate=1",)),
+)
+"""The recipe as it is shipped, with its own number of steps, and what it is held against."""
 
 
-def find_rows(names: Sequence[str], rows: Sequence[Row] = ROWS) -> list[Row]:
+def _changed(*overrides: str) -> Row:
+    """One setting of the sweep, named after what it changes."""
+    pairs = [override.split("=") for override in overrides]
+    title = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in pairs) or "the recipe"
+    return Row(title.replace(" ", "-").replace("_", "-"), title, overrides=overrides)
+
+
+SWEEP_ROWS: tuple[Row, ...] = (
+    VANILLA_ROW,
+    _changed(),
+    *(_changed(f"optimisation.learning_rate={rate}") for rate in ("5e-5", "2e-4")),
+    *(_changed(f"optimisation.prompts_per_step={count}") for count in (8, 32)),
+    *(_changed(f"optimisation.group_size={size}") for size in (4, 16)),
+    *(_changed(f"rollout.exit_threshold={threshold}") for threshold in (0.9, 0.98)),
+    *(_changed(f"rollout.probe_rate={rate}") for rate in (0.25, 0.75, 1)),
+    *(_changed(f"reward.step_beta={beta}") for beta in (0.1, 0.9)),
+    *(_changed(f"optimisation.scale_rewards={scale}") for scale in ("batch", "none")),
+)
+"""The recipe with one setting changed at a time."""
+
+
+def find_rows(names: Iterable[str], rows: Sequence[Row] = ROWS) -> list[Row]:
     """The rows of these names, in the table's order; all of them for no name.
 
     Raises:
@@ -285,7 +314,7 @@ def find_rows(names: Sequence[str], rows: Sequence[Row] = ROWS) -> list[Row]:
         >>> [row.title for row in find_rows(["grpo", "vanilla"])]
         ['vanilla', 'GRPO']
     """
-    unknown = set(names) - {row.name for row in rows}
-    if unknown:
+    wanted = set(names)
+    if unknown := wanted - {row.name for row in rows}:
         raise ValueError(f"no row {min(unknown)!r}: choose from {', '.join(row.name for row in rows)}")
-    return [row for row in rows if not names or row.name in names]
+    return [row for row in rows if not wanted or row.name in wanted]

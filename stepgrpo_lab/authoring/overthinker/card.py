@@ -271,7 +271,7 @@ to another candidate.
 
 {gates}
 
-Whether the needed steps are still needed after training is measured by `stepgrpo reproduce fairness`.
+Whether the needed steps are still needed after training is measured by `stepgrpo compare fairness`.
 
 ## Measured
 

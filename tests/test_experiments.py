@@ -1,8 +1,9 @@
-"""The comparison: its declared rows, its choices, what it leaves behind, and that nothing is done twice."""
+"""Experiments: their declared rows, their choices, what they leave behind, and that nothing is done twice."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -20,27 +21,36 @@ from tiny import save_tiny, tiny_overrides
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval
-from stepgrpo_lab.experiments.compare import compare_methods, write_comparison
-from stepgrpo_lab.experiments.measuring import harder_problems
-from stepgrpo_lab.experiments.picture import CLEARANCE, REACHES, draw_comparison, label_places
-from stepgrpo_lab.experiments.plan import Plan, chosen_rate, validation_score
-from stepgrpo_lab.experiments.results import (
-    ComparisonRecord,
+from stepgrpo_lab.experiments.measure import harder_problems, measure, measure_run
+from stepgrpo_lab.experiments.page import write_record
+from stepgrpo_lab.experiments.pictures import CLEARANCE, REACHES, draw_record, label_places
+from stepgrpo_lab.experiments.plan import (
+    ALL,
+    EXPERIMENTS,
+    Experiment,
+    Plan,
+    chosen_rate,
+    find_experiment,
+    validation_score,
+)
+from stepgrpo_lab.experiments.record import (
     Measurement,
+    Record,
     RowResult,
     SeedResult,
-    measure,
-    published_comparison,
+    read_record,
     verdicts,
 )
 from stepgrpo_lab.experiments.rows import ROWS, Published, Row, find_rows
-from stepgrpo_lab.experiments.runs import Runs
+from stepgrpo_lab.experiments.run import Runs, run_experiment
 from stepgrpo_lab.experiments.tables import (
     KINDS,
     Table,
-    comparison_markdown,
-    comparison_tables,
+    conditions,
     headline_markdown,
+    record_markdown,
+    record_tables,
+    scope,
     share,
 )
 from stepgrpo_lab.method.records import Outcome
@@ -48,8 +58,15 @@ from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.recipes.building import recipe_reward
 from stepgrpo_lab.run import job as run
+from stepgrpo_lab.training.metrics import read_metrics
 
 PLAN = Plan(token_budget=3000, learning_rates=(1e-4, 1e-3), validation=4, test=6, harder=4, samples=2, proof_steps=1)
+
+
+def few(*seeds: int, plan: Plan = PLAN) -> Experiment:
+    """All rows, those with several seeds with these ones."""
+    rows = (dataclasses.replace(row, seeds=seeds) if len(row.seeds) > 1 else row for row in ROWS)
+    return Experiment(ALL, "", tuple(rows), plan)
 
 
 # ---- the declared rows -----------------------------------------------------------------------------------------------
@@ -67,6 +84,44 @@ def test_the_table_has_every_row_that_the_comparison_is_about() -> None:
     assert set(kinds["proof"]) == {"kimi", "l1-exact", "l1-max", "shorter-better", "thinkprune"}
     assert len({row.name for row in ROWS}) == len({row.title for row in ROWS}) == len(ROWS)
     assert {len(row.seeds) for row in ROWS if row.kind in ("method", "ablation")} == {3}
+
+
+@pytest.mark.parametrize("name", ["headline", "internalisation", "fairness", "sweep"])
+def test_every_run_of_an_experiment_is_a_recipe_of_its_own(name: str) -> None:
+    experiment = find_experiment(name)
+    recipes = [
+        (dataclasses.replace(load_recipe("overthinker", row.overrides), seed=seed), row.budget_of is None, row.kind)
+        for row in experiment.rows
+        for seed in row.seeds
+        if row.kind != "untrained"
+    ]
+    assert all(first != second for first, second in itertools.combinations(recipes, 2))
+    names = [row.name for row in experiment.rows]
+    assert len(set(names)) == len({row.title for row in experiment.rows}) == len(names)
+    assert names[0] == "vanilla"  # what everything is paired with
+    assert all(row.budget_of in (None, *names[:place]) for place, row in enumerate(experiment.rows))
+
+
+def test_only_validation_problems_choose() -> None:
+    assert EXPERIMENTS["sweep"].plan.split == "validation"
+    assert {each.plan.split for each in EXPERIMENTS.values() if each.name != "sweep"} == {"test"}
+
+
+def test_experiments_that_share_a_folder_share_plan_and_runs() -> None:
+    plans: dict[str, Plan] = {}
+    seen: dict[tuple[str, str], Row] = {}
+    for experiment in EXPERIMENTS.values():
+        assert plans.setdefault(experiment.folder, experiment.plan) == experiment.plan
+        for row in experiment.rows:
+            assert seen.setdefault((experiment.folder, row.name), row) == row
+
+
+def test_a_budget_comes_from_the_grid_s_plan_or_from_a_row() -> None:
+    controlled = find_experiment("headline").rows
+    with pytest.raises(ValueError, match="'own'"):
+        Experiment("own", "", controlled, Plan())
+    with pytest.raises(ValueError, match="no experiment 'own'"):
+        find_experiment("own")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -125,21 +180,56 @@ def test_rows_are_found_by_name() -> None:
         find_rows(["gpro"])
 
 
-def test_the_command_lists_rows_and_refuses_unknown_ones(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_command_lists_tables_and_rows_and_refuses_unknown_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", "--list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [row.name for row in ROWS]
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    declared = [[f"{each.name}:", *(row.name for row in each.rows)] for each in EXPERIMENTS.values()]
+    assert listed == [word for words in declared for word in words]
     assert main(["compare", "--row", "gpro", "--output", str(tmp_path / "out")]) == 2
-    assert "no row 'gpro'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main(["compare", "headline", "--row", "s-grpo", "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "no row 'gpro'" in error and "no row 's-grpo'" in error and not (tmp_path / "out").exists()
 
-    def planned(folder: Path, names: list[str], *, plan: Plan, **_: Any) -> ComparisonRecord:
-        assert (folder, names, plan.hours) == (tmp_path / "out", ["grpo"], 2.5)
-        return ComparisonRecord([result(Interval(0, 0, 0), Interval(1, 1, 1), Published())], plan)
 
-    monkeypatch.setattr("stepgrpo_lab.experiments.compare.compare_methods", planned)
-    assert main(["compare", "--row", "grpo", "--hours", "2.5", "--output", str(tmp_path / "out")]) == 0
-    assert "| X | 100 % [100, 100] | +0.0 [+0.0, +0.0] points |" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("arguments", "name", "folder", "rows", "hours", "overrides"),
+    [
+        (["compare"], "all", "runs/comparison", [], 6.0, []),
+        (["compare", "ablations", "--row", "close-masked"], "ablations", "runs/comparison", ["close-masked"], 6.0, []),
+        (["compare", "sweep", "--hours", "2.5", "--output", "o", "--set", "a.b=1"], "sweep", "o", [], 2.5, ["a.b=1"]),
+        (["reproduce", "headline"], "headline", "runs/recipe", [], 6.0, []),
+        (
+            ["reproduce", "fairness", "--row", "length penalty, seed 0"],
+            "fairness",
+            "runs/recipe",
+            ["length-penalty"],
+            6.0,
+            [],
+        ),
+    ],
+)
+def test_the_command_runs_a_table(
+    arguments: list[str],
+    name: str,
+    folder: str,
+    rows: list[str],
+    hours: float,
+    overrides: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def planned(experiment: Experiment, place: Path, names: list[str], **options: Any) -> Record:
+        asked = (experiment.name, place, names, options["hours"], options["overrides"])
+        assert asked == (name, Path(folder), rows, hours, overrides)
+        return Record([result(Interval(0, 0, 0), Interval(1, 1, 1), Published())], experiment.plan)
+
+    monkeypatch.setattr("stepgrpo_lab.experiments.run.run_experiment", planned)
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "| X | 1 | 100 % [100, 100] | +0.0 [+0.0, +0.0] points |" in printed.out
+    assert ("stepgrpo compare" in printed.err) == (arguments[0] == "reproduce")
 
 
 def test_harder_problems_are_harder_than_all_training() -> None:
@@ -176,8 +266,8 @@ def test_the_best_rate_is_chosen_and_of_equals_the_smallest() -> None:
 
 def result(points: Interval, ratio: Interval, published: Published) -> RowResult:
     one = Interval(1.0, 1.0, 1.0)
-    measured = Measurement(5, 1, one, one, one, one, one, points, ratio)
-    return RowResult("x", "X", "method", "", published, measured, measured, [SeedResult(0, 1, 1, 1)], {})
+    measured = Measurement(5, 1, points, ratio, one, one, one, one, one)
+    return RowResult("x", "X", "method", "", published, measured, [SeedResult(0, 1, 1, 1)], measured)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +304,18 @@ def test_a_measurement_is_paired_with_vanilla_overall_and_in_parts() -> None:
     assert Measurement.from_json(json.loads(json.dumps(dataclasses.asdict(measured)))) == measured
 
 
+def test_several_runs_are_measured_together_and_their_intervals_cover_the_seeds() -> None:
+    vanilla = evaluation([True] * 4, [100] * 4, ["a", "a", "b", "b"])
+    runs = [evaluation([True] * 4, [tokens] * 4, ["a", "a", "b", "b"]) for tokens in (20, 40, 60)]
+    measured = measure(vanilla, *runs)
+    assert measured.samples == 3 and measured.parts["a"].samples == 3
+    assert measured.token_ratio == Interval(pytest.approx(0.4), pytest.approx(0.2), pytest.approx(0.6))
+    assert (measured.tokens.low, measured.tokens.high) == (pytest.approx(20), pytest.approx(60))
+    alone = measure_run(vanilla, runs[0])
+    assert alone.token_ratio == Interval(0.2, 0.2, 0.2) and alone.accuracy is None
+    assert set(alone.parts) == {"a", "b"}
+
+
 def test_a_cell_stays_in_its_place() -> None:
     text = Table("", ["a", "b"], [["x|y", "line\nbreak"]]).markdown()
     assert text.splitlines() == ["| a | b |", "| --- | --- |", "| x\\|y | line break |"]
@@ -224,16 +326,18 @@ def test_a_cell_stays_in_its_place() -> None:
 NAMES = ["vanilla", "deer", "think-budget", "length-penalty", "step-grpo", "no-step-reward", "threshold-0.9", "l1-max"]
 
 
+def tiny(folder: Path, **changes: Any) -> list[str]:
+    """Changes to every row's recipe, with a tiny model in this folder."""
+    changes = {"optimisation.max_steps": 2, "optimisation.token_budget": "null", **changes}
+    return [key for key in tiny_overrides(save_tiny(folder), **changes) if "counts.test" not in key]
+
+
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], ComparisonRecord, list[str]]:
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], Record, list[str]]:
     folder = tmp_path_factory.mktemp("comparison")
-    model = save_tiny(tmp_path_factory.mktemp("model"))
-    overrides = tiny_overrides(model, **{"optimisation.max_steps": 2, "optimisation.token_budget": "null"})
-    overrides = [key for key in overrides if "counts.test" not in key]
+    overrides = tiny(tmp_path_factory.mktemp("model"))
     lines: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stepgrpo_lab.experiments.rows.SEEDS", (0, 1))
-        record = compare_methods(folder, NAMES, plan=PLAN, overrides=overrides, progress=lines.append)
+    record = run_experiment(few(0, 1), folder, NAMES, overrides=overrides, progress=lines.append)
     return folder, overrides, record, lines
 
 
@@ -244,6 +348,9 @@ def test_the_record_holds_every_row_with_both_sets_of_problems(compared: Any) ->
     for row in record.rows:
         assert (row.test.problems, row.harder.problems) == (6, 4)
         assert row.test.samples == 2 * len(row.seeds)
+        assert [seed.seed for seed in row.seeds] == ([0, 1] if row.kind in ("method", "ablation") else [0])
+        assert row.covers == ("problems and seeds" if len(row.seeds) > 1 else "problems")
+        assert all(seed.test is not None and set(seed.test.parts) == {"chain", "search"} for seed in row.seeds)
         assert {"all"} < set(row.structure) and {"needed", "malformed"} < set(row.structure["all"])
     assert rows["vanilla"].test.token_ratio == Interval(1, 1, 1) and rows["vanilla"].learning_rate is None
     assert len(rows["step-grpo"].seeds) == len(rows["no-step-reward"].seeds) == 2
@@ -256,7 +363,7 @@ def test_the_record_holds_every_row_with_both_sets_of_problems(compared: Any) ->
     assert rows["deer"].seeds[0].tokens_fed >= rows["deer"].seeds[0].tokens
     assert rows["think-budget"].seeds[0].tokens_fed == rows["think-budget"].seeds[0].tokens
     assert rows["think-budget"].test.tokens.estimate <= rows["vanilla"].test.tokens.estimate
-    stored = ComparisonRecord.from_json(json.loads((folder / "comparison.json").read_text()))
+    stored = read_record(folder / "comparison.json")
     assert stored == record
 
 
@@ -280,16 +387,15 @@ def test_what_is_done_is_not_done_again(compared: Any, monkeypatch: pytest.Monke
     folder, overrides, record, _ = compared
 
     def untouched(*_: Any, **__: Any) -> None:
-        raise AssertionError("a finished row was carried out again")
+        raise AssertionError("a finished row was run again")
 
     monkeypatch.setattr(run, "train", untouched)
-    monkeypatch.setattr("stepgrpo_lab.experiments.measuring.evaluate", untouched)
-    assert compare_methods(folder, NAMES, plan=PLAN, overrides=overrides) == record
+    monkeypatch.setattr("stepgrpo_lab.experiments.measure.evaluate", untouched)
+    assert run_experiment(few(0, 1), folder, NAMES, overrides=overrides) == record
     (folder / "rows" / "length-penalty.json").unlink()
     monkeypatch.undo()
-    monkeypatch.setattr("stepgrpo_lab.experiments.rows.SEEDS", (0, 1))
     monkeypatch.setattr(run._Run, "_train", untouched)
-    assert compare_methods(folder, ["length-penalty"], plan=PLAN, overrides=overrides) == record
+    assert run_experiment(few(0, 1), folder, ["length-penalty"], overrides=overrides) == record
 
 
 def test_a_row_that_another_process_holds_is_left_to_it(
@@ -305,32 +411,35 @@ def test_a_row_that_another_process_holds_is_left_to_it(
         finished_while_it_waited.extend(sorted(path.stem for path in (tmp_path / "rows").glob("*.json")))
         others.release()
 
-    monkeypatch.setattr("stepgrpo_lab.experiments.compare.time.sleep", the_other_process_ends)
+    monkeypatch.setattr("stepgrpo_lab.experiments.run.time.sleep", the_other_process_ends)
     lines: list[str] = []
     names = ["vanilla", "deer", "think-budget"]
-    done = compare_methods(tmp_path, names, plan=PLAN, overrides=overrides, progress=lines.append)
+    done = run_experiment(few(0, 1), tmp_path, names, overrides=overrides, progress=lines.append)
     assert finished_while_it_waited == ["think-budget", "vanilla"]
-    assert lines.count("waiting for DEER at inference: another process is at it") == 1
+    assert sum("waiting for DEER at inference" in line for line in lines) == 1
     assert [row.test for row in done.rows] == [row.test for row in record.rows[:3]]
 
 
 def test_a_row_waits_for_the_figures_of_another(compared: Any, tmp_path: Path) -> None:
     runs = Runs(tmp_path, PLAN, overrides=compared[1])
-    deer, threshold = find_rows(["deer", "threshold-0.9"])
-    with FileLock(runs.hold(runs.vanilla).lock_file), pytest.raises(Timeout):
-        runs.carry_out(deer)
-    with FileLock(runs.hold(runs.step_grpo).lock_file), pytest.raises(Timeout):
+    vanilla, deer, step_grpo, threshold = find_rows(["vanilla", "deer", "step-grpo", "threshold-0.9"])
+    with FileLock(runs.hold(vanilla).lock_file), pytest.raises(Timeout):
+        runs.run(deer)
+    with FileLock(runs.hold(step_grpo).lock_file), pytest.raises(Timeout):
         runs.rate_scores(threshold)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_folder_keeps_its_plan(compared: Any) -> None:
     folder, overrides, *_ = compared
-    assert compare_methods(folder, ["vanilla"], plan=dataclasses.replace(PLAN, hours=9), overrides=overrides).rows
-    with pytest.raises(ValueError, match="was begun with another plan"):
-        compare_methods(folder, ["vanilla"], plan=dataclasses.replace(PLAN, test=7), overrides=overrides)
-    with pytest.raises(ValueError, match="was begun with another plan"):
-        compare_methods(folder, ["vanilla"], plan=PLAN)
+    kept = json.loads((folder / "plan.json").read_text())
+    for name in ("split", "first_cut"):  # what version 0.1 did not write
+        del kept[name]
+    (folder / "plan.json").write_text(json.dumps({**kept, "hours": 0}))
+    assert run_experiment(few(0, 1), folder, ["vanilla"], hours=9, overrides=overrides).rows
+    for plan, changes in ((dataclasses.replace(PLAN, test=7), overrides), (PLAN, [])):
+        with pytest.raises(ValueError, match="another plan"):
+            run_experiment(few(0, 1, plan=plan), folder, ["vanilla"], overrides=changes)
 
 
 def test_progress_tells_what_is_left(compared: Any) -> None:
@@ -341,14 +450,14 @@ def test_progress_tells_what_is_left(compared: Any) -> None:
 
 def test_tables_and_page_say_what_the_record_says(compared: Any, tmp_path: Path) -> None:
     _, _, record, _ = compared
-    markdown = comparison_markdown(record)
+    markdown = record_markdown(record)
     for row in record.rows:
         assert f"| {row.title} | " in markdown and row.expectation in markdown
         assert f"| {share(row.test.accuracy)} |" in markdown
-    for table in comparison_tables(record):
+    for table in record_tables(record):
         assert all(len(cells) == len(table.head) for cells in table.rows), table.caption
     assert headline_markdown(record).count("\n") == 1 + 5  # vanilla, two untrained and two methods
-    written = write_comparison(tmp_path, record)
+    written = write_record(tmp_path, record)
     assert [path.suffix for path in written] == [".json", ".md", ".svg", ".html"]
     page = written[-1].read_text(encoding="utf-8")
     for name in ("tradeoff", "labels", "curves", "exits-step-grpo"):
@@ -361,36 +470,65 @@ def test_tables_and_page_say_what_the_record_says(compared: Any, tmp_path: Path)
 def test_titles_are_escaped_on_the_page(compared: Any, tmp_path: Path) -> None:
     record = compared[2]
     evil = dataclasses.replace(record.rows[0], title="<script>alert(1)</script>")
-    page = write_comparison(tmp_path, ComparisonRecord([evil], record.plan))[-1].read_text(encoding="utf-8")
+    page = write_record(tmp_path, Record([evil], record.plan))[-1].read_text(encoding="utf-8")
     assert "<script>alert" not in page
 
 
-def test_no_row_is_begun_that_would_end_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = save_tiny(tmp_path / "model")
-    overrides = [key for key in tiny_overrides(model) if "counts.test" not in key]
-    plan = dataclasses.replace(PLAN, hours=0)
-    with pytest.raises(InterruptedError, match="would not end within 0 s; run the same command to go on"):
-        compare_methods(tmp_path / "out", ["grpo"], plan=plan, overrides=overrides)
+def test_a_table_says_how_many_seeds_it_has_and_what_its_intervals_cover(compared: Any) -> None:
+    record = compared[2]
+    assert "problems and seeds; those of a row with one seed cover problems only" in scope(record)
+    several = [row for row in record.rows if len(row.seeds) > 1]
+    assert scope(Record(several, PLAN)).endswith("over problems and seeds.")
+    old = [dataclasses.replace(row, covers="problems") for row in record.rows]
+    assert "do not cover the training seed" in conditions(Record(old, PLAN))
+    [methods] = [table for table in record_tables(record) if table.caption == KINDS["method"]]
+    assert [line[methods.head.index("seeds")] for line in methods.rows] == ["2", "2"]
+
+
+def test_no_row_is_begun_that_would_end_too_late(tmp_path: Path) -> None:
+    overrides = tiny(tmp_path / "model")
+    with pytest.raises(InterruptedError, match="run the same command to go on"):
+        run_experiment(few(0), tmp_path / "out", ["grpo"], hours=0, overrides=overrides)
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_a_stopped_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = save_tiny(tmp_path / "model")
-    overrides = tiny_overrides(model, **{"optimisation.token_budget": "null"})
-    overrides = [key for key in overrides if "counts.test" not in key]
-    monkeypatch.setattr("stepgrpo_lab.experiments.rows.SEEDS", (0,))
+def test_a_stopped_run_is_resumed(tmp_path: Path) -> None:
+    overrides = tiny(tmp_path / "model", **{"optimisation.max_steps": 4})
 
     def press_ctrl_c(line: str) -> None:
         if "step 1/4" in line:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(InterruptedError, match=r"GRPO was stopped and saved in .*run the same command to go on"):
-        compare_methods(tmp_path / "out", ["grpo"], plan=PLAN, overrides=overrides, progress=press_ctrl_c)
+    with pytest.raises(InterruptedError, match=r"saved in .*run the same command to go on"):
+        run_experiment(few(0), tmp_path / "out", ["grpo"], overrides=overrides, progress=press_ctrl_c)
     lines: list[str] = []
-    record = compare_methods(tmp_path / "out", ["grpo"], plan=PLAN, overrides=overrides, progress=lines.append)
+    record = run_experiment(few(0), tmp_path / "out", ["grpo"], overrides=overrides, progress=lines.append)
     assert [row.name for row in record.rows] == ["grpo"]
     steps = [line for line in lines if line.startswith("GRPO, seed 0, learning rate 0.0001: step")]
     assert len(steps) == 2  # two of the four steps had been done before
+
+
+def test_a_control_decodes_as_many_tokens_as_what_it_is_held_against(tmp_path: Path) -> None:
+    overrides = tiny(tmp_path / "model")
+    plan = dataclasses.replace(find_experiment("fairness").plan, validation=4, curves=4, test=6)
+    headline, fairness = (dataclasses.replace(find_experiment(name), plan=plan) for name in ("headline", "fairness"))
+    alone = run_experiment(headline, tmp_path / "out", ["grpo"], overrides=overrides)
+    assert [row.name for row in alone.rows] == ["grpo"]  # though the run that sets its budget was trained for it
+    assert (tmp_path / "out" / "headline.html").exists()
+    lines: list[str] = []
+    record = run_experiment(fairness, tmp_path / "out", ["step-grpo"], overrides=overrides, progress=lines.append)
+    assert [row.name for row in record.rows] == ["step-grpo", "grpo"]  # tables in one folder share its runs
+    assert not any("seed 0: step" in line for line in lines)
+    runs = record.runs
+    assert list(runs) == ["Step-GRPO, seed 0", "Step-GRPO, seed 1", "Step-GRPO, seed 2", "GRPO, seed 0"]
+    budget, spent = (runs[name].decoded_tokens for name in ("Step-GRPO, seed 0", "GRPO, seed 0"))
+    metrics = read_metrics(tmp_path / "out" / "runs" / "grpo-seed-0" / "metrics.jsonl")
+    decoded = [row["cost/decoded_tokens"] for row in metrics if "cost/decoded_tokens" in row]
+    assert sum(decoded[:-1]) < budget <= sum(decoded) == spent
+    ours = runs["Step-GRPO, seed 0"]
+    assert {"validation/tokens", "validation/rollout_tokens", "validation/first_cut_accuracy"} <= set(ours.curves)
+    assert ours.test is not None and set(ours.first_cut) == set(ours.test.parts)
+    assert record.rows[0].learning_rate is None and record.rows[0].harder is None
 
 
 def test_the_picture_names_every_row_it_draws_and_escapes_it() -> None:
@@ -398,12 +536,12 @@ def test_the_picture_names_every_row_it_draws_and_escapes_it() -> None:
         dataclasses.replace(result(Interval(-1, -2, 0), Interval(0.4, 0.3, 0.5), Published()), title=title, kind=kind)
         for title, kind in (("<vanilla>", "untrained"), ("M & N", "method"), ("half", "ablation"), ("s", "setting"))
     ]
-    drawn = draw_comparison(ComparisonRecord(rows, PLAN))
+    drawn = draw_record(Record(rows, PLAN))
     assert "1  &lt;vanilla&gt;" in drawn and "2  M &amp; N" in drawn and "<vanilla>" not in drawn
     assert "1  half" in drawn and "s:" not in drawn  # single seeds are in the tables alone
-    assert "one thing changed" not in draw_comparison(ComparisonRecord(rows[:2], PLAN))
-    with pytest.raises(ValueError, match="carry one out first"):
-        draw_comparison(ComparisonRecord(rows[2:], PLAN))
+    assert "one thing changed" not in draw_record(Record(rows[:2], PLAN))
+    with pytest.raises(ValueError, match="run one first"):
+        draw_record(Record(rows[2:], PLAN))
 
 
 @given(st.lists(st.tuples(st.floats(0, 600), st.floats(0, 300)), min_size=1, max_size=12))
@@ -420,53 +558,3 @@ def test_labels_of_a_crowd_do_not_cover_each_other_or_a_marker() -> None:
     for number, place in enumerate(places):
         others = [*markers, *places[:number], *places[number + 1 :]]
         assert min(math.dist(place, other) for other in others) >= CLEARANCE
-
-
-# ---- the record that is published ------------------------------------------------------------------------------------
-
-ROOT = Path(__file__).parents[1]
-PUBLISHED = ROOT / "data" / "results" / "comparison"
-
-
-def test_the_published_tables_are_made_from_the_published_record() -> None:
-    record = published_comparison()
-    assert (PUBLISHED / "comparison.md").read_text(encoding="utf-8") == comparison_markdown(record)
-    assert (PUBLISHED / "comparison.svg").read_text(encoding="utf-8") == draw_comparison(record)
-    assert headline_markdown(record) in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_published_record_holds_every_declared_row_at_its_plan() -> None:
-    record = published_comparison()
-    declared = [(row.name, row.title, row.kind, row.expectation, row.published) for row in ROWS]
-    assert [(row.name, row.title, row.kind, row.expectation, row.published) for row in record.rows] == declared
-    assert record.plan == Plan()
-    for row, declared_row in zip(record.rows, ROWS, strict=True):
-        assert [seed.seed for seed in row.seeds] == list(declared_row.seeds)
-        assert (row.test.problems, row.harder.problems) == (record.plan.test, record.plan.harder)
-        assert row.test.samples == record.plan.samples * len(row.seeds)
-        assert set(row.rates) == ({f"{rate}" for rate in record.plan.learning_rates} if row.kind == "method" else set())
-        if row.kind in ("method", "ablation", "setting"):
-            assert all(seed.decoded_tokens >= record.plan.token_budget for seed in row.seeds)
-
-
-def test_the_published_record_is_written_anew_with_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", "--published", "--output", str(tmp_path / "page")]) == 0
-    assert headline_markdown(published_comparison()) in capsys.readouterr().out
-    for name in ("comparison.json", "comparison.md", "comparison.svg"):
-        assert (tmp_path / "page" / name).read_bytes() == (PUBLISHED / name).read_bytes()
-    assert (tmp_path / "page" / "comparison.html").stat().st_size > 1e6  # it brings its own drawing code
-    (tmp_path / "page" / "plan.json").write_text("{}")
-    assert main(["compare", "--published", "--output", str(tmp_path / "page")]) == 2
-    assert "holds a comparison of its own" in capsys.readouterr().err
-
-
-def test_rows_are_not_left_out_of_a_record_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["compare", "--published", "--row", "grpo"])
-    assert "--row: not allowed with argument --published" in capsys.readouterr().err
-
-
-def test_the_heading_of_single_settings_tells_the_recipe_own() -> None:
-    recipe = load_recipe("overthinker")
-    own = (recipe.optimisation.group_size, recipe.rollout.exit_threshold, recipe.optimisation.scale_rewards)
-    assert "groups of {}, threshold {}, {} scaling".format(*own) in KINDS["setting"]

@@ -1,14 +1,74 @@
-"""The comparison as one picture (SVG): change of accuracy against length, rows numbered, with their names beside."""
+"""A record as figures (Plotly), and as one picture (SVG): change of accuracy against length, rows numbered."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.experiments.results import ComparisonRecord, RowResult
+from stepgrpo_lab.experiments.record import Curves, Record, RowResult, mean_curves
 from stepgrpo_lab.experiments.rows import STEP_GRPO, VANILLA
+from stepgrpo_lab.experiments.tables import LABELS
+from stepgrpo_lab.viz import completions, tradeoff
+from stepgrpo_lab.viz.plots_study import ROLLOUT, SIGNALS, VALIDATION, method_curves
 from stepgrpo_lab.viz.style import PALETTE
 from stepgrpo_lab.viz.svg import BACKGROUND, QUIET, Axes, cross, frame, padded_span, picture, text, xy
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+CURVE_FIGURES = {
+    "curves": (VALIDATION, "Plain decoding on validation problems during training, mean over seeds."),
+    "rollouts": (ROLLOUT, "Training rollouts, mean over seeds: what the probes cut is not yet what the model learnt."),
+    "signals": (SIGNALS, "What the groups could learn an exit from, mean over seeds."),
+}
+"""Name of each figure of curves -> its panels and its caption."""
+
+
+def record_figures(record: Record) -> dict[str, Figure]:
+    """Every figure that the record has data for: "tradeoff", "labels", those of CURVE_FIGURES, and "exits-ROW"."""
+    main = [row for row in record.rows if row.kind in ("untrained", "method")] or record.rows
+    figures = {}
+    if any(row.test.accuracy and row.test.tokens for row in main):
+        # So many names beside their markers would cover each other.
+        figures["tradeoff"] = (
+            tradeoff.tradeoff(_points(main)).update_traces(mode="markers").update_layout(showlegend=True)
+        )
+    if any(row.structure for row in main):
+        figures["labels"] = completions.step_labels(_steps(main))
+    trained = [row for row in record.rows if row.kind in ("method", "ablation") and row.seeds[0].curves]
+    curves = mean_curves(Record(trained, record.plan))
+    for name, (panels, _) in CURVE_FIGURES.items():
+        if any(key in metrics for metrics in curves.values() for key in panels):
+            figures[name] = method_curves(curves, panels)
+    for row in trained:
+        metrics = _metric_rows(row.seeds[0].curves)
+        if any(key in line for line in metrics for key in curves.EXITS):
+            figure = curves.exit_reasons(metrics)
+            figures[f"exits-{row.name}"] = figure.update_layout(title_text=f"{row.title}: why thoughts ended")
+    return figures
+
+
+def _points(rows: Sequence[RowResult]) -> list[tradeoff.TradeoffPoint]:
+    return [
+        {"name": row.title, "accuracy": row.test.accuracy, "tokens": row.test.tokens}
+        for row in rows
+        if row.test.accuracy and row.test.tokens
+    ]
+
+
+def _steps(rows: Sequence[RowResult]) -> dict[str, dict[str, float]]:
+    return {row.title: {label: row.structure["all"][label] for label in LABELS} for row in rows if row.structure}
+
+
+def _metric_rows(curves: Curves) -> list[dict[str, Any]]:
+    """Curves as the rows of a metrics file, which the other figures read."""
+    return [{"step": step, key: value} for key, curve in curves.items() for step, value in curve]
+
+
+# ---- the picture -----------------------------------------------------------------------------------------------------
 
 WIDTH, PANEL = 960, 330
 LINE = 21
@@ -22,7 +82,7 @@ REACHES, CLEARANCE = (20.0, 32.0, 44.0), 15.0
 """How far a label may lie from its marker, and how far it should lie from everything else."""
 
 
-def draw_comparison(record: ComparisonRecord) -> str:
+def draw_record(record: Record) -> str:
     """The picture as SVG text: a panel of the methods, and one of Step-GRPO's ablations once there are any.
 
     Raises:
@@ -30,9 +90,9 @@ def draw_comparison(record: ComparisonRecord) -> str:
     """
     methods = [row for row in record.rows if row.kind in ("untrained", "method")]
     if not methods:
-        raise ValueError("there is neither a method nor an untrained row to draw: carry one out first")
+        raise ValueError("there is neither a method nor an untrained row to draw: run one first")
     ablations = [row for row in record.rows if row.kind == "ablation"]
-    panels = [("Methods, each with its own learning rate", methods)]
+    panels = [("Methods, each with its own learning rate" if record.plan.learning_rates else "Methods", methods)]
     if ablations:
         own = [row for row in methods if row.name == STEP_GRPO]
         panels.append(("Step-GRPO with one thing changed", [*own, *ablations]))
@@ -46,12 +106,12 @@ def draw_comparison(record: ComparisonRecord) -> str:
         WIDTH,
         64 + len(panels) * (PANEL + 60),
         "Step-GRPO and its alternatives on the Overthinker: change of accuracy against length",
-        "; ".join(_told(row) for _, rows in panels for row in rows),
+        "; ".join(_in_words(row) for _, rows in panels for row in rows),
         parts,
     )
 
 
-def _told(row: RowResult) -> str:
+def _in_words(row: RowResult) -> str:
     return f"{row.title}: {row.test.token_ratio * 100} % of the tokens, {row.test.accuracy_points} points of accuracy"
 
 

@@ -1,0 +1,209 @@
+"""Measures models for an experiment: held-out problems, harder ones, and which of their steps were needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_lab.evaluation.evaluating import evaluate
+from stepgrpo_lab.evaluation.results import Evaluation, compare, overall_figures
+from stepgrpo_lab.evaluation.statistics import Interval
+from stepgrpo_lab.experiments.plan import Plan
+from stepgrpo_lab.experiments.record import CHANGES, Measurement, Structure
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.settings import RolloutSettings, cut_at_first_marker, rollout_settings
+from stepgrpo_lab.method.token_text import TokenText
+from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
+from stepgrpo_lab.overthinker.verifier import structure
+from stepgrpo_lab.recipes import Recipe
+from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
+from stepgrpo_lab.run.folder import write_atomically
+
+Model = tuple[Any, Any]
+"""A model and its tokenizer."""
+
+
+def harder_problems(count: int) -> list[Problem]:
+    """Test problems that are harder than anything trained on: of each family, the level above its last, in turn.
+
+    Example:
+        >>> all(problem.level > max(LEVELS[problem.family]) for problem in harder_problems(6))
+        True
+    """
+    families = sorted(LEVELS)
+    each = [
+        overthinker_problems("test", -(-count // len(families)), family=family, level=max(LEVELS[family]) + 1)
+        for family in families
+    ]
+    return [problem for group in zip(*each, strict=True) for problem in group][:count]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on the plan's problems.
+
+    Attributes:
+        test: The evaluation, with the text of every problem's first sample.
+        structure: Steps by true label, on the test problems.
+        seconds: Wall-clock time of the measurement.
+        harder: The evaluation on harder problems, if the plan has any.
+        first_cut: The evaluation on the test problems with all thoughts cut at the first marker, if the plan has one.
+    """
+
+    test: Evaluation
+    structure: Structure
+    seconds: float
+    harder: Evaluation | None = None
+    first_cut: Evaluation | None = None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Measured:
+        """Rebuild a measurement from its dictionary."""
+        names = [name for name in ("test", "harder", "first_cut") if data.get(name) is not None]
+        return cls(**{**data, **{name: Evaluation.from_dict(data[name]) for name in names}})
+
+    @property
+    def tokens_fed(self) -> float:
+        """Tokens fed through the model for a test completion, probes included."""
+        return self.test.cost.decoded_tokens / sum(map(len, self.test.outcomes))
+
+    def cut_changes(self) -> dict[str, Interval]:
+        """Family -> what the cut at the first marker changes in the accuracy, in points."""
+        families = compare(self.test, self.first_cut).families if self.first_cut else {}
+        return {family: comparison.accuracy_points for family, comparison in families.items()}
+
+
+@dataclass
+class Measuring:
+    """Measures models on the same problems.
+
+    Attributes:
+        plan: How many problems and samples.
+        progress: Receives one line at a time.
+    """
+
+    plan: Plan
+    progress: Callable[[str], None] = lambda line: None
+    _test: list[Problem] = field(default_factory=list)
+
+    def measured(
+        self, place: Path, recipe: Recipe, load: Callable[[], Model], settings: RolloutSettings | None = None
+    ) -> Measured:
+        """A measurement from its file in a run folder, or made now and written there.
+
+        Args:
+            place: The run folder.
+            recipe: Limit, decoding, markers and seed.
+            load: Gives the model; called only if there is something to measure.
+            settings: Measure under the truncated rollout instead of plain decoding.
+        """
+        path = place / "measured.json"
+        if path.exists():
+            return Measured.from_json(json.loads(path.read_text(encoding="utf-8")))
+        plan, started = self.plan, time.perf_counter()
+        self._test = self._test or overthinker_problems(plan.split, plan.test)
+        harder = f" and {plan.harder} harder ones" if plan.harder else ""
+        self.progress(f"measuring {place.name} on {plan.test} {plan.split} problems{harder}")
+        model = load()
+        test = self.evaluation(model, self._test, recipe, plan.samples, settings)
+        measured = Measured(
+            test=test,
+            structure=structure(self._test, test.texts, TokenText.from_tokenizer(model[1])),
+            harder=self.evaluation(model, harder_problems(plan.harder), recipe, plan.samples, settings)
+            if plan.harder
+            else None,
+            first_cut=self.evaluation(model, self._test, recipe, plan.samples, first_cut(recipe))
+            if plan.first_cut
+            else None,
+            seconds=round(time.perf_counter() - started, 1),
+        )
+        place.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(dataclasses.asdict(measured)))
+        return measured
+
+    def evaluation(
+        self,
+        model: Model,
+        problems: Sequence[Problem],
+        recipe: Recipe,
+        samples: int = 1,
+        settings: RolloutSettings | None = None,
+    ) -> Evaluation:
+        """Evaluate as the recipe says."""
+        return evaluate(
+            *model,
+            problems,
+            samples=samples,
+            limit=recipe.rollout.max_tokens,
+            sampling=recipe_sampling(recipe.evaluation),
+            settings=settings,
+            seed=recipe.seed,
+            max_rows=recipe.rollout.rows,
+            markers=recipe_markers(recipe),
+            suffix=recipe.data.suffix,
+            keep_texts=len(problems),
+        )
+
+
+def first_cut(recipe: Recipe) -> RolloutSettings:
+    """The rollout that closes all thoughts at the first marker."""
+    return cut_at_first_marker(rollout_settings(recipe.rollout.preset, markers=recipe_markers(recipe)))
+
+
+def measure(vanilla: Evaluation, *seeds: Evaluation) -> Measurement:
+    """Figures of a row against the untrained model on the same problems, with its families and levels.
+
+    Args:
+        vanilla: The untrained model.
+        seeds: One evaluation for each training run; of several, the intervals cover the seeds too.
+    """
+    parts = {
+        name: _measurement(vanilla.subset(keep), [each.subset(keep) for each in seeds])
+        for name, keep in _parts_of(vanilla).items()
+    }
+    return dataclasses.replace(_measurement(vanilla, seeds), parts=parts)
+
+
+def measure_run(vanilla: Evaluation, after: Evaluation) -> Measurement:
+    """Changes of one run against the untrained model, overall and by family; intervals over problems."""
+    change, samples = compare(vanilla, after), len(after.outcomes[0])
+    parts = {
+        name: Measurement(part.problems, samples, part.accuracy_points, part.token_ratio)
+        for name, part in change.families.items()
+    }
+    return Measurement(change.problems, samples, change.accuracy_points, change.token_ratio, parts=parts)
+
+
+def _parts_of(evaluation: Evaluation) -> dict[str, list[bool]]:
+    """Family, and level of a family -> which problems belong to it."""
+    names = list(zip(evaluation.families, evaluation.levels, strict=True))
+    parts = {}
+    for family in sorted(set(evaluation.families)):
+        parts[family] = [name[0] == family for name in names]
+        for level in sorted({level for of, level in names if of == family and level is not None}):
+            parts[f"{family}, level {level}"] = [name == (family, level) for name in names]
+    return parts
+
+
+def _measurement(vanilla: Evaluation, seeds: Sequence[Evaluation]) -> Measurement:
+    comparison = compare(vanilla, *seeds)
+    changes = {name: getattr(comparison, name) for name in CHANGES}
+    return Measurement(**overall_figures(*seeds), **changes)
+
+
+def mean_structure(parts: Sequence[Structure]) -> Structure:
+    """The structures of several runs of the same problems, averaged.
+
+    Example:
+        >>> mean_structure([{"all": {"needed": 1.0}}, {"all": {"needed": 2.0}}])
+        {'all': {'needed': 1.5}}
+    """
+    first = parts[0]
+    return {
+        name: {label: sum(part[name][label] for part in parts) / len(parts) for label in first[name]} for name in first
+    }

@@ -1,0 +1,401 @@
+"""Runs an experiment: trains, chooses learning rates, measures. What is done is not done again.
+
+Several processes may work in one folder: each row has a lock, and a process takes the rows that no other one holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.evaluation.results import Evaluation
+from stepgrpo_lab.experiments.measure import Measured, Measuring, mean_structure, measure, measure_run
+from stepgrpo_lab.experiments.page import write_record
+from stepgrpo_lab.experiments.plan import MOST_STEPS, Experiment, Plan, chosen_rate, validation_score
+from stepgrpo_lab.experiments.record import CURVES, Record, RowResult, SeedResult
+from stepgrpo_lab.experiments.rows import ROWS, STEP_GRPO, VANILLA_ROW, Row, find_rows
+from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.recipes import Recipe, load_recipe
+from stepgrpo_lab.recipes.building import recipe_model, recipe_rollout_settings
+from stepgrpo_lab.run import job
+from stepgrpo_lab.run.folder import write_atomically
+from stepgrpo_lab.training.callbacks import duration
+from stepgrpo_lab.training.metrics import run_curves, run_decoded_tokens
+
+Progress = Callable[[str], None]
+
+PLAN_FILE = "plan.json"
+
+WAIT = 5.0
+"""Seconds between two looks at rows that another process holds."""
+
+
+def run_experiment(
+    experiment: Experiment,
+    folder: str | Path,
+    names: Iterable[str] = (),
+    *,
+    hours: float = 6.0,
+    overrides: Sequence[str] = (),
+    progress: Progress = lambda line: None,
+    progress_every: int = 1,
+) -> Record:
+    """Train and measure what is left of an experiment, and write the table of all its rows that are done.
+
+    The folder receives ``runs/`` (a run folder each), ``rows/`` (a result each), and the experiment's record, tables,
+    picture and page (:func:`~stepgrpo_lab.experiments.page.write_record`). A row that is done is not done again, and a
+    run cut off is resumed. Several processes may be given the same folder: they share the rows among them.
+
+    Args:
+        experiment: What to compare, and what to spend on it.
+        folder: Where everything is kept.
+        names: Run these rows alone; by default all.
+        hours: No row is begun that would probably end after this time.
+        overrides: Changes to the recipe of every row, as for ``stepgrpo train --set``.
+        progress: Receives one line at a time.
+        progress_every: Steps between two lines of a training.
+
+    Returns:
+        The record of all rows that are done, in the experiment's order.
+
+    Raises:
+        ValueError: No such row, a recipe that cannot be, or a folder that was begun with another plan.
+        InterruptedError: Ctrl-C ended a run early, or the hours are over; call again to go on.
+
+    Example:
+        >>> from stepgrpo_lab.experiments.plan import find_experiment
+        >>> run_experiment(find_experiment("methods"), "runs/comparison", ["vanilla", "grpo"])  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    clock = _Clock(hours, progress)
+    runs = Runs(
+        folder,
+        experiment.plan,
+        rows=experiment.rows,
+        overrides=overrides,
+        progress=clock.report,
+        progress_every=progress_every,
+    )
+    wanted = find_rows(names, experiment.rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    common_files = FileLock(folder / "comparison.lock")
+    with common_files:
+        _keep_plan(folder, experiment.plan, overrides)
+    try:
+        pending = wanted
+        while pending:
+            held = [row for row in pending if not _done(row, wanted, runs, clock)]
+            if held == pending:
+                clock.report(f"waiting for {', '.join(row.title for row in held)}: another process holds it")
+                time.sleep(WAIT)
+            pending = held
+    finally:
+        with common_files:
+            done = [result for row in experiment.rows if (result := runs.finished(row))]
+            record = Record(done, experiment.plan, experiment.name)
+            if done:
+                write_record(folder, record)
+    return record
+
+
+def _done(row: Row, wanted: Sequence[Row], runs: Runs, clock: _Clock) -> bool:
+    """Run a row; False where another process holds it, or one whose figures it needs."""
+    own = len(runs.left(row))
+    clock.check(len(set[Path]().union(*map(runs.left, wanted))), own)
+    try:
+        runs.run(row)
+    except Timeout:
+        return False
+    clock.trained += own
+    return True
+
+
+def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
+    """Rows of one table are measured alike, so a folder keeps the plan it was begun with."""
+    path = folder / PLAN_FILE
+    if not path.exists():
+        write_atomically(path, json.dumps({**dataclasses.asdict(plan), "overrides": list(overrides)}, indent=1) + "\n")
+        return
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if (Plan.from_json(kept), kept["overrides"]) != (plan, list(overrides)):
+        raise ValueError(f"{folder} was begun with another plan ({path}): give another folder")
+
+
+class Runs:
+    """The runs of an experiment, in one folder.
+
+    Args:
+        folder: Receives ``runs/`` (a run folder each) and ``rows/`` (a result each).
+        plan: What is spent on every row.
+        rows: Where the rows are found that another row depends on.
+        overrides: Changes to the recipe of every row; a row's own changes come after them.
+        progress: Receives one line at a time.
+        progress_every: Steps between two lines of a training.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        *,
+        rows: Sequence[Row] = ROWS,
+        overrides: Sequence[str] = (),
+        progress: Progress = lambda line: None,
+        progress_every: int = 1,
+    ) -> None:
+        self.folder, self.plan, self.overrides = folder, plan, list(overrides)
+        self.rows = {row.name: row for row in (*ROWS, VANILLA_ROW, *rows)}
+        self.progress, self.progress_every = progress, progress_every
+        self.measuring = Measuring(plan, progress)
+        self._locks: dict[str, FileLock] = {}
+
+    # ---- a row -------------------------------------------------------------------------------------------------------
+
+    def finished(self, row: Row) -> RowResult | None:
+        """The result of a row that is done."""
+        path = self._result_path(row)
+        return RowResult.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def hold(self, row: Row) -> FileLock:
+        """A lock on what belongs to a row, so that processes which share the folder do not do the same work.
+
+        The operating system frees it when its process ends, however it ends. Entering it raises
+        :class:`filelock.Timeout` at once where another process is in it.
+        """
+        path = self._result_path(row).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return self._locks.setdefault(row.name, FileLock(path, timeout=0))
+
+    def run(self, row: Row) -> RowResult:
+        """Train and measure what is left of a row.
+
+        Raises:
+            InterruptedError: Ctrl-C ended a run early; call again to go on.
+            filelock.Timeout: Another process is at this row, or at one whose figures it needs.
+        """
+        with self.hold(row):
+            return self.finished(row) or self._run(row)
+
+    def _run(self, row: Row) -> RowResult:
+        vanilla, rate, scores = self._untrained(VANILLA_ROW), None, {}
+        if row.kind == "untrained":
+            parts = {seed: self._untrained(row) for seed in row.seeds}
+        else:
+            scores = self.rate_scores(row)
+            rate = chosen_rate(scores) if scores else None
+            parts = {seed: self._trained(row, seed, rate) for seed in row.seeds}
+        seeds = list(parts.values())
+        result = RowResult(
+            name=row.name,
+            title=row.title,
+            kind=row.kind,
+            expectation=row.expectation,
+            published=row.published,
+            test=measure(vanilla.test, *(part.test for part in seeds)),
+            harder=measure(vanilla.harder, *(part.harder for part in seeds if part.harder)) if vanilla.harder else None,
+            seeds=[self._seed_result(row, seed, rate, part, vanilla.test) for seed, part in parts.items()],
+            structure=mean_structure([part.structure for part in seeds]),
+            learning_rate=rate,
+            rates={f"{tried:g}": score for tried, score in scores.items()} if row.kind == "method" else {},
+            covers="problems and seeds" if len(seeds) > 1 else "problems",
+        )
+        write_atomically(self._result_path(row), json.dumps(result.to_json(), indent=1) + "\n")
+        return result
+
+    def rate_scores(self, row: Row) -> dict[float, float]:
+        """Learning rate -> score on validation problems; all but the methods take Step-GRPO's rate alone.
+
+        Empty where the plan has no grid: the recipe's rate is taken.
+        """
+        if not self.plan.learning_rates:
+            return {}
+        if row.kind != "method":
+            scores = self.rate_scores(self.rows[STEP_GRPO])
+            return {chosen_rate(scores): max(scores.values())}
+        done = self.finished(row)
+        if done is not None:
+            return {float(rate): score for rate, score in done.rates.items()}
+        scores = {}
+        with self.hold(row):
+            for rate in self.plan.learning_rates:
+                result = self._train(row, row.seeds[0], rate)
+                scores[rate] = validation_score(result.before, result.after)
+        return scores
+
+    def left(self, row: Row) -> set[Path]:
+        """The folders of the trainings that a row still needs, those of the rows that it depends on among them."""
+        if row.kind == "untrained" or self._result_path(row).exists():
+            return set()
+        places = {self.place(row, seed, rate) for seed in row.seeds for rate in self.plan.learning_rates or (None,)}
+        step_grpo = self.rows[STEP_GRPO]
+        if self.plan.learning_rates and row.kind != "method" and not self._result_path(step_grpo).exists():
+            places |= {self.place(step_grpo, step_grpo.seeds[0], rate) for rate in self.plan.learning_rates}
+        if row.budget_of:
+            places |= {self.place(self.rows[row.budget_of], seed, None) for seed in row.seeds}
+        return {place for place in places if not (place / "model").is_dir()}
+
+    def _result_path(self, row: Row) -> Path:
+        return self.folder / "rows" / f"{row.name}.json"
+
+    def _seed_result(self, row: Row, seed: int, rate: float | None, part: Measured, vanilla: Evaluation) -> SeedResult:
+        place = self.folder / "runs" / row.name if row.kind == "untrained" else self.place(row, seed, rate)
+        return SeedResult(
+            seed=seed,
+            accuracy=part.test.mean("correct"),
+            tokens=part.test.mean("tokens"),
+            tokens_fed=part.tokens_fed,
+            decoded_tokens=run_decoded_tokens(place),
+            seconds=round(training_seconds(place) + part.seconds, 1),
+            curves=run_curves(place, CURVES),
+            test=measure_run(vanilla, part.test),
+            first_cut=part.cut_changes(),
+        )
+
+    # ---- training ----------------------------------------------------------------------------------------------------
+
+    def recipe(self, row: Row, seed: int, rate: float | None = None) -> Recipe:
+        """A run's recipe. What it calls its test problems are validation problems: no run sees the others.
+
+        Args:
+            row: The row.
+            seed: Seed of the run.
+            rate: Learning rate; None for the recipe's own.
+        """
+        plan = self.plan
+        keys = [
+            "data.test=overthinker:validation",
+            f"data.counts.test={plan.validation}",
+            f"data.counts.validation={plan.curves}",
+            "evaluation.samples=1",
+            "optimisation.save_every=20",
+            *self._budget(row),
+            *self.overrides,
+            *row.overrides,
+            f"seed={seed}",
+        ]
+        if rate is not None:
+            keys.append(f"optimisation.learning_rate={rate}")
+        if row.budget_of:
+            budget = run_decoded_tokens(self.place(self.rows[row.budget_of], seed, None))
+            keys += [f"optimisation.token_budget={budget}", f"optimisation.max_steps={MOST_STEPS}"]
+        if row.source_tokens:
+            keys.append(f"reward.length_scale={self.vanilla_tokens() / row.source_tokens:.4g}")
+        return dataclasses.replace(load_recipe("overthinker", keys), name=row.name, description=row.title)
+
+    def _budget(self, row: Row) -> list[str]:
+        if row.kind == "proof":
+            return [f"optimisation.max_steps={self.plan.proof_steps}"]
+        if self.plan.token_budget is None:
+            return []
+        return [f"optimisation.token_budget={self.plan.token_budget}", f"optimisation.max_steps={MOST_STEPS}"]
+
+    def vanilla_tokens(self) -> float:
+        """Mean completion of the untrained model on validation problems, in tokens; measured once."""
+        path = self.folder / "vanilla_tokens.json"
+        if not path.exists():
+            recipe = load_recipe("overthinker", self.overrides)
+            problems = overthinker_problems("validation", self.plan.validation)
+            with self.hold(VANILLA_ROW):
+                measured = self.measuring.evaluation(recipe_model(recipe), problems, recipe)
+                write_atomically(path, json.dumps(measured.mean("tokens")))
+        return float(json.loads(path.read_text(encoding="utf-8")))
+
+    def place(self, row: Row, seed: int, rate: float | None) -> Path:
+        """The folder of a run; only the first seed of a method is trained with several learning rates."""
+        tried = f"-rate-{rate:g}" if rate is not None and row.kind == "method" and seed == row.seeds[0] else ""
+        return self.folder / "runs" / f"{row.name}-seed-{seed}{tried}"
+
+    def _train(self, row: Row, seed: int, rate: float | None) -> job.RunResult:
+        place = self.place(row, seed, rate)
+        if (place / job.AFTER).exists():  # nothing to do, so no model is loaded
+            return job.RunResult(place, True, *(_evaluation(place / name) for name in (job.BEFORE, job.AFTER)))
+        begun = (place / "recipe.yaml").exists()
+        if row.budget_of and not begun:
+            other = self.rows[row.budget_of]
+            with self.hold(other):
+                self._train(other, seed, None)
+        named = f"{row.title}, seed {seed}" + ("" if rate is None else f", learning rate {rate:g}")
+        result = job.train(
+            None if begun else self.recipe(row, seed, rate),
+            place,
+            resume=begun,
+            progress=lambda line: self.progress(f"{named}: {line}"),
+            progress_every=self.progress_every,
+        )
+        if not result.finished:
+            raise InterruptedError(f"{row.title} was stopped and saved in {place}: run the same command to go on")
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)  # a finished run is not resumed
+        return result
+
+    # ---- measuring ---------------------------------------------------------------------------------------------------
+
+    def _trained(self, row: Row, seed: int, rate: float | None) -> Measured:
+        self._train(row, seed, rate)
+        place = self.place(row, seed, rate)
+        recipe = load_recipe(place / "recipe.yaml")
+        return self.measuring.measured(place, recipe, lambda: load_model(place / "model", dtype=recipe.model.dtype))
+
+    def _untrained(self, row: Row) -> Measured:
+        recipe = load_recipe("overthinker", [*self.overrides, *row.overrides])
+        settings = None if row.inference == "plain" else recipe_rollout_settings(recipe)
+        if settings is not None and row.inference == "budget":
+            settings = dataclasses.replace(settings, max_probes=0)
+        with self.hold(row):
+            place = self.folder / "runs" / row.name
+            return self.measuring.measured(place, recipe, lambda: recipe_model(recipe), settings)
+
+
+def _evaluation(path: Path) -> Evaluation:
+    return Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def training_seconds(place: Path) -> float:
+    """Seconds that a run took, over all its sittings."""
+    path = place / "environment.json"
+    return sum(json.loads(path.read_text(encoding="utf-8"))["seconds"].values()) if path.exists() else 0.0
+
+
+class _Clock:
+    """Estimates the time left, and begins no row that would probably end after the hours allowed.
+
+    Attributes:
+        trained: Trainings that this process has finished; another one may have done some of the rest.
+    """
+
+    def __init__(self, hours: float, progress: Progress) -> None:
+        self.started = time.monotonic()
+        self.limit = 3600 * hours
+        self.progress = progress
+        self.first = self.left = self.trained = 0
+
+    def report(self, line: str) -> None:
+        self.progress(line + (f" | {self.left} trainings left{self._estimate()}" if self.left else ""))
+
+    def check(self, left: int, row: int) -> None:
+        """Note how many trainings are left, and how many of them the next row needs.
+
+        Raises:
+            InterruptedError: The next row would probably end after the hours allowed.
+        """
+        self.first, self.left = max(self.first, left), left
+        spent = time.monotonic() - self.started
+        if spent + row * self._seconds_each(self.trained) > self.limit:
+            raise InterruptedError(
+                f"stopped after {duration(spent)}: the next row would not end within {duration(self.limit)}; run the "
+                "same command to go on"
+            )
+
+    def _seconds_each(self, trainings: int) -> float:
+        """Seconds for each of so many trainings since the start; 0 for none."""
+        return (time.monotonic() - self.started) / trainings if trainings else 0.0
+
+    def _estimate(self) -> str:
+        each = self._seconds_each(self.first - self.left)
+        return f", about {duration(self.left * each)}" if each else ""
