@@ -39,10 +39,10 @@ def record_figures(record: Record) -> dict[str, Figure]:
     if any(row.structure for row in main):
         figures["labels"] = completions.step_labels(_steps(main))
     trained = [row for row in record.rows if row.kind in ("method", "ablation") and row.seeds[0].curves]
-    curves = mean_curves(Record(trained, record.plan))
+    means = mean_curves(Record(trained, record.plan))
     for name, (panels, _) in CURVE_FIGURES.items():
-        if any(key in metrics for metrics in curves.values() for key in panels):
-            figures[name] = method_curves(curves, panels)
+        if any(key in metrics for metrics in means.values() for key in panels):
+            figures[name] = method_curves(means, panels)
     for row in trained:
         metrics = _metric_rows(row.seeds[0].curves)
         if any(key in line for line in metrics for key in curves.EXITS):
