@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stepgrpo_lab.experiments.record import Curves, Record, RowResult, mean_curves
 from stepgrpo_lab.experiments.rows import STEP_GRPO, VANILLA
 from stepgrpo_lab.experiments.tables import LABELS
-from stepgrpo_lab.viz import completions, tradeoff
+from stepgrpo_lab.viz import completions, curves, tradeoff
 from stepgrpo_lab.viz.plots_study import ROLLOUT, SIGNALS, VALIDATION, method_curves
 from stepgrpo_lab.viz.style import PALETTE
 from stepgrpo_lab.viz.svg import BACKGROUND, QUIET, Axes, cross, frame, padded_span, picture, text, xy
