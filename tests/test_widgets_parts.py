@@ -17,7 +17,7 @@ from test_widgets_rollout import group_of, probe
 from traitlets import TraitError
 
 from stepgrpo_lab import widgets
-from stepgrpo_lab.viz.html import piece_text
+from stepgrpo_lab.viz.html import piece_text, table
 from stepgrpo_lab.widgets import page
 from stepgrpo_lab.widgets.base import VIEW_MIME, FigurePane, LabWidget
 
@@ -215,6 +215,12 @@ def test_model_output_is_escaped_everywhere() -> None:
         assert "<img" not in html
         assert "\u202e" not in html
     assert "&lt;img" in shown[0].static_html()
+
+
+def test_a_table_s_cells_are_text_also_in_small_print() -> None:
+    html = table("<i>", ["<u>"], [["1", f"2 [{EVIL}]"]], chosen=0, small_bounds=True)
+    assert not {"<i>", "<u>", "<img", "\u202e"} & set(re.findall(r"<[iu]>|<img|\u202e", html))
+    assert "<small>[&lt;img" in html and 'class="chosen"' in html
 
 
 @pytest.mark.parametrize("piece", ["<b>", "&", '"', "\u202e", "\x1b"])
