@@ -508,6 +508,12 @@ def test_a_stopped_run_is_resumed(tmp_path: Path) -> None:
     assert len(steps) == 2  # two of the four steps had been done before
 
 
+def test_a_recipe_that_cannot_be_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no_such_key"):
+        run_experiment(few(0), tmp_path / "out", ["grpo"], overrides=["optimisation.no_such_key=1"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_control_decodes_as_many_tokens_as_what_it_is_held_against(tmp_path: Path) -> None:
     overrides = tiny(tmp_path / "model")
     plan = dataclasses.replace(find_experiment("fairness").plan, validation=4, curves=4, test=6)

@@ -127,7 +127,7 @@ def record_tables(record: Record) -> list[Table]:
     tables = [
         *(_main_table(KINDS[kind], [row for row in rows if row.kind == kind]) for kind in kinds),
         _harder_table([row for row in rows if row.harder]),
-        _expectation_table([row for row in rows if row.expectation]),
+        _expectation_table(rows if any(map(_published, rows)) else []),
         _signals_table([row for row in rows if _has_signals(row)]),
         _structure_table(rows),
         _part_table(rows),
@@ -158,8 +158,8 @@ def _measured(part: Measurement) -> list[str]:
 
 
 def _harder_table(rows: Sequence[RowResult]) -> Table:
-    body = [[row.title, *_measured(row.harder)] for row in rows if row.harder]
-    return Table("Problems of a level above every trained one", ["", *_MEASURED], body)
+    body = [[row.title, _seeds(row), *_measured(row.harder)] for row in rows if row.harder]
+    return Table("Problems of a level above every trained one", ["", "seeds", *_MEASURED], body)
 
 
 def share(interval: Interval | None) -> str:
@@ -197,27 +197,34 @@ def _seed_cells(run: SeedResult, families: Sequence[str]) -> list[str]:
 
 
 def _part_table(rows: Sequence[RowResult]) -> Table:
-    def cells(title: str, where: str, part: Measurement) -> list[str]:
-        return [title, where, share(part.accuracy), points(part.accuracy_points), ratio(part.token_ratio)]
+    def cells(row: RowResult, where: str, part: Measurement) -> list[str]:
+        figures = [share(part.accuracy), points(part.accuracy_points), ratio(part.token_ratio)]
+        return [row.title, _seeds(row), where, *figures]
 
     body = [
-        cells(row.title, f"{name}{harder}", part)
+        cells(row, f"{name}{harder}", part)
         for row in rows
         for measured, harder in ((row.test, ""), (row.harder, ", harder"))
         if measured
         for name, part in measured.parts.items()
     ]
-    head = ["", "family and level", "accuracy", "points", "compression rate"]
+    head = ["", "seeds", "family and level", "accuracy", "points", "compression rate"]
     return Table("By family and level", head, body)
 
 
 def _structure_table(rows: Sequence[RowResult]) -> Table:
     body = [
-        [row.title, name, *(f"{part[label]:.2f}" for label in LABELS), f"{100 * part['oracle_saves']:.0f} %"]
+        [
+            row.title,
+            _seeds(row),
+            name,
+            *(f"{part[label]:.2f}" for label in LABELS),
+            f"{100 * part['oracle_saves']:.0f} %",
+        ]
         for row in rows
         for name, part in row.structure.items()
     ]
-    head = ["", "problems", *(f"{label} steps" for label in LABELS), "tokens an oracle saves"]
+    head = ["", "seeds", "problems", *(f"{label} steps" for label in LABELS), "tokens an oracle saves"]
     return Table("Steps by true label, mean per completion", head, body)
 
 
@@ -226,10 +233,9 @@ def _expectation_table(rows: Sequence[RowResult]) -> Table:
     for row in rows:
         found = verdicts(row)
         here = f"{points(row.test.accuracy_points)} points, {ratio(row.test.token_ratio)}"
-        body.append(
-            [row.title, row.expectation, _published(row), here, found.get("accuracy", ""), found.get("tokens", "")]
-        )
-    head = ["", "expected", "published", "measured here", "accuracy", "tokens"]
+        named = [row.title, _seeds(row), row.expectation, _published(row), here]
+        body.append([*named, found.get("accuracy", ""), found.get("tokens", "")])
+    head = ["", "seeds", "expected", "published", "measured here", "accuracy", "tokens"]
     return Table("What the paper leads one to expect (Qwen3-8B), and what this miniature measured", head, body)
 
 

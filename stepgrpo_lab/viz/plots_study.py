@@ -1,4 +1,4 @@
-"""Figures of studies: several runs or methods side by side, over training and in their result."""
+"""Figures of experiments: several runs or methods side by side, over training."""
 
 from __future__ import annotations
 
