@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from stepgrpo_lab.engines.completions import Decoding
-from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.lockstep import rollout_sampler
 from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.rewards import StepAwareReward
-from stepgrpo_lab.method.sampling import SampleKey
 from stepgrpo_lab.method.settings import rollout_settings
 from stepgrpo_lab.method.update import step_grpo_update
 from stepgrpo_lab.overthinker import load_overthinker, overthinker_problems
@@ -65,8 +64,7 @@ def test_the_page_equals_the_trainer(tmp_path: Path) -> None:
         max_completion_length=256,
         learning_rate=0.0,
         max_grad_norm=1e9,
-        probe_rate=0.5,
-        markers="paper",
+        rollout=SETTINGS,
         report_to=[],
         use_cpu=True,
         save_strategy="no",
@@ -102,15 +100,14 @@ def test_an_update_sampled_for_real_moves_the_weights() -> None:
     before = torch.cat([weight.detach().flatten().clone() for weight in model.parameters()])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
     flags: list[bool] = []
+    sample = rollout_sampler(model, tokenizer, Decoding(256, SETTINGS))
 
-    def sample(problems: Sequence[Problem], probed: Sequence[bool]) -> list[Trajectory]:
+    def watched(problems: Sequence[Problem], probed: Sequence[bool]) -> Sequence[Trajectory]:
         flags.extend(probed)
-        prompts = [encode_prompt(tokenizer, problem.prompt) for problem in problems]
-        keys = [SampleKey(0, "page", 0, member) for member in range(len(prompts))]
-        return LockstepEngine(model, tokenizer).generate(prompts, Decoding(256, SETTINGS), probed=probed, keys=keys)[0]
+        return sample(problems, probed)
 
     with Grader() as grader:
-        result = step_grpo_update(model, optimizer, PROBLEMS[:2], sample, grader.grade, group_size=4)
+        result = step_grpo_update(model, optimizer, PROBLEMS[:2], watched, grader.grade, group_size=4)
     assert flags == [False, True] * 4
     assert result["grad_norm"] > 0 and 0 < result["right"] <= 1 and result["steps"] >= 1
     after = torch.cat([weight.detach().flatten() for weight in model.parameters()])

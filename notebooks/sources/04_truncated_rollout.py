@@ -57,9 +57,8 @@ trial = [
     ("\n", 0.98),
     ("</think>", 0.99),
 ]
-counted = [p for _, p in trial[1:]]
-score = math.prod(counted) ** (1 / len(counted))
-print(f"score {score:.3f}: exit is {score > 0.95}")
+score = confidence([p for _, p in trial], skip_first=1)
+print(f"score {score:.3f}: exit is {score > ExitRule().threshold}")
 
 # %% [markdown]
 # The completion will be ten tokens long: two of thoughts, three of the forced close, five of answer. The marker and

@@ -517,6 +517,49 @@ print("equal:", all(result.equal for result in compared.values()))
 # built by hand is what trains the model.
 
 # %% [markdown]
+# ## The whole update on one page
+#
+# That was the last part. Here is one update of Step-GRPO, whole: sample groups
+# by the truncated rollout, grade, reward, take one step along the gradient.
+# TRL's trainer computes the same loss and gradient on the same completions; a
+# test holds it.
+
+# %%
+from stepgrpo_lab import step_grpo_update
+
+source_of(step_grpo_update)
+
+# %% [markdown]
+# Run it on the embedded model: two problems, four completions of each.
+
+# %%
+import torch
+from stepgrpo_lab import (
+    Decoding,
+    Grader,
+    load_overthinker,
+    overthinker_problems,
+    rollout_settings,
+)
+from stepgrpo_lab.engines.lockstep import rollout_sampler
+
+policy, tokenizer = load_overthinker()
+optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, weight_decay=0.0)
+decoding = Decoding(256, rollout_settings("official", markers="paper"))
+sample = rollout_sampler(policy, tokenizer, decoding)
+with Grader() as grader:
+    for _ in range(lab.size(3, 1)):
+        figures = step_grpo_update(
+            policy,
+            optimizer,
+            overthinker_problems("train", 2),
+            sample,
+            grader.grade,
+            group_size=4,
+        )
+        print({name: round(value, 3) for name, value in figures.items()})
+
+# %% [markdown]
 # ## Train it
 #
 # Back to three parameters, now with the whole loop: sample groups, reward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -173,18 +173,28 @@ class _Finder(MetaPathFinder, Loader):
         """Nothing to execute: names are looked up when they are asked for."""
 
 
+Homes = Iterable[tuple[str, Sequence[str]]]
+"""Module below a package, and the names that it defines."""
+
+
 def lazy_names(
-    package: str, homes: Mapping[str, Sequence[str]]
+    package: str, homes: Homes, *, formerly: Homes = ()
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """``__all__``, ``__getattr__`` and ``__dir__`` of a package that imports a module when a name of it is first used.
 
     Args:
         package: The package's ``__name__``.
-        homes: Module below the package -> the public names it defines.
+        homes: Where its public names are defined.
+        formerly: Where names are defined that were public once; using one warns.
     """
-    module_of = {name: module for module, names in homes.items() for name in names}
+    module_of = {name: module for module, names in homes for name in names}
+    old_module_of = {name: module for module, names in formerly for name in names}
 
     def get(name: str) -> Any:
+        if name in old_module_of:
+            home = f"{package}.{old_module_of[name]}"
+            warnings.warn(f"{package}.{name} is {home}.{name} now", DeprecationWarning, stacklevel=2)
+            return getattr(import_module(home), name)
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f"{package}.{module_of[name]}"), name)

@@ -7,6 +7,7 @@ new prefill nor a copy of the cache, and a finished row's slot goes to the next 
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,10 @@ import torch
 
 from stepgrpo_lab.engines.cache import LockstepCache, check_model
 from stepgrpo_lab.engines.completions import Completion, Decoding, OnFinish, longest_reach, open_completions, text_of
-from stepgrpo_lab.method.records import Cost, Trajectory
+from stepgrpo_lab.engines.tokenizers import encode_prompt
+from stepgrpo_lab.method.records import Cost, Problem, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
+from stepgrpo_lab.method.update import Sampler
 
 
 @dataclass
@@ -292,3 +295,28 @@ def _keep_likeliest(weights: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         border = ordered.masked_fill(~inside, torch.inf).amin(dim=-1, keepdim=True)
         weights = weights * (weights >= border)
     return weights
+
+
+def rollout_sampler(model: Any, tokenizer: Any, decoding: Decoding, *, seed: int = 0) -> Sampler:
+    """What :func:`stepgrpo_lab.method.update.step_grpo_update` samples with; each call is the next rollout.
+
+    Args:
+        model, tokenizer: The policy.
+        decoding: Limit, rollout settings and sampling.
+        seed: Same seed, same completions.
+
+    Example:
+        >>> from stepgrpo_lab import load_overthinker, overthinker_problems
+        >>> sample = rollout_sampler(*load_overthinker(), Decoding(limit=64))
+        >>> [completion.tokens <= 64 for completion in sample(overthinker_problems("train", 2), [False, False])]
+        [True, True]
+    """
+    rollouts = itertools.count()
+
+    def sample(problems: Sequence[Problem], probed: Sequence[bool]) -> list[Trajectory]:
+        index = next(rollouts)
+        prompts = [encode_prompt(tokenizer, problem.prompt) for problem in problems]
+        keys = [SampleKey(seed, "train", index, place) for place in range(len(prompts))]
+        return LockstepEngine(model, tokenizer).generate(prompts, decoding, keys=keys, probed=probed)[0]
+
+    return sample
