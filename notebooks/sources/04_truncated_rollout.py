@@ -43,8 +43,7 @@
 # exceed 0.95?
 
 # %% tags=["nbval-check-output"]
-import math
-
+from stepgrpo_lab import ExitRule, confidence
 from stepgrpo_lab.course.toys import ScriptedPolicy, drive, toy_token_text
 
 toy = toy_token_text()
@@ -367,7 +366,6 @@ wrong = course.predict(
 wrong
 
 # %%
-from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings import load_survey
 from stepgrpo_lab.recordings.measures import cost_of_rule, try_rule
 
