@@ -84,8 +84,7 @@ def run_experiment(
         progress_every=progress_every,
     )
     wanted = find_rows(names, experiment.rows)
-    for row in wanted:
-        load_recipe("overthinker", [*overrides, *row.overrides])  # refused before the folder keeps the changes
+    load_recipe("overthinker", overrides)  # a wrong key is refused before the folder keeps it
     folder.mkdir(parents=True, exist_ok=True)
     common_files = FileLock(folder / "comparison.lock")
     with common_files:
