@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 serve_old_paths()
 
 # The public interface, by subject; docs/interface.md shows it with signatures.
-_PUBLIC = {
+_PUBLIC: dict[str, dict[str, tuple[str, ...]]] = {
     "Problems and answers": {
         "engines.paths": ("data_path",),
         "method.records": ("Problem",),
@@ -74,7 +74,7 @@ _PUBLIC = {
 }
 
 # Public in 0.1; they answer with a DeprecationWarning for one release.
-_FORMERLY_PUBLIC = {
+_FORMERLY_PUBLIC: dict[str, tuple[str, ...]] = {
     "method.records": ("from_json", "to_json"),
     "method.settings": ("PRESETS",),
     "method.steps": ("MarkerScanner", "resolve_markers"),

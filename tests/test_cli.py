@@ -12,7 +12,7 @@ import pytest
 from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab.cli import build_parser, find_command, main
-from stepgrpo_lab.cli.output import StatusLine, printable, rollout_lines
+from stepgrpo_lab.cli._output import StatusLine, printable, rollout_lines
 from stepgrpo_lab.method.records import Cost, Probe, Problem, Trajectory
 from stepgrpo_lab.method.token_text import TokenText
 
@@ -91,7 +91,7 @@ def test_unknown_arguments_exit_with_code_2(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_ctrl_c_outside_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from stepgrpo_lab.cli import commands
+    from stepgrpo_lab.cli import _commands as commands
 
     def interrupted(options: Any) -> int:
         raise KeyboardInterrupt

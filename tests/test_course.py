@@ -18,7 +18,8 @@ from stepgrpo_lab.authoring.notebooks.building import (
     split_solution,
 )
 from stepgrpo_lab.authoring.notebooks.linting import drift, lint, unknown_keywords
-from stepgrpo_lab.course import checks, environment
+from stepgrpo_lab.course import _environment as environment
+from stepgrpo_lab.course import checks
 from stepgrpo_lab.course.checks import exercise, expect
 
 SCRIPT = '''# ---

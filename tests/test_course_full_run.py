@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from stepgrpo_lab import load_recipe
-from stepgrpo_lab.course import Lab, environment, explain_recipe, full_run_recipe, new_run_folder
-from stepgrpo_lab.course.showing import documented_attributes
+from stepgrpo_lab.course import Lab, explain_recipe, full_run_recipe, new_run_folder
+from stepgrpo_lab.course import _environment as environment
+from stepgrpo_lab.course._showing import documented_attributes
 from stepgrpo_lab.recipes import schema
 
 

@@ -21,8 +21,8 @@ from tiny import save_tiny, tiny_overrides
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval
-from stepgrpo_lab.experiments.measure import harder_problems, measure, measure_run
-from stepgrpo_lab.experiments.page import write_record
+from stepgrpo_lab.experiments._measure import harder_problems, measure, measure_run
+from stepgrpo_lab.experiments._page import write_record
 from stepgrpo_lab.experiments.pictures import CLEARANCE, REACHES, draw_record, label_places
 from stepgrpo_lab.experiments.plan import (
     ALL,
@@ -56,7 +56,7 @@ from stepgrpo_lab.experiments.tables import (
 from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.building import recipe_reward
+from stepgrpo_lab.recipes._building import recipe_reward
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training.metrics import read_metrics
 
@@ -390,7 +390,7 @@ def test_what_is_done_is_not_done_again(compared: Any, monkeypatch: pytest.Monke
         raise AssertionError("a finished row was run again")
 
     monkeypatch.setattr(run, "train", untouched)
-    monkeypatch.setattr("stepgrpo_lab.experiments.measure.evaluate", untouched)
+    monkeypatch.setattr("stepgrpo_lab.experiments._measure.evaluate", untouched)
     assert run_experiment(few(0, 1), folder, NAMES, overrides=overrides) == record
     (folder / "rows" / "length-penalty.json").unlink()
     monkeypatch.undo()

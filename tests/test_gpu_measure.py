@@ -12,7 +12,7 @@ import torch
 
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.planning import plan_memory
-from stepgrpo_lab.planning.memory import GIB, find_gpu
+from stepgrpo_lab.planning._memory import GIB, find_gpu
 from tools.counting import small_dimensions
 from tools.gpu import measure
 

@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepgrpo_lab.evaluation import grading, grading_worker
+from stepgrpo_lab.evaluation import _grading_worker as grading_worker
+from stepgrpo_lab.evaluation import grading
+from stepgrpo_lab.evaluation._grading_worker import Question, WorkerProcess, gold_error, judge
 from stepgrpo_lab.evaluation.grading import Grader, compare_numbers
-from stepgrpo_lab.evaluation.grading_worker import Question, WorkerProcess, gold_error, judge
 from stepgrpo_lab.method.boxes import extract_boxed
 
 ENDLESS = "9^{9^{9^{9}}}"

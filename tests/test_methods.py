@@ -16,7 +16,7 @@ from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.recipes.building import recipe_fine_tune_config, recipe_problems
+from stepgrpo_lab.recipes._building import recipe_fine_tune_config, recipe_problems
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training.fine_tuning import Selection, select_completions
 from stepgrpo_lab.training.metrics import read_metrics

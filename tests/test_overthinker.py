@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepgrpo_lab.authoring.overthinker._fitting import FitSettings
 from stepgrpo_lab.authoring.overthinker.card import draw_reliability, gates
-from stepgrpo_lab.authoring.overthinker.fitting import FitSettings
 from stepgrpo_lab.authoring.overthinker.stages import (
     BuildSettings,
     TraceBatches,

@@ -19,7 +19,7 @@ from stepgrpo_lab.method.records import Step
 from stepgrpo_lab.method.steps import MarkerHit
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recipes import Recipe, write_recipe
-from stepgrpo_lab.recipes.building import recipe_parts
+from stepgrpo_lab.recipes._building import recipe_parts
 from stepgrpo_lab.run import measure_untrained, train
 from stepgrpo_lab.training import problems_dataset
 from stepgrpo_lab.training.metrics import read_metrics

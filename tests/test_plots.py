@@ -10,7 +10,7 @@ import pytest
 
 from stepgrpo_lab.evaluation.statistics import Interval, calibration
 from stepgrpo_lab.viz import completions, curves, tradeoff
-from stepgrpo_lab.viz.style import INK
+from stepgrpo_lab.viz._style import INK
 
 ROLLOUT = {"validation/rollout_tokens": 40.0, "validation/first_cut_accuracy": 0.2}
 METRICS = [

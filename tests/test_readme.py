@@ -11,7 +11,7 @@ import pytest
 from stepgrpo_lab.authoring.overthinker.card import LEAST_CUT_COST_TRAINED
 from stepgrpo_lab.cli import build_parser
 from stepgrpo_lab.evaluation.results import Evaluation
-from stepgrpo_lab.experiments.measure import measure_run
+from stepgrpo_lab.experiments._measure import measure_run
 from stepgrpo_lab.experiments.pictures import draw_record
 from stepgrpo_lab.experiments.record import load_record
 from stepgrpo_lab.experiments.tables import headline_markdown

@@ -14,7 +14,7 @@ from stepgrpo_lab.method.rewards import BatchReward
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
 from stepgrpo_lab.recipes import Recipe, load_recipe, recipe_names, write_recipe
-from stepgrpo_lab.recipes.building import (
+from stepgrpo_lab.recipes._building import (
     recipe_config,
     recipe_lora,
     recipe_markers,

@@ -24,8 +24,9 @@ from stepgrpo_lab.evaluation.problems import write_problems
 from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.planning import plan_memory
-from stepgrpo_lab.recipes import building, load_recipe, recipe_names
-from stepgrpo_lab.recipes.building import recipe_config, training_problems
+from stepgrpo_lab.recipes import _building as building
+from stepgrpo_lab.recipes import load_recipe, recipe_names
+from stepgrpo_lab.recipes._building import recipe_config, training_problems
 from stepgrpo_lab.run import job as run
 from tools.counting import random_qwen3, small_dimensions
 

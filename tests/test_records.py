@@ -11,7 +11,7 @@ import pytest
 
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.evaluation.statistics import Interval
-from stepgrpo_lab.experiments.page import record_page
+from stepgrpo_lab.experiments._page import record_page
 from stepgrpo_lab.experiments.pictures import draw_record, record_figures
 from stepgrpo_lab.experiments.plan import EXPERIMENTS, Plan
 from stepgrpo_lab.experiments.record import (

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from stepgrpo_lab import recipes
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.cli.scaling import GPU_NAMES
+from stepgrpo_lab.cli._scaling import GPU_NAMES
 from stepgrpo_lab.planning import GPUS, MemoryPlan, plan_memory
+from stepgrpo_lab.planning._memory import CONTEXT, GIB
 from stepgrpo_lab.planning.growth import growth_table, step_times
-from stepgrpo_lab.planning.memory import CONTEXT, GIB
 from stepgrpo_lab.planning.sizes import QWEN3, kv_bytes, lora_parameters, nf4_bytes
 from stepgrpo_lab.planning.views import components_table, gib, plan_lines, recipes_table
 from stepgrpo_lab.recipes import load_recipe, recipe_names
-from stepgrpo_lab.recipes.launching import accelerate_config, launch_line
+from stepgrpo_lab.recipes._launching import accelerate_config, launch_line
 from tools.counting import small_dimensions
 
 REAL = [name for name in recipe_names() if name.startswith("qwen3")]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stepgrpo_lab.engines import ENGINES
 from stepgrpo_lab.planning import plan_memory
-from stepgrpo_lab.planning.memory import GIB
+from stepgrpo_lab.planning._memory import GIB
 from stepgrpo_lab.planning.rounding import ROUNDED_TYPES, round_to, unchanged_share
 from stepgrpo_lab.planning.views import KINDS, memory_by_kind, memory_chart
 from stepgrpo_lab.recipes import load_recipe, recipe_names

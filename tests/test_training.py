@@ -24,10 +24,11 @@ from stepgrpo_lab.method.sampling import SampleKey
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.building import recipe_reward
-from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, group_reward, problems_dataset
+from stepgrpo_lab.recipes._building import recipe_reward
+from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
+from stepgrpo_lab.training import _group_reward as group_reward
+from stepgrpo_lab.training._group_reward import GroupRewardFunction
 from stepgrpo_lab.training.callbacks import Interrupt
-from stepgrpo_lab.training.group_reward import GroupRewardFunction
 from stepgrpo_lab.training.trainer import loss_inputs
 
 

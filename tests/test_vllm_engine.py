@@ -14,11 +14,11 @@ from test_lockstep import LIMIT, NEVER, OFFICIAL, PAPER, SIZES, TiltedQwen3, com
 from test_lockstep import tiny_model as tilted_model
 from transformers import Qwen3Config
 
+from stepgrpo_lab.engines._vllm_requests import StopFinder
 from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
-from stepgrpo_lab.engines.vllm_requests import StopFinder
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.method.records import Problem, Trajectory

@@ -23,11 +23,12 @@ from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.recipes import building, load_recipe
-from stepgrpo_lab.recipes.building import engine_dtype, recipe_engine, trainer_config, vllm_options
+from stepgrpo_lab.recipes import _building as building
+from stepgrpo_lab.recipes import load_recipe
+from stepgrpo_lab.recipes._building import engine_dtype, recipe_engine, trainer_config, vllm_options
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training.engine_weights import SyncedEngine, gathered_policy, write_policy
+from stepgrpo_lab.training._engine_weights import SyncedEngine, gathered_policy, write_policy
 
 LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 
@@ -210,7 +211,7 @@ def test_a_recipe_trains_and_measures_with_the_engine(
         return VLLMEngine(fakes[0], tiny_tokenizer())
 
     monkeypatch.setattr(VLLMEngine, "load", start)
-    monkeypatch.setattr("stepgrpo_lab.recipes.building.find_spec", lambda name: object())
+    monkeypatch.setattr("stepgrpo_lab.recipes._building.find_spec", lambda name: object())
     monkeypatch.setattr(building, "recipe_reward", lambda reward: by_position)
     changes = {"rollout.engine": "vllm", "rollout.rows": 16, "optimisation.max_steps": 2}
     overrides = tiny_overrides(model, **changes, **({"model.lora.r": 4} if lora else {}))
@@ -246,10 +247,10 @@ def test_engines_that_cannot_be_are_refused(overrides: list[str], message: str) 
 
 def test_what_this_machine_cannot_start_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = load_recipe("overthinker", ["rollout.engine=vllm"])
-    monkeypatch.setattr("stepgrpo_lab.recipes.building.find_spec", lambda name: None)
+    monkeypatch.setattr("stepgrpo_lab.recipes._building.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install vllm.*rollout\.engine=lockstep"):
         trainer_config(recipe, tmp_path)
-    monkeypatch.setattr("stepgrpo_lab.recipes.building.find_spec", lambda name: object())
+    monkeypatch.setattr("stepgrpo_lab.recipes._building.find_spec", lambda name: object())
     high = load_recipe("overthinker", ["rollout.engine=vllm", "model.lora.r=1024"])
     with pytest.raises(ValueError, match="an adapter of rank 1024: vLLM takes ranks up to 512"):
         trainer_config(high, tmp_path)

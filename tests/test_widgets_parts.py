@@ -17,9 +17,9 @@ from test_widgets_rollout import group_of, probe
 from traitlets import TraitError
 
 from stepgrpo_lab import widgets
-from stepgrpo_lab.viz.html import piece_text, table
-from stepgrpo_lab.widgets import page
-from stepgrpo_lab.widgets.base import VIEW_MIME, FigurePane, LabWidget
+from stepgrpo_lab.viz._html import piece_text, table
+from stepgrpo_lab.widgets import _page as page
+from stepgrpo_lab.widgets._base import VIEW_MIME, FigurePane, LabWidget
 
 WIDGETS: dict[str, Callable[[], LabWidget]] = {
     "StepInspector": widgets.StepInspector,

@@ -18,7 +18,7 @@ _MOVED = """
 analysis -> overthinker.verifier
 baselines -> method.baselines
 benchmarks -> evaluation.benchmarks
-checkpoints -> training.guard
+checkpoints -> training._guard
 checks -> course.checks
 checks.backtracking -> course.checks.backtracking
 checks.confidence_of_probes -> course.checks.confidence_of_probes
@@ -26,48 +26,48 @@ checks.full_run -> course.checks.full_run
 checks.grpo -> course.checks.grpo
 checks.overthinking -> course.checks.overthinking
 checks.reading_results -> course.checks.reading_results
-checks.result -> course.checks.result
+checks.result -> course.checks._result
 checks.scaling_up -> course.checks.scaling_up
 checks.semantic_steps -> course.checks.semantic_steps
 checks.step_aware_reward -> course.checks.step_aware_reward
 checks.tour -> course.checks.tour
 checks.truncated_rollout -> course.checks.truncated_rollout
 comparison -> experiments
-comparison.compare -> experiments.run experiments.page
+comparison.compare -> experiments.run experiments._page
 comparison.figures -> experiments.pictures
-comparison.measuring -> experiments.measure
-comparison.page -> experiments.page
+comparison.measuring -> experiments._measure
+comparison.page -> experiments._page
 comparison.picture -> experiments.pictures
 comparison.plan -> experiments.plan
-comparison.results -> experiments.record experiments.measure
+comparison.results -> experiments.record experiments._measure
 comparison.rows -> experiments.rows
 comparison.runs -> experiments.run
 comparison.tables -> experiments.tables
 confidence -> method.confidence method.boxes
 course.building -> authoring.notebooks.building
 course.executing -> authoring.notebooks.building
-course.full_run -> course.environment
+course.full_run -> course._environment
 course.linting -> authoring.notebooks.linting
-course.recipe_table -> course.showing
+course.recipe_table -> course._showing
 course.scripted -> course.toys
-course.source_code -> course.showing
+course.source_code -> course._showing
 course.tiny_policy -> course.toys
 evaluation_records -> evaluation.results
 exit_rules -> method.confidence recordings.schema
 grading -> evaluation.grading method.boxes
-grading_worker -> evaluation.grading_worker
+grading_worker -> evaluation._grading_worker
 group_rewards -> method.baselines method.rewards
 losses -> method.loss
 models -> engines.models engines.tokenizers
 overthinker.build -> authoring.overthinker.build
 overthinker.calibration -> authoring.overthinker.stages
 overthinker.card -> authoring.overthinker.card overthinker.verifier
-overthinker.fitting -> authoring.overthinker.fitting
+overthinker.fitting -> authoring.overthinker._fitting
 overthinker.gates -> authoring.overthinker.card
 overthinker.pretraining -> authoring.overthinker.stages
 overthinker.reliability -> authoring.overthinker.card
 paths -> engines.paths
-plot_style -> viz.style viz.curves
+plot_style -> viz._style viz.curves
 plots -> viz.curves viz.tradeoff viz.completions
 plots_group -> viz.groups
 plots_loss -> viz.loss
@@ -86,8 +86,8 @@ processes -> engines.distributed
 prompts -> engines.tokenizers
 quiet -> cli.quiet
 recipes.comparing -> recipes.loading
-recipes.engines -> recipes.building
-recipes.reward -> recipes.building
+recipes.engines -> recipes._building
+recipes.reward -> recipes._building
 recipes.rollout_schema -> recipes.schema
 recordings.costs -> recordings.measures
 recordings.survey -> recordings.making
@@ -96,27 +96,27 @@ records -> method.records
 replay -> recordings.replay
 report -> run.report
 report_files -> run.folder training.metrics
-report_html -> run.report viz.html evaluation.statistics
-report_pages -> viz.html
-report_svg -> run.report_svg
+report_html -> run.report viz._html evaluation.statistics
+report_pages -> viz._html
+report_svg -> run._report_svg
 reproduce -> experiments.run
 rewards -> method.rewards
 rollout -> method.rollout
-run_evaluation -> run.policy
+run_evaluation -> run._policy
 run_files -> run.folder
 run_metrics -> training.metrics
-run_trainers -> run.policy
+run_trainers -> run._policy
 sampling -> method.sampling
 scaling -> planning
 scaling.advice -> planning.plan
-scaling.components -> planning.memory
+scaling.components -> planning._memory
 scaling.dimensions -> planning.sizes
 scaling.formulas -> planning.sizes
 scaling.growth -> planning.growth
-scaling.hardware -> planning.memory
+scaling.hardware -> planning._memory
 scaling.plan -> planning.plan
 scaling.rounding -> planning.rounding
-scaling.setup -> planning.memory
+scaling.setup -> planning._memory
 scaling.tables -> planning.views
 selection -> evaluation.selection
 statistics -> evaluation.statistics
@@ -124,16 +124,16 @@ steps -> method.steps
 studies -> experiments.plan experiments.rows
 study_results -> experiments.record experiments.tables
 study_svg -> experiments.pictures
-svg -> viz.svg
+svg -> viz._svg
 token_text -> method.token_text
 tokenizer_checks -> engines.tokenizers
 toy_policy -> course.toy_policy
 training.rollout_hook -> training.trainer
-training.whole_policy -> training.engine_weights
+training.whole_policy -> training._engine_weights
 trial_answer -> method.rollout
 validation -> evaluation.evaluating
-widgets.keyboard -> widgets.base
-widgets.view -> widgets.base
+widgets.keyboard -> widgets._base
+widgets.view -> widgets._base
 """
 
 MOVED: dict[str, tuple[str, ...]] = {

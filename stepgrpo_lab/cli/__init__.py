@@ -9,9 +9,9 @@ from importlib import import_module
 from pathlib import Path
 
 import stepgrpo_lab
-from stepgrpo_lab.cli.parsing import add_command as _command
-from stepgrpo_lab.cli.parsing import add_engine_arguments, add_recipe_arguments
-from stepgrpo_lab.cli.scaling import add_plan, add_rate
+from stepgrpo_lab.cli._parsing import add_command as _command
+from stepgrpo_lab.cli._parsing import add_engine_arguments, add_recipe_arguments
+from stepgrpo_lab.cli._scaling import add_plan, add_rate
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
 
 INTERRUPTED = 130
@@ -36,17 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nstopped", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        from stepgrpo_lab.cli.output import printable
+        from stepgrpo_lab.cli._output import printable
 
         print(f"stepgrpo: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
 
 
 def find_command(name: str) -> Callable[[argparse.Namespace], int]:
-    """The function of a command: "train" of :mod:`.commands`, "authoring.record" of another module here."""
+    """The function of a command: "train" of :mod:`._commands`, "authoring.record" of another module here."""
     module, _, function = name.rpartition(".")
     found: Callable[[argparse.Namespace], int] = getattr(
-        import_module(f"stepgrpo_lab.cli.{module or 'commands'}"), function
+        import_module(f"stepgrpo_lab.cli._{module or 'commands'}"), function
     )
     return found
 

@@ -1,8 +1,8 @@
 """What the notebooks of the course are made with: setup, predictions, source on show, and the exercises' checks."""
 
-from stepgrpo_lab.course.environment import FAST_VARIABLE, Lab, fast_mode, full_run_recipe, new_run_folder, setup
-from stepgrpo_lab.course.predictions import Comparison, Prediction, predict, predictions
-from stepgrpo_lab.course.showing import RecipeTable, Source, explain_recipe, source_of
+from stepgrpo_lab.course._environment import FAST_VARIABLE, Lab, fast_mode, full_run_recipe, new_run_folder, setup
+from stepgrpo_lab.course._predictions import Comparison, Prediction, predict, predictions
+from stepgrpo_lab.course._showing import RecipeTable, Source, explain_recipe, source_of
 
 __all__ = [
     "FAST_VARIABLE",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from stepgrpo_lab.method.loss import LossSettings, token_loss, token_weights
 from stepgrpo_lab.method.rewards import AdvantageScale, GroupReward, group_advantages
-from stepgrpo_lab.viz.html import visible_text
-from stepgrpo_lab.viz.style import line_look, styled
+from stepgrpo_lab.viz._html import visible_text
+from stepgrpo_lab.viz._style import line_look, styled
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -12,8 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.engines._vllm_requests import RequestRow, StopFinder, check_weights, request_rows
 from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
-from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, check_weights, request_rows
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
 

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from stepgrpo_lab.engines._vllm_requests import RequestRow, StopFinder, TokenRequest, check_weights, request_rows
 from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
-from stepgrpo_lab.engines.vllm_requests import RequestRow, StopFinder, TokenRequest, check_weights, request_rows
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
 

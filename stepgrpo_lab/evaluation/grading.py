@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
-from stepgrpo_lab.evaluation.grading_worker import Question, WorkerProcess
+from stepgrpo_lab.evaluation._grading_worker import Question, WorkerProcess
 
 MAX_ANSWER_CHARS = 2000
 """Longer answers count as wrong unread: no gold comes near it, and parsers are not linear."""

@@ -10,9 +10,9 @@ from stepgrpo_lab.experiments.record import Curves, Record, RowResult, mean_curv
 from stepgrpo_lab.experiments.rows import STEP_GRPO, VANILLA
 from stepgrpo_lab.experiments.tables import LABELS
 from stepgrpo_lab.viz import completions, curves, tradeoff
+from stepgrpo_lab.viz._style import PALETTE
+from stepgrpo_lab.viz._svg import BACKGROUND, QUIET, Axes, cross, frame, padded_span, picture, text, xy
 from stepgrpo_lab.viz.plots_study import ROLLOUT, SIGNALS, VALIDATION, method_curves
-from stepgrpo_lab.viz.style import PALETTE
-from stepgrpo_lab.viz.svg import BACKGROUND, QUIET, Axes, cross, frame, padded_span, picture, text, xy
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.evaluation.results import Evaluation
-from stepgrpo_lab.experiments.measure import Measured, Measuring, mean_structure, measure, measure_run
-from stepgrpo_lab.experiments.page import write_record
+from stepgrpo_lab.experiments._measure import Measured, Measuring, mean_structure, measure, measure_run
+from stepgrpo_lab.experiments._page import write_record
 from stepgrpo_lab.experiments.plan import MOST_STEPS, Experiment, Plan, chosen_rate, validation_score
 from stepgrpo_lab.experiments.record import CURVES, Record, RowResult, SeedResult
 from stepgrpo_lab.experiments.rows import ROWS, STEP_GRPO, VANILLA_ROW, Row, find_rows
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.recipes.building import recipe_model, recipe_rollout_settings
+from stepgrpo_lab.recipes._building import recipe_model, recipe_rollout_settings
 from stepgrpo_lab.run import job
 from stepgrpo_lab.run.folder import write_atomically
 from stepgrpo_lab.training.callbacks import duration
@@ -50,7 +50,7 @@ def run_experiment(
     """Train and measure what is left of an experiment, and write the table of all its rows that are done.
 
     The folder receives ``runs/`` (a run folder each), ``rows/`` (a result each), and the experiment's record, tables,
-    picture and page (:func:`~stepgrpo_lab.experiments.page.write_record`). A row that is done is not done again, and a
+    picture and page (:func:`~stepgrpo_lab.experiments._page.write_record`). A row that is done is not done again, and a
     run cut off is resumed. Several processes may be given the same folder: they share the rows among them.
 
     Args:

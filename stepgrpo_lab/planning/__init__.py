@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stepgrpo_lab.planning.memory import GPUS, Gpu
+from stepgrpo_lab.planning._memory import GPUS, Gpu
 from stepgrpo_lab.planning.plan import Change, MemoryPlan, plan_memory
 
 __all__ = ["GPUS", "Change", "Gpu", "MemoryPlan", "plan_memory"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stepgrpo_lab.evaluation.tables import markdown_table
-from stepgrpo_lab.planning.memory import FRAGMENTATION, NETWORK, Gpu
+from stepgrpo_lab.evaluation._tables import markdown_table
+from stepgrpo_lab.planning._memory import FRAGMENTATION, NETWORK, Gpu
 from stepgrpo_lab.planning.plan import MemoryPlan, plan_memory
 from stepgrpo_lab.planning.sizes import ModelDimensions
 from stepgrpo_lab.recipes.schema import Recipe

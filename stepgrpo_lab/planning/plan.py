@@ -8,7 +8,7 @@ from typing import Any
 
 from stepgrpo_lab.engines import Engine
 from stepgrpo_lab.engines.models import native_dtype_of
-from stepgrpo_lab.planning.memory import PHASES, PROMPT_TOKENS, Component, Setup, components, phase_bytes, recipe_setup
+from stepgrpo_lab.planning._memory import PHASES, PROMPT_TOKENS, Component, Setup, components, phase_bytes, recipe_setup
 from stepgrpo_lab.planning.sizes import ModelDimensions, model_dimensions
 from stepgrpo_lab.recipes.schema import Lora, Recipe
 

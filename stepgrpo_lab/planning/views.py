@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.evaluation.tables import markdown_table
-from stepgrpo_lab.planning.memory import GIB, PHASES, Component
+from stepgrpo_lab.evaluation._tables import markdown_table
+from stepgrpo_lab.planning._memory import GIB, PHASES, Component
 from stepgrpo_lab.planning.plan import MemoryPlan
-from stepgrpo_lab.viz.html import visible_text
-from stepgrpo_lab.viz.style import INK, bar_look, new_figure
+from stepgrpo_lab.viz._html import visible_text
+from stepgrpo_lab.viz._style import INK, bar_look, new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stepgrpo_lab.method.settings import PRESETS
-from stepgrpo_lab.recipes.building import check_reward
+from stepgrpo_lab.recipes._building import check_reward
 from stepgrpo_lab.recipes.schema import PRESET_KEYS, Recipe, Rollout, naming_key, with_preset
 
 _FOLDER = Path(__file__).parent

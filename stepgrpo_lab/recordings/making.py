@@ -17,7 +17,7 @@ from stepgrpo_lab.method.sampling import SampleKey, Sampling
 from stepgrpo_lab.method.settings import RolloutSettings, probed_members, rollout_settings
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker import label_steps, overthinker_problems
-from stepgrpo_lab.recordings.files import DIGITS, write_recordings
+from stepgrpo_lab.recordings._files import DIGITS, write_recordings
 from stepgrpo_lab.recordings.schema import RecordedGroup, RecordedMember
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward
 from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import Segmenter
-from stepgrpo_lab.recipes.building import (
+from stepgrpo_lab.recipes._building import (
     Parts,
     check_recipe_problems,
     note_passed,
@@ -32,6 +32,7 @@ from stepgrpo_lab.recipes.building import (
     training_problems,
 )
 from stepgrpo_lab.recipes.schema import Recipe
+from stepgrpo_lab.run._policy import evaluate_policy, fine_tuner, reinforcer, select_once
 from stepgrpo_lab.run.folder import (
     disk_errors_named,
     read_evaluation,
@@ -41,13 +42,12 @@ from stepgrpo_lab.run.folder import (
     write_atomically,
     write_environment,
 )
-from stepgrpo_lab.run.policy import evaluate_policy, fine_tuner, reinforcer, select_once
-from stepgrpo_lab.training.guard import last_checkpoint
+from stepgrpo_lab.training._guard import last_checkpoint
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from stepgrpo_lab.training.engine_weights import SyncedEngine
+    from stepgrpo_lab.training._engine_weights import SyncedEngine
 
 Progress = Callable[[str], None]
 
@@ -273,7 +273,7 @@ class _Run:
 
     def _policy_of(self, trainer: Any) -> AbstractContextManager[Any]:
         """The policy as it is now, whole; an engine that samples for it gets its weights."""
-        from stepgrpo_lab.training.engine_weights import gathered_policy
+        from stepgrpo_lab.training._engine_weights import gathered_policy
 
         if self.engine is not None:
             trainer.sync_weights()

@@ -1,6 +1,6 @@
 """The report of a run: one HTML file, a small Markdown table and one picture, all from the run folder's files alone.
 
-Whatever a model or a recipe wrote passes through :func:`~stepgrpo_lab.viz.html.visible_text`.
+Whatever a model or a recipe wrote passes through :func:`~stepgrpo_lab.viz._html.visible_text`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.method.steps import MarkerSegmenter
+from stepgrpo_lab.run._report_svg import draw_headline
 from stepgrpo_lab.run.folder import RunRecord, read_run
-from stepgrpo_lab.run.report_svg import draw_headline
 from stepgrpo_lab.viz import completions, curves, tradeoff
+from stepgrpo_lab.viz._html import figure, note, render_page, section, table, visible_text
 from stepgrpo_lab.viz.curves import series
-from stepgrpo_lab.viz.html import figure, note, render_page, section, table, visible_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -131,7 +131,7 @@ def summary_markdown(run_folder: Path | str) -> str:
 
 
 def headline_svg(run_folder: Path | str) -> str:
-    """The result as one SVG picture; see :mod:`stepgrpo_lab.run.report_svg`.
+    """The result as one SVG picture; see :mod:`stepgrpo_lab.run._report_svg`.
 
     Raises:
         ValueError: The folder holds nothing to draw, or a broken file.

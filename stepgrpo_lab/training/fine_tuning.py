@@ -24,8 +24,8 @@ from stepgrpo_lab.method.records import Problem, Trajectory, from_json
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
 from stepgrpo_lab.method.settings import RolloutSettings, probed_members
 from stepgrpo_lab.method.steps import Segmenter
-from stepgrpo_lab.training.group_reward import judge
-from stepgrpo_lab.training.guard import GuardedTrainer
+from stepgrpo_lab.training._group_reward import judge
+from stepgrpo_lab.training._guard import GuardedTrainer
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics
 
 if TYPE_CHECKING:

@@ -32,10 +32,10 @@ from stepgrpo_lab.method.sampling import SampleKey, Sampling
 from stepgrpo_lab.method.settings import probed_members, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.method.token_text import TokenText
+from stepgrpo_lab.training._engine_weights import SyncedEngine, gathered_policy
+from stepgrpo_lab.training._group_reward import GroupRewardFunction, describe
+from stepgrpo_lab.training._guard import GuardedTrainer
 from stepgrpo_lab.training.config import StepGRPOConfig
-from stepgrpo_lab.training.engine_weights import SyncedEngine, gathered_policy
-from stepgrpo_lab.training.group_reward import GroupRewardFunction, describe
-from stepgrpo_lab.training.guard import GuardedTrainer
 
 if TYPE_CHECKING:
     from peft import PeftConfig

@@ -9,8 +9,8 @@ from stepgrpo_lab.evaluation.statistics import Calibration
 from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.overthinker.verifier import LABELS
 from stepgrpo_lab.recordings.measures import LabelledSize, RuleTrial
-from stepgrpo_lab.viz.html import visible_text
-from stepgrpo_lab.viz.style import HATCHES, INK, PALETTE, SHAPES, bar_look, colour, error_bars, line_look, new_figure
+from stepgrpo_lab.viz._html import visible_text
+from stepgrpo_lab.viz._style import HATCHES, INK, PALETTE, SHAPES, bar_look, colour, error_bars, line_look, new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.viz.style import HATCHES, INK, line_look, new_figure, styled
+from stepgrpo_lab.viz._style import HATCHES, INK, line_look, new_figure, styled
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.method.rewards import step_aware_rewards
-from stepgrpo_lab.viz.html import piece_text, visible_text
-from stepgrpo_lab.viz.style import INK, bar_look, line_look, new_figure
+from stepgrpo_lab.viz._html import piece_text, visible_text
+from stepgrpo_lab.viz._style import INK, bar_look, line_look, new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -8,8 +8,8 @@ from math import log
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.method.loss import LossSettings, TokenLoss, token_loss
-from stepgrpo_lab.viz.html import piece_text
-from stepgrpo_lab.viz.style import HATCHES, INK, PALETTE, new_figure
+from stepgrpo_lab.viz._html import piece_text
+from stepgrpo_lab.viz._style import HATCHES, INK, PALETTE, new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

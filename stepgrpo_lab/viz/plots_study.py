@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.viz.style import DASHES, PALETTE, SHAPES, styled
+from stepgrpo_lab.viz._style import DASHES, PALETTE, SHAPES, styled
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

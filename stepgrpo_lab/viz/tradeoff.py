@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 from stepgrpo_lab.evaluation.statistics import Interval
-from stepgrpo_lab.viz.html import visible_text
-from stepgrpo_lab.viz.style import INK, PALETTE, SHAPES, colour, error_bars, new_figure
+from stepgrpo_lab.viz._html import visible_text
+from stepgrpo_lab.viz._style import INK, PALETTE, SHAPES, colour, error_bars, new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Int, List
 
 from stepgrpo_lab.training.metrics import METRICS_FILE, read_metrics
+from stepgrpo_lab.viz._html import table
 from stepgrpo_lab.viz.curves import EXITS, MOST_POINTS, Panel, learning_curves, thinned
-from stepgrpo_lab.viz.html import table
-from stepgrpo_lab.widgets import controls
-from stepgrpo_lab.widgets.base import LabWidget
-from stepgrpo_lab.widgets.page import block
+from stepgrpo_lab.widgets import _controls as controls
+from stepgrpo_lab.widgets._base import LabWidget
+from stepgrpo_lab.widgets._page import block
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from stepgrpo_lab.widgets.dashboard_callback import DashboardCallback
+    from stepgrpo_lab.widgets._dashboard_callback import DashboardCallback
 
 PANELS: tuple[Panel, ...] = (
     ("Correct answers", "%", 100, {"accuracy": "training rollouts", "validation/accuracy": "validation"}),
@@ -97,7 +97,7 @@ class LiveDashboard(LabWidget):
         Args:
             stop_after: Step at whose end training stops and saves, as if the button had been pressed; None: never.
         """
-        from stepgrpo_lab.widgets.dashboard_callback import DashboardCallback
+        from stepgrpo_lab.widgets._dashboard_callback import DashboardCallback
 
         return DashboardCallback(self, stop_after)
 

@@ -28,10 +28,10 @@ from stepgrpo_lab.method.rewards import (
     outcome_rewards,
 )
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
+from stepgrpo_lab.viz._html import table, visible_text
 from stepgrpo_lab.viz.groups import group_advantages_chart, token_push_map
-from stepgrpo_lab.viz.html import table, visible_text
-from stepgrpo_lab.widgets import controls
-from stepgrpo_lab.widgets.base import LabWidget
+from stepgrpo_lab.widgets import _controls as controls
+from stepgrpo_lab.widgets._base import LabWidget
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

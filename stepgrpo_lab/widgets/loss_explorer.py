@@ -10,10 +10,10 @@ from traitlets import Bool, Enum, Float, Int, List
 
 from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, TokenLoss, token_loss, token_weights
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
-from stepgrpo_lab.viz.html import piece_text, table
+from stepgrpo_lab.viz._html import piece_text, table
 from stepgrpo_lab.viz.loss import surrogate_curve, token_pulls
-from stepgrpo_lab.widgets import controls
-from stepgrpo_lab.widgets.base import LabWidget
+from stepgrpo_lab.widgets import _controls as controls
+from stepgrpo_lab.widgets._base import LabWidget
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -9,10 +9,10 @@ from traitlets import Int
 
 from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
+from stepgrpo_lab.viz._html import piece_text, visible_text
 from stepgrpo_lab.viz.completions import forward_passes
-from stepgrpo_lab.viz.html import piece_text, visible_text
-from stepgrpo_lab.widgets import controls
-from stepgrpo_lab.widgets.base import LabWidget
+from stepgrpo_lab.widgets import _controls as controls
+from stepgrpo_lab.widgets._base import LabWidget
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -10,10 +10,10 @@ from traitlets import Enum, Float, Int, Tuple
 from stepgrpo_lab.method.confidence import RULES, rules_at
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.recordings.schema import ExitPoint
+from stepgrpo_lab.viz._html import table, visible_text
 from stepgrpo_lab.viz.completions import exit_scores
-from stepgrpo_lab.viz.html import table, visible_text
-from stepgrpo_lab.widgets import controls
-from stepgrpo_lab.widgets.base import LabWidget
+from stepgrpo_lab.widgets import _controls as controls
+from stepgrpo_lab.widgets._base import LabWidget
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -14,10 +14,10 @@ from stepgrpo_lab.experiments.record import (
     shipped_records,
 )
 from stepgrpo_lab.experiments.tables import scope
-from stepgrpo_lab.viz.html import table
+from stepgrpo_lab.viz._html import table
 from stepgrpo_lab.viz.tradeoff import NAMED, tradeoff_changes
-from stepgrpo_lab.widgets import controls
-from stepgrpo_lab.widgets.base import LabWidget
+from stepgrpo_lab.widgets import _controls as controls
+from stepgrpo_lab.widgets._base import LabWidget
 from stepgrpo_lab.widgets.tradeoff import ALL
 
 if TYPE_CHECKING:

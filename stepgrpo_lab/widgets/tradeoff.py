@@ -13,10 +13,10 @@ from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.evaluation.statistics import bootstrap_mean
 from stepgrpo_lab.run.folder import read_run
-from stepgrpo_lab.viz.html import table, visible_text
+from stepgrpo_lab.viz._html import table, visible_text
 from stepgrpo_lab.viz.tradeoff import ChangePoint, TradeoffPoint, tradeoff, tradeoff_changes
-from stepgrpo_lab.widgets import controls
-from stepgrpo_lab.widgets.base import LabWidget
+from stepgrpo_lab.widgets import _controls as controls
+from stepgrpo_lab.widgets._base import LabWidget
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -53,7 +53,7 @@ def roll_out_and_update(layers_reshard: bool | None = True, half: bool = False) 
     from stepgrpo_lab.engines.tokenizers import encode_prompt
     from stepgrpo_lab.method.sampling import SampleKey
     from stepgrpo_lab.overthinker import overthinker_problems
-    from stepgrpo_lab.training.guard import finite_gradients
+    from stepgrpo_lab.training._guard import finite_gradients
 
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     model = tiny_model()
@@ -101,7 +101,7 @@ def _handed(model: Any) -> dict[str, np.ndarray]:
     import torch
     from safetensors.numpy import load_file
 
-    from stepgrpo_lab.training.engine_weights import write_policy
+    from stepgrpo_lab.training._engine_weights import write_policy
 
     with TemporaryDirectory() as folder:
         write_policy(model, Path(folder) / "weights", torch.float32)  # numpy knows no bf16

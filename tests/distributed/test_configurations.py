@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_model
 
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.launching import launch_line
+from stepgrpo_lab.recipes._launching import launch_line
 
 
 def launched(sharding: str) -> Any:

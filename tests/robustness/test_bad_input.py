@@ -18,7 +18,7 @@ from stepgrpo_lab.evaluation.problems import check_problems, load_problems, writ
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rollout import rollout_settings
 from stepgrpo_lab.recipes import load_recipe
-from stepgrpo_lab.recipes.building import trainer_config
+from stepgrpo_lab.recipes._building import trainer_config
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 

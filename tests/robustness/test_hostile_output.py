@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from test_widgets_rollout import group_of, probe
 
-from stepgrpo_lab.cli.output import result_lines, rollout_lines
+from stepgrpo_lab.cli._output import result_lines, rollout_lines
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.boxes import extract_boxed

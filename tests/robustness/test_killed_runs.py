@@ -18,9 +18,10 @@ import pytest
 from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab.cli import main
-from stepgrpo_lab.recipes import Recipe, building, load_recipe
+from stepgrpo_lab.recipes import Recipe, load_recipe
+from stepgrpo_lab.recipes import _building as building
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.training.guard import checkpoint_damage, last_checkpoint
+from stepgrpo_lab.training._guard import checkpoint_damage, last_checkpoint
 from stepgrpo_lab.training.metrics import read_metrics
 from tools.campaigns.killing import STEPS, differences, durations, kill_and_resume, phases_of, same_weights
 

@@ -19,8 +19,8 @@ from stepgrpo_lab.method.rewards import StepAwareReward, group_advantages, step_
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
+from stepgrpo_lab.training._group_reward import GroupRewardFunction, judge
 from stepgrpo_lab.training.fine_tuning import FineTuneConfig, FineTuneTrainer, Selection
-from stepgrpo_lab.training.group_reward import GroupRewardFunction, judge
 from stepgrpo_lab.training.metrics import rollout_metrics
 
 

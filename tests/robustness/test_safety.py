@@ -17,12 +17,13 @@ from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
 
 from stepgrpo_lab.engines.models import load_model, merge_lora
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.recipes import building, load_recipe
-from stepgrpo_lab.recordings.files import load_recordings
+from stepgrpo_lab.recipes import _building as building
+from stepgrpo_lab.recipes import load_recipe
+from stepgrpo_lab.recordings._files import load_recordings
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.run.report import write_report
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training.guard import last_checkpoint
+from stepgrpo_lab.training._guard import last_checkpoint
 from stepgrpo_lab.widgets import LiveDashboard
 
 REFUSED = (ValueError, OSError)

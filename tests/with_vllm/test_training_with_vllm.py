@@ -22,7 +22,7 @@ from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training import StepGRPOTrainer
-from stepgrpo_lab.training.engine_weights import SyncedEngine, gathered_policy
+from stepgrpo_lab.training._engine_weights import SyncedEngine, gathered_policy
 
 Rollouts = list[tuple[float, list[Trajectory]]]
 

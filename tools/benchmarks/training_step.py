@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.evaluation._grading_worker import _parse, _verify
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.evaluation.grading_worker import _parse, _verify
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rewards import StepAwareReward

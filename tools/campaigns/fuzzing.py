@@ -14,14 +14,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.cli.output import printable
+from stepgrpo_lab.cli._output import printable
 from stepgrpo_lab.evaluation.grading import Grader, compare_numbers
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import PRESETS, TrajectoryMachine, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.viz.html import visible_text
+from stepgrpo_lab.viz._html import visible_text
 
 BAIT = [
     *(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.training.guard import checkpoint_damage
+from stepgrpo_lab.training._guard import checkpoint_damage
 from stepgrpo_lab.training.metrics import read_metrics
 
 PHASES = ("rollout", "update", "checkpoint", "evaluation", "model")
@@ -64,7 +64,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     from stepgrpo_lab.cli.quiet import quiet
     from stepgrpo_lab.run import job as run
     from stepgrpo_lab.training import StepGRPOTrainer
-    from stepgrpo_lab.training.guard import GuardedTrainer
+    from stepgrpo_lab.training._guard import GuardedTrainer
 
     def telling(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)

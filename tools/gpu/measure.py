@@ -29,10 +29,10 @@ from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.planning import plan_memory
-from stepgrpo_lab.planning.memory import GIB, find_gpu
+from stepgrpo_lab.planning._memory import GIB, find_gpu
 from stepgrpo_lab.planning.sizes import QWEN3, ModelDimensions
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.recipes.building import recipe_config, recipe_lora, recipe_model
+from stepgrpo_lab.recipes._building import recipe_config, recipe_lora, recipe_model
 from stepgrpo_lab.run.folder import system
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
 from tools.gpu.random_models import write_random_model

@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.course.environment import FAST_VARIABLE
+from stepgrpo_lab.course._environment import FAST_VARIABLE
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.authoring.overthinker.stages import COMPLETION_LIMIT, BuildSettings, Progress
+from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.results import Evaluation, compare
-from stepgrpo_lab.evaluation.tables import markdown_table
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.settings import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.overthinker.verifier import LABELS, label_steps, structure
-from stepgrpo_lab.viz.style import PALETTE
-from stepgrpo_lab.viz.svg import QUIET, Axes, frame, picture, text
+from stepgrpo_lab.viz._style import PALETTE
+from stepgrpo_lab.viz._svg import QUIET, Axes, frame, picture, text
 
 LEAST_ACCURACY = 0.85
 LEAST_ORACLE_SAVING = 0.60

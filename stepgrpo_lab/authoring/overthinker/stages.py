@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.authoring.overthinker.fitting import Example, FitSettings, bucketed, fit, updates_done
+from stepgrpo_lab.authoring.overthinker._fitting import Example, FitSettings, bucketed, fit, updates_done
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.settings import PRESETS
 from stepgrpo_lab.method.steps import MarkerSegmenter

@@ -5,13 +5,13 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
+from stepgrpo_lab.course.checks._result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.course.checks.backtracking import draw, places_of_probe, visible
 from stepgrpo_lab.course.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
 from stepgrpo_lab.course.checks.full_run import choose_checkpoint, first_step_below, shortest_right_reward
 from stepgrpo_lab.course.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
 from stepgrpo_lab.course.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
 from stepgrpo_lab.course.checks.reading_results import advantage_by_close, drawn_ratio, verdict
-from stepgrpo_lab.course.checks.result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
 from stepgrpo_lab.course.checks.scaling_up import adapter_size, cache_bytes_per_token, longest_completion
 from stepgrpo_lab.course.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 from stepgrpo_lab.course.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward

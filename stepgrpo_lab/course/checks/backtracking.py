@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import exercise, expect
+from stepgrpo_lab.course.checks._result import exercise, expect
 
 
 @exercise("05.1", "the same places twice: that is all there is to going back")

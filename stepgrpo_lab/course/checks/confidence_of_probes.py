@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
 from stepgrpo_lab.method.confidence import confidence
 
 _PROBABILITIES = [0.99, 0.9, 0.8, 0.999]

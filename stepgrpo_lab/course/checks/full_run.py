@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from stepgrpo_lab.course.checks.result import exercise, expect
+from stepgrpo_lab.course.checks._result import exercise, expect
 
 Rows = Sequence[Mapping[str, float]]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean, pstdev
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
 from stepgrpo_lab.method.loss import LossSettings, token_loss, token_weights
 from stepgrpo_lab.method.rewards import group_advantages
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
 from stepgrpo_lab.method.records import StepLabel
 from stepgrpo_lab.overthinker.verifier import oracle_tokens
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import exercise, expect
+from stepgrpo_lab.course.checks._result import exercise, expect
 
 _BEFORE, _AFTER = [100.0, 200.0, 60.0], [50.0, 60.0, 60.0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
 
 MODELS = ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B")
 """The second one's head_dim is not hidden_size // heads, so the first shows every other mistake."""

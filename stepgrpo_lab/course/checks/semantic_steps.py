@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
 from stepgrpo_lab.method.steps import MarkerSegmenter
 
 MARKERS = ("Wait", "Alternatively")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
 from stepgrpo_lab.method.rewards import group_advantages, group_mean_steps, step_aware_rewards
 
 GOLDEN = ([True, True, True, False, False], [2, 4, 6, 3, 9])

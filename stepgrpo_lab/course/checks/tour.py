@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import exercise, expect
+from stepgrpo_lab.course.checks._result import exercise, expect
 
 CONFIDENCES: tuple[tuple[list[float], float, int | None], ...] = (
     ([0.70, 0.99, 0.97], 0.95, 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepgrpo_lab.course.checks.result import Unsolved, exercise, expect
+from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
 from stepgrpo_lab.course.toys import ScriptedPolicy, drive, toy_token_text
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import TrajectoryMachine, rollout_settings

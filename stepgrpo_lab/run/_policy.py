@@ -16,13 +16,13 @@ from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
-from stepgrpo_lab.recipes.building import Parts, recipe_lora, recipe_sampling
+from stepgrpo_lab.recipes._building import Parts, recipe_lora, recipe_sampling
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.run.folder import write_atomically
 
 if TYPE_CHECKING:
     from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer
-    from stepgrpo_lab.training.engine_weights import SyncedEngine
+    from stepgrpo_lab.training._engine_weights import SyncedEngine
     from stepgrpo_lab.training.fine_tuning import FineTuneConfig, FineTuneTrainer, Selection
 
 SELECTION = "selection.json"

@@ -114,7 +114,7 @@ def setup() -> Lab:
     """
     colab = "google.colab" in sys.modules
     if colab:
-        from stepgrpo_lab.widgets.base import enable_widgets_on_colab
+        from stepgrpo_lab.widgets._base import enable_widgets_on_colab
 
         enable_widgets_on_colab()
     return Lab(fast_mode(), colab, platform.python_version(), {name: _version(name) for name in PACKAGES}, _gpu_name())

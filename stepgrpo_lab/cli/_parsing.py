@@ -19,7 +19,7 @@ def add_command(
     Args:
         commands: The parser's commands.
         name, help_text, example: What people see.
-        function: What carries it out: a name in ``stepgrpo_lab.cli.commands``, or "module.name" in another module.
+        function: What carries it out: a name in ``stepgrpo_lab.cli._commands``, or "module.name" in another module.
     """
     command = commands.add_parser(
         name,

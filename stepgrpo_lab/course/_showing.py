@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepgrpo_lab.evaluation.tables import markdown_table
+from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.recipes import Recipe
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from stepgrpo_lab.overthinker.verifier import LABELS
-from stepgrpo_lab.viz.html import visible_text
-from stepgrpo_lab.viz.style import PALETTE
+from stepgrpo_lab.viz._html import visible_text
+from stepgrpo_lab.viz._style import PALETTE
 
 LABEL_COLOURS = dict(zip(LABELS, PALETTE, strict=False))
 _UNDERLINES = dict(zip(LABELS, ("solid", "dashed", "dotted", "double"), strict=True))

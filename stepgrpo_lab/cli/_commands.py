@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.cli.output import StatusLine, printable, result_lines, rollout_lines
+from stepgrpo_lab.cli._output import StatusLine, printable, result_lines, rollout_lines
 from stepgrpo_lab.cli.quiet import quiet
 from stepgrpo_lab.engines.distributed import is_main_process
 from stepgrpo_lab.method.records import Problem
@@ -75,10 +75,10 @@ def _train(options: Namespace) -> int:
 def evaluate(options: Namespace) -> int:
     """``stepgrpo evaluate``."""
     quiet()
-    from stepgrpo_lab.cli.engines import opened_engine
+    from stepgrpo_lab.cli._engines import opened_engine
     from stepgrpo_lab.evaluation import evaluating as evaluation
     from stepgrpo_lab.method.rollout import Sampling, rollout_settings
-    from stepgrpo_lab.recipes.building import recipe_problems
+    from stepgrpo_lab.recipes._building import recipe_problems
 
     generated = options.data.startswith("overthinker:")
     problems = recipe_problems(options.data, options.count or (GENERATED_PROBLEMS if generated else None))
@@ -146,14 +146,14 @@ def benchmark(options: Namespace) -> int:
 def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
     quiet()
-    from stepgrpo_lab.cli.engines import opened_engine
+    from stepgrpo_lab.cli._engines import opened_engine
     from stepgrpo_lab.engines.completions import Decoding
     from stepgrpo_lab.engines.tokenizers import encode_prompt
     from stepgrpo_lab.evaluation.grading import Grader
     from stepgrpo_lab.method.boxes import extract_boxed
     from stepgrpo_lab.method.rollout import Sampling, rollout_settings
     from stepgrpo_lab.method.sampling import SampleKey
-    from stepgrpo_lab.recipes.building import recipe_problems
+    from stepgrpo_lab.recipes._building import recipe_problems
 
     if options.index < 0:
         raise ValueError(f"--index is {options.index}: it counts from 0")
@@ -236,7 +236,7 @@ def compare(options: Namespace) -> int:
     experiment = find_experiment(options.table)
     find_rows(options.rows, experiment.rows)
     quiet()
-    from stepgrpo_lab.experiments.page import write_published
+    from stepgrpo_lab.experiments._page import write_published
     from stepgrpo_lab.experiments.tables import headline_markdown, scope
 
     folder = options.output or Path("runs") / experiment.folder

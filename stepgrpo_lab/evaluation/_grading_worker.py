@@ -100,7 +100,7 @@ class WorkerProcess:
             [
                 sys.executable,
                 "-m",
-                "stepgrpo_lab.evaluation.grading_worker",
+                "stepgrpo_lab.evaluation._grading_worker",
                 str(int(self._timeout) + ORPHAN_GRACE_SECONDS),
             ],
             stdin=subprocess.PIPE,
@@ -126,7 +126,7 @@ class WorkerProcess:
         greeting = (
             json.loads(line)
             if line
-            else {"error": "it ended at once; run: python -m stepgrpo_lab.evaluation.grading_worker 9"}
+            else {"error": "it ended at once; run: python -m stepgrpo_lab.evaluation._grading_worker 9"}
         )
         if "error" in greeting:
             raise RuntimeError(f"a grading worker cannot start: {greeting['error']}")

@@ -21,7 +21,7 @@ from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import structure
 from stepgrpo_lab.recipes import Recipe
-from stepgrpo_lab.recipes.building import recipe_markers, recipe_sampling
+from stepgrpo_lab.recipes._building import recipe_markers, recipe_sampling
 from stepgrpo_lab.run.folder import write_atomically
 
 Model = tuple[Any, Any]

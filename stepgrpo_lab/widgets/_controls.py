@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.viz.html import plain_text
+from stepgrpo_lab.viz._html import plain_text
 
 if TYPE_CHECKING:
     from stepgrpo_lab.recordings import RecordedGroup
-    from stepgrpo_lab.widgets.base import LabWidget
+    from stepgrpo_lab.widgets._base import LabWidget
 
 
 SLIDER = "22em"

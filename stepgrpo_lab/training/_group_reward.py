@@ -16,7 +16,7 @@ from stepgrpo_lab.evaluation.evaluating import outcomes
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, grouped, outcome_rewards
-from stepgrpo_lab.training.guard import NotFiniteError
+from stepgrpo_lab.training._guard import NotFiniteError
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics, rollout_row
 
 

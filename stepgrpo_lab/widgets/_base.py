@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import HasTraits, Unicode
 
-from stepgrpo_lab.widgets.page import STYLE, block, readout
+from stepgrpo_lab.widgets._page import STYLE, block, readout
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -70,7 +70,7 @@ class LabWidget(HasTraits):
         return ""
 
     def controls(self) -> list[Any]:
-        """Fresh controls, bound to the traits; made with :mod:`stepgrpo_lab.widgets.controls`."""
+        """Fresh controls, bound to the traits; made with :mod:`stepgrpo_lab.widgets._controls`."""
         return []
 
     @property

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from stepgrpo_lab.training import StepGRPOConfig
-    from stepgrpo_lab.training.engine_weights import SyncedEngine
+    from stepgrpo_lab.training._engine_weights import SyncedEngine
     from stepgrpo_lab.training.fine_tuning import FineTuneConfig
 
 
@@ -544,7 +544,7 @@ def recipe_engine(recipe: Recipe, model: Any, tokenizer: Any) -> SyncedEngine | 
     check_engine(recipe)
     import torch
 
-    from stepgrpo_lab.training.engine_weights import SyncedEngine
+    from stepgrpo_lab.training._engine_weights import SyncedEngine
 
     dtype = engine_dtype(recipe)
     engine: Any

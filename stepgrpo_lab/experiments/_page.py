@@ -9,7 +9,7 @@ from stepgrpo_lab.experiments.plan import file_stem
 from stepgrpo_lab.experiments.record import Record, load_record
 from stepgrpo_lab.experiments.tables import KINDS, Table, conditions, record_markdown, record_tables
 from stepgrpo_lab.run.folder import write_atomically
-from stepgrpo_lab.viz.html import figure, render_page, section, table
+from stepgrpo_lab.viz._html import figure, render_page, section, table
 
 CAPTIONS = {
     "tradeoff": "Mean tokens (across) and share of right answers (up) with 95 % intervals; vanilla is the untrained "

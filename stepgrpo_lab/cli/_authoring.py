@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from functools import partial
 
-from stepgrpo_lab.cli.output import StatusLine, bar, printable
+from stepgrpo_lab.cli._output import StatusLine, bar, printable
 from stepgrpo_lab.cli.quiet import quiet
 
 
@@ -13,7 +13,7 @@ def record(options: Namespace) -> int:
     """``stepgrpo record``."""
     quiet()
     from stepgrpo_lab.recipes import load_recipe
-    from stepgrpo_lab.recipes.building import recipe_config
+    from stepgrpo_lab.recipes._building import recipe_config
     from stepgrpo_lab.recordings.making import record_survey, record_trajectories
     from stepgrpo_lab.run.folder import model_folder
 

@@ -7,8 +7,8 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from stepgrpo_lab.cli.output import StatusLine, printable
-from stepgrpo_lab.cli.parsing import add_command, add_recipe_arguments
+from stepgrpo_lab.cli._output import StatusLine, printable
+from stepgrpo_lab.cli._parsing import add_command, add_recipe_arguments
 from stepgrpo_lab.engines import ENGINES
 
 GPU_NAMES = ("T4", "L4", "A100", "H100", "H200")
@@ -52,7 +52,7 @@ def plan(options: Namespace) -> int:
     from stepgrpo_lab.planning import plan_memory
     from stepgrpo_lab.planning.views import plan_lines
     from stepgrpo_lab.recipes import load_recipe
-    from stepgrpo_lab.recipes.launching import launch_line
+    from stepgrpo_lab.recipes._launching import launch_line
 
     recipe = load_recipe(options.recipe, options.overrides)
     launch = launch_line(recipe, options.recipe, options.overrides)
@@ -80,7 +80,7 @@ def rate(options: Namespace) -> int:
     from stepgrpo_lab.evaluation.grading import Grader
     from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates, measure_pass_rates, read_pass_rates
     from stepgrpo_lab.method.sampling import Sampling
-    from stepgrpo_lab.recipes.building import recipe_model, recipe_problems
+    from stepgrpo_lab.recipes._building import recipe_model, recipe_problems
 
     path, status = Path(chosen.file), StatusLine()
     problems = recipe_problems(recipe.data.train, recipe.data.counts.train)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.run.folder import RunRecord
+from stepgrpo_lab.viz._style import PALETTE
+from stepgrpo_lab.viz._svg import QUIET, Axes, cross, curve, frame, padded_span, picture, text, xy
 from stepgrpo_lab.viz.curves import series
-from stepgrpo_lab.viz.style import PALETTE
-from stepgrpo_lab.viz.svg import QUIET, Axes, cross, curve, frame, padded_span, picture, text, xy
 
 WIDTH, HEIGHT = 960, 400
 _BEFORE, _AFTER = PALETTE[1], PALETTE[0]
