@@ -169,6 +169,6 @@ def try_fault(root: Path, fault: Fault) -> Verdict:
     seconds = round(time.monotonic() - started, 1)
     file = str(path.relative_to(root))
     if code == ALL_PASSED:
-        return Verdict(fault.name, "SURVIVED", f"passed: {', '.join(fault.tests)}", file, seconds)
+        return Verdict(fault.name, "SURVIVED", f"passed: {', '.join(selected)}", file, seconds)
     failures = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return Verdict(fault.name, "caught", failures[0].partition(" - ")[0] if failures else output[-200:], file, seconds)
