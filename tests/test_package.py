@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,23 +17,10 @@ import pytest
 import stepgrpo_lab
 from stepgrpo_lab._imports import MOVED
 from stepgrpo_lab.engines import paths
+from tools import interface
 
 PACKAGE = Path(stepgrpo_lab.__file__).parent
-
-PUBLIC_NAMES = " ".join(
-    [
-        "__version__ data_path",
-        "Cost Outcome Probe Problem Step Trajectory from_json to_json",
-        "TokenText MARKER_SETS MarkerScanner MarkerSegmenter Segmenter resolve_markers",
-        "BatchReward GroupReward GRPOLambdaReward OutcomeReward StepAwareReward",
-        "group_advantages step_aware_rewards",
-        "Grader extract_boxed load_problems write_problems",
-        "PRESETS RolloutSettings TrajectoryMachine probed_members rollout_settings",
-        "Decoding SampleKey Sampling LockstepEngine",
-        "label_steps load_overthinker overthinker_problems",
-        "evaluate paired_bootstrap StepGRPOConfig StepGRPOTrainer load_recipe",
-    ]
-).split()
+ROOT = PACKAGE.parent
 
 LIGHT_FOLDERS = ("method", "recordings", "viz", "widgets")  # a browser has to import them
 
@@ -53,14 +42,44 @@ def imported_by_a_fresh_interpreter(statement: str) -> set[str]:
     )
 
 
-def test_public_names_are_the_agreed_ones() -> None:
-    assert sorted(stepgrpo_lab.__all__) == sorted(PUBLIC_NAMES)
-    assert set(PUBLIC_NAMES) <= set(dir(stepgrpo_lab))
+def test_the_interface_changes_only_with_a_line_in_the_changelog() -> None:
+    """After a change: ``python -m tools.interface``, and its fingerprint in CHANGELOG.md beside what changed."""
+    text = interface.page()
+    assert (ROOT / interface.PAGE).read_text(encoding="utf-8") == text
+    assert f"`{interface.fingerprint(text)}`" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", PUBLIC_NAMES)
+@pytest.mark.parametrize("name", stepgrpo_lab.__all__)
 def test_public_name_resolves(name: str) -> None:
     assert getattr(stepgrpo_lab, name) is not None
+    assert name in dir(stepgrpo_lab)
+
+
+def test_a_public_name_of_0_1_warns_and_works() -> None:
+    with pytest.warns(DeprecationWarning, match=r"stepgrpo_lab\.method\.records\.to_json"):
+        assert stepgrpo_lab.to_json(stepgrpo_lab.Cost())["kept_tokens"] == 0
+
+
+def python_in(path: Path) -> str:
+    """The code of a notebook's script (without its IPython magics), or of the Python blocks of a Markdown page."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        text = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(("%", "!")))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((ROOT / "notebooks" / "sources").glob("*.py")), *sorted(ROOT.glob("*.md")), ROOT / "notebooks/README.md"],
+    ids=lambda path: path.name,
+)
+def test_course_and_readme_import_public_modules_only(path: Path) -> None:
+    for node in ast.walk(ast.parse(python_in(path))):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        own = [module for module in modules if module.startswith("stepgrpo_lab")]
+        assert not [module for module in own if "._" in module]
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -41,18 +41,20 @@ def row(module: str, name: str) -> str:
     """One name: signature and the first sentence of its docstring."""
     value = getattr(stepgrpo_lab, name)
     sentence = (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ") if callable(value) else "A constant."
-    cells = [f"`{signature(name, value)}`", f"{sentence} [`{module}`](../stepgrpo_lab/{module.replace('.', '/')})"]
+    sentence = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", sentence).replace("``", "`")
+    path = Path("stepgrpo_lab", *module.split("."))
+    path = path if path.is_dir() else path.with_suffix(".py")
+    cells = [f"`{signature(name, value)}`", f"{sentence} [`{module}`](../{path.as_posix()})"]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def signature(name: str, value: Any) -> str:
-    """Parameters and defaults without annotations, in which Python versions differ."""
-    if not callable(value):
+    """Parameters and defaults without annotations, in which Python versions differ; of TRL's subclasses our own alone."""
+    if not callable(value) or getattr(value, "_is_protocol", False):
         return name
-    try:
-        parameters = inspect.signature(value).parameters.values()
-    except ValueError:
-        return name
+    parameters = inspect.signature(value).parameters.values()
+    if inspect.isclass(value) and not value.__base__.__module__.startswith(("builtins", "stepgrpo_lab")):
+        parameters = [parameter for parameter in parameters if parameter.name in inspect.get_annotations(value)]
     bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
     text = str(inspect.Signature(bare))
     return name + re.sub(r" at 0x[0-9a-f]+", "", re.sub(r"<function (\w+)[^>]*>", r"\1", text))

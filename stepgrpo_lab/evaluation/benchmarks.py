@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, evaluate
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import BENCHMARKS, load_problems
@@ -161,10 +162,8 @@ def suite_table(measured: Mapping[str, Evaluation], before: Mapping[str, Evaluat
     head = ["benchmark", "problems x samples", "accuracy", "tokens", "closed", "truncated"]
     if before is not None:
         head += ["change in accuracy", "compression rate"]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     changes = {name: compare(before[name], each) for name, each in measured.items()} if before is not None else {}
-    for name, each in measured.items():
-        lines.append(f"| {' | '.join([name, *_cells(each), *_change_cells(changes.get(name))])} |")
+    rows = [[name, *_cells(each), *_change_cells(changes.get(name))] for name, each in measured.items()]
     accuracy, tokens = (_average(measured, name) for name in ("correct", "tokens"))
     average = ["average", "", f"{100 * accuracy:.1f} %", f"{tokens:.0f}", "", ""]
     if before is not None:
@@ -172,8 +171,7 @@ def suite_table(measured: Mapping[str, Evaluation], before: Mapping[str, Evaluat
             f"{100 * (accuracy - _average(before, 'correct')):+.1f} points",
             f"{100 * tokens / _average(before, 'tokens'):.0f} %",
         ]
-    lines.append(f"| {' | '.join(average)} |")
-    return "\n".join(lines)
+    return markdown_table(head, [*rows, average])
 
 
 def _cells(evaluation: Evaluation) -> list[str]:

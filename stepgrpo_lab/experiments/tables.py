@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.experiments.plan import ALL
 from stepgrpo_lab.experiments.record import Measurement, Record, RowResult, SeedResult, verdicts
@@ -40,18 +41,13 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown; a cell cannot break out of its place."""
-        lines = [self.head, ["---"] * len(self.head), *self.rows]
-        return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
+        return markdown_table(self.head, self.rows)
 
     def filled(self) -> Table:
         """The table without the columns that are empty in every row."""
         kept = [place for place in range(len(self.head)) if any(row[place] for row in self.rows)]
         rows = [[row[place] for place in kept] for row in self.rows]
         return Table(self.caption, [self.head[place] for place in kept], rows)
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def record_markdown(record: Record) -> str:

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.method.steps import MarkerSegmenter
@@ -114,20 +115,12 @@ def summary_markdown(run_folder: Path | str) -> str:
             f"{run_folder} lacks evaluation_before.json or evaluation_after.json; evaluate the model before and after"
         )
     rows = [
-        f"| {_markdown(run.model)}, {name} | {figures['tokens']} | {figures['accuracy'] * 100} % |"
+        [f"{escape(run.model, quote=False)}, {name}", str(figures["tokens"]), f"{figures['accuracy'] * 100} %"]
         for name, figures in run.summaries.items()
     ]
-    return "\n".join(
-        [
-            "| model | tokens | accuracy |",
-            "| --- | --- | --- |",
-            *rows,
-            f"| change | {ratio(comparison.token_ratio)} | {points(comparison.accuracy_points)} points |",
-            "",
-            f"{comparison.problems} problems, {conditions(run.after)}; brackets: 95 % intervals over problems.",
-            "",
-        ]
-    )
+    rows.append(["change", ratio(comparison.token_ratio), f"{points(comparison.accuracy_points)} points"])
+    scope = f"{comparison.problems} problems, {conditions(run.after)}; brackets: 95 % intervals over problems."
+    return f"{markdown_table(['model', 'tokens', 'accuracy'], rows)}\n\n{scope}\n"
 
 
 def headline_svg(run_folder: Path | str) -> str:
@@ -138,11 +131,6 @@ def headline_svg(run_folder: Path | str) -> str:
     """
     run = read_run(run_folder)
     return draw_headline(run, headline(run))
-
-
-def _markdown(text: str) -> str:
-    """Text that cannot end its table cell or become markup."""
-    return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
 def _picture(run: RunRecord) -> str:
