@@ -366,7 +366,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_worker_keeps_stdout_for_its_protocol(tmp_path: Path) -> None:
-    """A library that prints must not break the protocol; math-verify missing must be told."""
+    """A library that prints must not break the protocol; a missing math-verify must be reported."""
     (tmp_path / "math_verify.py").write_text("print('noise')\nraise ImportError('no antlr4')")
     done = subprocess.run(
         [sys.executable, grading_worker.__file__, "9"],

@@ -123,8 +123,8 @@ def test_a_file_keeps_every_decision(grader: Grader, tmp_path: Path) -> None:
     assert rounded == [dataclasses.replace(member.trajectory, probes=[]) for member in groups[0].members]
     assert [member.outcome for member in again.members] == [member.outcome for member in groups[0].members]
     assert (again.problem, again.settings, again.limit) == (PROBLEM, OFFICIAL, LIMIT)
-    told = [probe for member in again.members for probe in member.trajectory.probes]
-    assert [probe.confidence for probe in told] == pytest.approx(
+    found = [probe for member in again.members for probe in member.trajectory.probes]
+    assert [probe.confidence for probe in found] == pytest.approx(
         [probe.confidence for member in groups[0].members for probe in member.trajectory.probes], abs=1e-6
     )
     assert again.frames(0) == groups[0].frames(0)
@@ -183,10 +183,10 @@ def test_an_exit_rule_on_a_plain_group_gives_the_truncated_one(place: int) -> No
     """The same seeds: with the rule of that rollout, steps and closes are those that were recorded there."""
     plain, truncated = RECORDED[place], RECORDED[place + 4]
     assert plain.problem == truncated.problem and truncated.rollout == "official"
-    told = plain.outcomes(ExitRule(0.95), [member.trajectory.probed for member in truncated.members])
+    found = plain.outcomes(ExitRule(0.95), [member.trajectory.probed for member in truncated.members])
     recorded = truncated.outcomes()
-    assert [(one.steps, one.close) for one in told] == [(one.steps, one.close) for one in recorded]
-    assert [one.formatted for one in told] == [one.formatted for one in recorded]
+    assert [(one.steps, one.close) for one in found] == [(one.steps, one.close) for one in recorded]
+    assert [one.formatted for one in found] == [one.formatted for one in recorded]
     assert plain.outcomes() == [member.outcome for member in plain.members]
     assert plain.outcomes(ExitRule(1.0)) == plain.outcomes()
     with pytest.raises(ValueError, match="probed has 1 entries but the group 8 members"):
@@ -279,9 +279,9 @@ def test_the_shipped_survey_is_counted_on_the_same_problems_before_and_after_tra
 
 
 def test_a_survey_of_one_model_can_be_recorded(tmp_path: Path) -> None:
-    told: list[str] = []
-    path = record_survey({"own": "overthinker"}, tmp_path / "survey.jsonl.gz", problems=2, progress=told.append)
+    found: list[str] = []
+    path = record_survey({"own": "overthinker"}, tmp_path / "survey.jsonl.gz", problems=2, progress=found.append)
     recorded = load_recordings(path)
     shipped = [group for group in load_survey() if group.model == "untrained"][:2]
     assert [group.members[0].trajectory.text for group in recorded] == [g.members[0].trajectory.text for g in shipped]
-    assert told == ["own: 2 completions"]
+    assert found == ["own: 2 completions"]

@@ -49,9 +49,9 @@ def run_folder(tmp_path: Path) -> Path:
     (tmp_path / "evaluation_after.json").write_text(json.dumps(after.to_dict()))
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
     (tmp_path / "recipe.yaml").write_text("model:\n  path: tiny-model\nnote: <b>bold</b>\n")
-    told = {"text": HOSTILE, "tokens": 80, "steps": 2, "correct": False}
+    found = {"text": HOSTILE, "tokens": 80, "steps": 2, "correct": False}
     problem = {"id": "<i>p1</i>", "prompt": HOSTILE, "answer": "4"}
-    row = {"problem": problem, "gold": HOSTILE, "before": told, "after": {**told, "correct": True, "steps": 1}}
+    row = {"problem": problem, "gold": HOSTILE, "before": found, "after": {**found, "correct": True, "steps": 1}}
     (tmp_path / "completions.jsonl").write_text(json.dumps(row) + "\n")
     environment = {"versions": {"torch": "2.11"}, "seconds": {"training": 12.34}, "device": "<cpu>"}
     (tmp_path / "environment.json").write_text(json.dumps(environment))

@@ -50,7 +50,7 @@ def test_only_watched_groups_are_counted() -> None:
     acted = [group for group in load_recordings() if group.rollout == "official"]
     with pytest.raises(ValueError, match="only watched"):
         cost_of_rule(acted, ExitRule())
-    probed = dataclasses.replace(acted[0], members=[told for told in acted[0].members if told.trajectory.probed])
+    probed = dataclasses.replace(acted[0], members=[answer for answer in acted[0].members if answer.trajectory.probed])
     with pytest.raises(ValueError, match="a probe ended thoughts"):
         cost_of_rule([probed], ExitRule())
     with pytest.raises(ValueError, match="no groups"):

@@ -111,7 +111,7 @@ def test_a_run_folder_tells_the_run(model: Path, tmp_path: Path, monkeypatch: py
     assert not list(folder.rglob("*.part")) and not list((folder / "model").glob("*.bin"))
     assert any(line.startswith("step 1/1 | ") for line in lines)
     assert len(result.before.problem_ids) == 6
-    # A finished run is not trained again, only told again.
+    # A finished run is not trained again, only reported again.
     (folder / "evaluation_after.json").unlink()
     again = run.train(None, folder, resume=True)
     assert again.after == result.after

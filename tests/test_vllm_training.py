@@ -50,11 +50,11 @@ class Watched(StepGRPOTrainer):
         sample = self.rollout_func
 
         def watch(prompts: Any, trainer: Any) -> Any:
-            told = sample(prompts, trainer)
+            answer = sample(prompts, trainer)
             with gathered_policy(trainer) as policy:
-                self.gaps.append(logprob_gap(policy, told["step_trajectory"]))
-            self.rollouts.append(told["step_trajectory"])
-            return told
+                self.gaps.append(logprob_gap(policy, answer["step_trajectory"]))
+            self.rollouts.append(answer["step_trajectory"])
+            return answer
 
         self.rollout_func = watch
 

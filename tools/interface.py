@@ -49,7 +49,7 @@ def row(module: str, name: str) -> str:
 
 
 def signature(name: str, value: Any) -> str:
-    """Parameters and defaults without annotations, in which Python versions differ; of TRL's subclasses our own alone."""
+    """Parameters and defaults without annotations, which differ by Python version; of TRL's subclasses our own only."""
     if not callable(value) or getattr(value, "_is_protocol", False):
         return name
     parameters = inspect.signature(value).parameters.values()

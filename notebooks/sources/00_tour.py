@@ -17,7 +17,8 @@
 # - say what the course's own result is, and what it does not show.
 #
 # You should know PyTorch and what a language model is. Reinforcement learning
-# is explained when it is needed.
+# is explained when it is needed; the [glossary](../docs/glossary.md) holds the
+# words.
 
 # %% [markdown]
 # ## Where we stand

@@ -24,7 +24,7 @@
 # reward (06) and update (07). Now trained models exist, and somebody claims
 # that the method works. This notebook reads the claim. No model is loaded:
 # all figures come from studies in `data/results`, made by
-# `stepgrpo reproduce`, and from a survey of 400 recorded problems.
+# `stepgrpo compare`, and from a survey of 400 recorded problems.
 #
 # *Plain decoding* means: the model alone, without probes. That is how every
 # trained model is measured here.

@@ -43,12 +43,12 @@ def build_overthinker(options: Namespace) -> int:
 
     status = StatusLine()
 
-    def told(stage: str, done: int, total: int, loss: float) -> None:
+    def show_progress(stage: str, done: int, total: int, loss: float) -> None:
         if status.live or done % max(1, total // 10) == 0:
             status(f"{bar(done, total)} {stage} {done}/{total}" + f", loss {loss:.3f}" * (loss > 0))
 
     try:
-        build_overthinker(options.output, BuildSettings(seed=options.seed), progress=told)
+        build_overthinker(options.output, BuildSettings(seed=options.seed), progress=show_progress)
     finally:
         status.end()
     print(f"written: {printable(str(options.output))}")

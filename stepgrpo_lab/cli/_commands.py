@@ -84,7 +84,7 @@ def evaluate(options: Namespace) -> int:
     problems = recipe_problems(options.data, options.count or (GENERATED_PROBLEMS if generated else None))
     status = StatusLine()
 
-    def told(done: int, total: int) -> None:
+    def show_progress(done: int, total: int) -> None:
         if status.live and not options.json:
             status(f"{done}/{total} completions")
 
@@ -100,7 +100,7 @@ def evaluate(options: Namespace) -> int:
             seed=options.seed,
             markers=options.markers,
             suffix=options.suffix,
-            progress=told,
+            progress=show_progress,
             engine=engine,
         )
     status.end()
@@ -124,7 +124,7 @@ def benchmark(options: Namespace) -> int:
     model, tokenizer = load_model(model_folder(options.model), dtype=options.dtype)
     status = StatusLine()
 
-    def told(name: str, done: int, total: int) -> None:
+    def show_progress(name: str, done: int, total: int) -> None:
         if status.live:
             status(f"{name}: {done}/{total} completions")
 
@@ -136,7 +136,7 @@ def benchmark(options: Namespace) -> int:
         limit=options.limit,
         seed=options.seed,
         max_rows=options.rows,
-        progress=told,
+        progress=show_progress,
     )
     status.end()
     print(suite_table(measured))

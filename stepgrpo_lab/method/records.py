@@ -20,7 +20,7 @@ FinishReason = Literal["eos", "length"]
 """Why the completion ended: an end-of-sequence token, or the completion limit (then it counts as truncated)."""
 
 StepLabel = Literal["needed", "verifying", "redundant", "malformed"]
-"""What a semantic step was good for, where the truth is known."""
+"""Whether a semantic step was needed, where the truth is known."""
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,11 @@ def labelled_size(group: RecordedGroup, member: int = 0) -> LabelledSize:
         >>> size.labels[:2], size.step_tokens[:2], size.tokens
         (('needed', 'verifying'), (16, 15), 113)
     """
-    told = group.members[member]
-    if told.labels is None:
+    entry = group.members[member]
+    if entry.labels is None:
         raise ValueError(f"{group.title}: its steps are not labelled; use problems of a family with a verifier")
     sizes = tuple((step.token_end or 0) - (step.token_start or 0) for step in group.steps(member))
-    return LabelledSize(tuple(told.labels), sizes, told.trajectory.tokens - sum(sizes))
+    return LabelledSize(tuple(entry.labels), sizes, entry.trajectory.tokens - sum(sizes))
 
 
 def right_after_needed(group: RecordedGroup, member: int = 0) -> bool:
@@ -73,12 +73,12 @@ def right_after_needed(group: RecordedGroup, member: int = 0) -> bool:
         >>> right_after_needed(load_survey()[0])
         True
     """
-    told = group.members[member]
+    entry = group.members[member]
     labels = labelled_size(group, member).labels
     finished = max((place for place, label in enumerate(labels) if label == "needed"), default=-1) + 1
     if finished in (0, len(labels)):
-        return told.outcome.correct
-    for probe, right in zip(told.trajectory.probes, told.trials_right, strict=True):
+        return entry.outcome.correct
+    for probe, right in zip(entry.trajectory.probes, entry.trials_right, strict=True):
         if probe.step == finished:
             return right
     raise ValueError(f"{group.title}: no probe after step {finished}; use a group that was probed at every marker")

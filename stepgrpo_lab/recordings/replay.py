@@ -1,7 +1,7 @@
 """Replay a recorded trajectory through the trajectory machine: what was in the cache at every forward pass.
 
-The machine decides as it did then, because it is told the recorded choices; nothing here knows the method a second
-time. A trajectory that does not come out as it was recorded is refused.
+The machine decides as it did then, because it gets the recorded choices; the method is not written a
+second time here. A trajectory that does not come out as it was recorded is refused.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def replay(
 
     Example:
         >>> toy = TokenText.from_pieces(["1+1=2", "</think>", "2", "<eos>"], eos_ids=[3])
-        >>> told = Trajectory([0], [0, 1, 2, 3], [-0.1] * 4, "1+1=2</think>2<eos>", 1, "natural", "eos")
-        >>> [(frame.phase.name, len(frame.cells), frame.event) for frame in replay(told, toy, limit=8)]
+        >>> recorded = Trajectory([0], [0, 1, 2, 3], [-0.1] * 4, "1+1=2</think>2<eos>", 1, "natural", "eos")
+        >>> [(frame.phase.name, len(frame.cells), frame.event) for frame in replay(recorded, toy, limit=8)]
         [('THINK', 0, 'token'), ('THINK', 1, 'natural'), ('ANSWER', 2, 'token'), ('ANSWER', 3, 'done')]
     """
     machine = TrajectoryMachine(token_text, limit, settings, trajectory.probed, segmenter)

@@ -84,7 +84,7 @@ class RecordedMember:
         trajectory: All that happened.
         outcome: What the reward needs.
         trials_right: Of each probe, whether its trial answer is right.
-        labels: What each semantic step was good for; None where nobody knows.
+        labels: Label of each semantic step; None where the truth is not known.
         policy_logprobs: Log-probability of every completion token under the policy, forced ones included, at the
             sampling temperature; None where the policy was not asked.
     """
@@ -130,12 +130,12 @@ class RecordedGroup:
         A completion without a marker has no probe and is watched all the same.
         """
         rolled = [member.trajectory for member in self.members]
-        return all(told.probed and not any(probe.accepted for probe in told.probes) for told in rolled)
+        return all(entry.probed and not any(probe.accepted for probe in entry.probes) for entry in rolled)
 
     @property
     def first_probed(self) -> int:
         """Index of the first member with a probe; 0 if there is none."""
-        return next((index for index, told in enumerate(self.members) if told.trajectory.probes), 0)
+        return next((index for index, entry in enumerate(self.members) if entry.trajectory.probes), 0)
 
     @property
     def most_probed(self) -> int:
@@ -162,15 +162,15 @@ class RecordedGroup:
         """
         if not self.watched:
             raise ValueError(f"{self.title}: a probe ended thoughts or was not made; use a group that was only watched")
-        told = self.members[member]
+        entry = self.members[member]
         return exit_point(
             rule,
-            told.trajectory.probes,
-            told.trials_right,
-            tokens=told.trajectory.tokens,
-            closing_tokens=told.trajectory.tokens - (self.steps(member)[-1].token_end or 0),
-            answer=told.outcome.answer,
-            right=told.outcome.correct,
+            entry.trajectory.probes,
+            entry.trials_right,
+            tokens=entry.trajectory.tokens,
+            closing_tokens=entry.trajectory.tokens - (self.steps(member)[-1].token_end or 0),
+            answer=entry.outcome.answer,
+            right=entry.outcome.correct,
         )
 
     def outcomes(self, rule: ExitRule | None = None, probed: Sequence[bool] | None = None) -> list[Outcome]:
@@ -200,13 +200,13 @@ class RecordedGroup:
         ]
 
     def _stopped(self, member: int, rule: ExitRule) -> Outcome:
-        point, told = self.exit_point(member, rule), self.members[member]
+        point, entry = self.exit_point(member, rule), self.members[member]
         if point.probe is None:
-            return told.outcome
+            return entry.outcome
         return Outcome(
             correct=point.right,
             formatted=point.answer is not None,
-            steps=told.trajectory.probes[point.probe].step,
+            steps=entry.trajectory.probes[point.probe].step,
             tokens=point.tokens,
             answer=point.answer,
             close="early",

@@ -104,7 +104,7 @@ def describe(reward: Any) -> Any:
 
 
 def _check_finite(rewards: Sequence[float], rows: Sequence[RolloutRow], group_size: int) -> None:
-    """TRL would take a reward of NaN for none at all and go on."""
+    """TRL would read a reward of NaN as a missing one and go on."""
     for place, reward in enumerate(rewards):
         if not math.isfinite(reward):
             group, member = divmod(place, group_size)

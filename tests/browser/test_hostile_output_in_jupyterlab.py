@@ -20,10 +20,10 @@ from stepgrpo_lab.widgets import StepInspector, RolloutPlayer, GroupExplorer
 evil = {evil!r}
 
 def spoilt(group):
-    def member(told):
-        probes = [dataclasses.replace(probe, text=evil) for probe in told.trajectory.probes]
-        text = evil + told.trajectory.text.replace("Wait", evil + "Wait")
-        return dataclasses.replace(told, trajectory=dataclasses.replace(told.trajectory, text=text, probes=probes))
+    def member(entry):
+        probes = [dataclasses.replace(probe, text=evil) for probe in entry.trajectory.probes]
+        text = evil + entry.trajectory.text.replace("Wait", evil + "Wait")
+        return dataclasses.replace(entry, trajectory=dataclasses.replace(entry.trajectory, text=text, probes=probes))
     problem = dataclasses.replace(group.problem, id=evil, prompt=evil, answer=evil)
     return dataclasses.replace(group, members=list(map(member, group.members)), problem=problem, model=evil)
 

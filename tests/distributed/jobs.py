@@ -1,4 +1,4 @@
-"""What the processes do: the train job from the command line, told what it wrote and said."""
+"""What the processes do: the train job from the command line, and what it wrote and said."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ def run_together(function: Callable[..., Any], *arguments: Any, count: int = 2, 
     pipes, processes = [], []
     for rank in range(count):
         ours, theirs = context.Pipe(duplex=False)
-        told = environment(rank, count, port) if count > 1 else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        processes.append(context.Process(target=_answer, args=(told, theirs, function, arguments)))
+        answer = environment(rank, count, port) if count > 1 else {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        processes.append(context.Process(target=_answer, args=(answer, theirs, function, arguments)))
         processes[-1].start()
         theirs.close()
         pipes.append(ours)
@@ -73,17 +73,17 @@ def run_together(function: Callable[..., Any], *arguments: Any, count: int = 2, 
         for rank, pipe in enumerate(pipes):
             assert pipe.poll(max(0.0, end - time.monotonic())), f"rank {rank} still waits after {seconds} s"
             answers.append(pipe.recv())
-        failures = [f"rank {rank}: {told}" for rank, (worked, told) in enumerate(answers) if not worked]
+        failures = [f"rank {rank}: {answer}" for rank, (worked, answer) in enumerate(answers) if not worked]
         assert not failures, "\n".join(failures)
-        return [told for _, told in answers]
+        return [answer for _, answer in answers]
     finally:
         for process in processes:
             process.kill()
             process.join()
 
 
-def _answer(told: dict[str, str], pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    os.environ.update(told)
+def _answer(answer: dict[str, str], pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ.update(answer)
     import torch
 
     torch.set_num_threads(1)

@@ -32,9 +32,9 @@ def test_fsdp2_shards_layer_by_layer_and_gives_the_weights_away(monkeypatch: pyt
 
     arguments = launched("fsdp2")
     assert (arguments.use_fsdp, arguments.use_deepspeed) == (True, False)
-    told = prepare_multi_gpu_env(arguments)
-    assert told["ACCELERATE_MIXED_PRECISION"] == "bf16"
-    for name, value in told.items():
+    answer = prepare_multi_gpu_env(arguments)
+    assert answer["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    for name, value in answer.items():
         if name.startswith("FSDP_"):
             monkeypatch.setenv(name, value)
     plugin = FullyShardedDataParallelPlugin()  # as each process builds it
@@ -55,8 +55,8 @@ def test_zero3_keeps_everything_on_the_gpus_and_saves_whole_models() -> None:
 
     arguments = launched("zero3")
     assert (arguments.use_fsdp, arguments.use_deepspeed) == (False, True)
-    _, told = prepare_deepspeed_cmd_env(arguments)
-    assert told["ACCELERATE_USE_DEEPSPEED"] == "true" and told["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    _, answer = prepare_deepspeed_cmd_env(arguments)
+    assert answer["ACCELERATE_USE_DEEPSPEED"] == "true" and answer["ACCELERATE_MIXED_PRECISION"] == "bf16"
     expected = {
         "ZERO_STAGE": "3",
         "ZERO3_INIT": "false",
@@ -64,7 +64,7 @@ def test_zero3_keeps_everything_on_the_gpus_and_saves_whole_models() -> None:
         "OFFLOAD_OPTIMIZER_DEVICE": "none",
         "OFFLOAD_PARAM_DEVICE": "none",
     }
-    assert {name: told[f"ACCELERATE_DEEPSPEED_{name}"] for name in expected} == expected
+    assert {name: answer[f"ACCELERATE_DEEPSPEED_{name}"] for name in expected} == expected
 
 
 def test_ddp_starts_a_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,9 +29,9 @@ def error_of(work: Callable[[], Any]) -> str:
     """The one line with which a call refuses; any other kind of error fails the test."""
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         work()
-    told = str(caught.value)
-    assert "\n" not in told and len(told) < 600
-    return told
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    return message
 
 
 # ---- problem files: what stands in row 2, what is said of it, what helps ---------------------------------------------
@@ -62,8 +62,8 @@ def test_a_bad_row_is_one_line(tmp_path: Path, name: str) -> None:
     row, what, remedy = ROWS[name]
     path = tmp_path / "mine.jsonl"
     path.write_bytes(GOOD.encode() + b"\n" + row + b"\n")
-    told = error_of(lambda: load_problems(path))
-    assert told.startswith(f"{path}, row 2: ") and what in told and remedy in told
+    message = error_of(lambda: load_problems(path))
+    assert message.startswith(f"{path}, row 2: ") and what in message and remedy in message
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n\n", b"\xef\xbb\xbf"])
@@ -76,9 +76,9 @@ def test_a_file_without_problems_is_named(tmp_path: Path, content: bytes) -> Non
 @pytest.mark.parametrize("gold", ["\\frac{", "}", "\\text{", "1/0", "9^{9^{9^{9}}}+\\sqrt{2}", "+"])
 def test_golds_that_cannot_be_graded_are_named(gold: str) -> None:
     with Grader(timeout=3) as grader:
-        [told] = check_problems([Problem("fine", "1+1?", "2"), Problem("odd", "x?", gold)], grader)
-    assert told.startswith(f"problem 'odd': gold answer {gold!r} is unusable: ")
-    assert told.endswith("; correct it or drop the problem") and "\n" not in told
+        [message] = check_problems([Problem("fine", "1+1?", "2"), Problem("odd", "x?", gold)], grader)
+    assert message.startswith(f"problem 'odd': gold answer {gold!r} is unusable: ")
+    assert message.endswith("; correct it or drop the problem") and "\n" not in message
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def test_a_run_names_the_problem_before_it_trains(model: Path, tmp_path: Path, n
     write_problems(path, [Problem("fine", "1+1?", "2"), problem])
     changes = {f"data.{place}": path, f"data.counts.{place}": "null", "data.counts.test": 1}
     recipe = load_recipe("overthinker", tiny_overrides(model, **{**changes, f"data.counts.{place}": "null"}))
-    told = error_of(lambda: run.train(recipe, tmp_path / "run"))
-    assert told.startswith(f"{path}, problem 'odd': {what}") and "drop " in told
+    message = error_of(lambda: run.train(recipe, tmp_path / "run"))
+    assert message.startswith(f"{path}, problem 'odd': {what}") and "drop " in message
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -147,8 +147,8 @@ def test_an_unfit_tokenizer_is_one_line(name: str) -> None:
     change, what, remedy = TOKENIZERS[name]
     tokenizer = copy.deepcopy(tiny_tokenizer())
     change(tokenizer)
-    told = error_of(lambda: check_tokenizer(tokenizer))
-    assert what in told and remedy in told
+    message = error_of(lambda: check_tokenizer(tokenizer))
+    assert what in message and remedy in message
 
 
 def ascii_tokenizer() -> Any:
@@ -179,8 +179,8 @@ def test_markers_that_cannot_be_written_are_named(tmp_path: Path) -> None:
         return StepGRPOTrainer(tiny_model(), config, dataset, ascii_tokenizer())
 
     make(["Wait"]).close()
-    told = error_of(lambda: make(["Wait", "等一下"]))
-    assert told == "markers: the tokenizer cannot write '等一下', so it would never be seen: leave it out"
+    message = error_of(lambda: make(["Wait", "等一下"]))
+    assert message == "markers: the tokenizer cannot write '等一下', so it would never be seen: leave it out"
 
 
 # ---- recipes ---------------------------------------------------------------------------------------------------------
@@ -219,8 +219,8 @@ RECIPES: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("override", RECIPES)
 def test_an_impossible_recipe_is_one_line(override: str, tmp_path: Path) -> None:
     what, remedy = RECIPES[override]
-    told = error_of(lambda: trainer_config(load_recipe("overthinker", [override]), tmp_path))
-    assert what in told and remedy in told
+    message = error_of(lambda: trainer_config(load_recipe("overthinker", [override]), tmp_path))
+    assert what in message and remedy in message
 
 
 FILES: dict[str, tuple[bytes, str]] = {
@@ -241,8 +241,8 @@ def test_a_bad_recipe_file_is_one_line(tmp_path: Path, name: str) -> None:
     content, what = FILES[name]
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
-    told = error_of(lambda: load_recipe(path))
-    assert told.startswith(str(path)) and what in told
+    message = error_of(lambda: load_recipe(path))
+    assert message.startswith(str(path)) and what in message
 
 
 def test_the_command_line_says_it_in_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

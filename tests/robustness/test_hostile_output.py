@@ -140,8 +140,8 @@ class Elements(HTMLParser):
 
 
 def run_folder(folder: Path, text: str) -> Path:
-    told = {"text": text, "tokens": 80, "steps": 2, "correct": False}
-    row = {"problem": {"id": text[:500], "prompt": text[:500]}, "gold": text[:500], "before": told, "after": told}
+    seen = {"text": text, "tokens": 80, "steps": 2, "correct": False}
+    row = {"problem": {"id": text[:500], "prompt": text[:500]}, "gold": text[:500], "before": seen, "after": seen}
     (folder / "completions.jsonl").write_text(json.dumps(row) + "\n")
     outcomes = [[Outcome(True, True, 2, 80)], [Outcome(False, True, 2, 80)]]
     record = Evaluation(["a", "b"], [EVERYTHING[:200]] * 2, [None] * 2, outcomes, settings={"markers": "paper"})

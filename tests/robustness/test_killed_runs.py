@@ -169,8 +169,12 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(stopped: Path, stra
     limit = size - 1 if largest == "model.safetensors" else size + 1
     with no_file_above(limit), pytest.raises(OSError) as caught:
         run.train(None, stopped, resume=True)
-    told = str(caught.value)
-    assert "checkpoint-4 cannot be written (" in told and "make room there, then go on" in told and "\n" not in told
+    message = str(caught.value)
+    assert (
+        "checkpoint-4 cannot be written (" in message
+        and "make room there, then go on" in message
+        and "\n" not in message
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-2", "checkpoint-3"]
     assert last_checkpoint(folder) == folder / "checkpoint-3"
     run.train(None, stopped, resume=True)

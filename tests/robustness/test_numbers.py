@@ -45,9 +45,9 @@ def stopped(trainer: Any, folder: Path, message: str, step: int = 1) -> dict[str
         trainer.train()
     trainer.close()
     path = folder / f"not-finite-step-{step}.json"
-    told = str(caught.value)
-    assert f"step {step}, batch " in told and message in told and str(path) in told and "\n" not in told
-    assert "lower the learning rate" in told
+    found = str(caught.value)
+    assert f"step {step}, batch " in found and message in found and str(path) in found and "\n" not in found
+    assert "lower the learning rate" in found
     if before is not None:
         assert same_weights(before, weights(trainer)), "weights moved"
     assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values() if step > 1)
@@ -84,8 +84,8 @@ def test_logits_that_are_no_numbers_stop_the_rollout(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"step 1, batch 1: The model's logits for prompt \d+ at position 0"):
         trainer.train()
     trainer.close()
-    told = json.loads((tmp_path / "not-finite-step-1.json").read_text())
-    assert {"prompt", "answer", "problem_id"} <= set(told["evidence"][0])
+    found = json.loads((tmp_path / "not-finite-step-1.json").read_text())
+    assert {"prompt", "answer", "problem_id"} <= set(found["evidence"][0])
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])

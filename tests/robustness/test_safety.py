@@ -93,11 +93,11 @@ def test_the_bomb_works(trace: Path, tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bare", "torch"])
 def test_no_file_of_a_run_folder_is_unpickled(stranger: Path, tmp_path: Path, trace: Path, kind: str) -> None:
     packed = pickles(trace, tmp_path)[kind]
-    told = sorted(path.relative_to(stranger) for path in stranger.rglob("*") if path.is_file())
-    told = [path for path in told if path.parts[0] != "checkpoints"]
-    assert {"recipe.yaml", "metrics.jsonl", "environment.json", "model"} <= {path.parts[0] for path in told}
+    answer = sorted(path.relative_to(stranger) for path in stranger.rglob("*") if path.is_file())
+    answer = [path for path in answer if path.parts[0] != "checkpoints"]
+    assert {"recipe.yaml", "metrics.jsonl", "environment.json", "model"} <= {path.parts[0] for path in answer}
     added = [Path("model") / name for name in ("pytorch_model.bin", "adapter_model.bin", "training_args.bin")]
-    for place in (*told, *added):
+    for place in (*answer, *added):
         folder = tmp_path / "copy"
         shutil.copytree(stranger, folder)
         (folder / place).write_bytes(packed)

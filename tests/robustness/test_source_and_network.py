@@ -1,4 +1,4 @@
-"""Our own source evaluates, unpickles and serves nothing; nobody is told anything, and no test leaves the machine."""
+"""Our own source evaluates, unpickles and serves nothing; telemetry is off, and no test leaves the machine."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ trainer.train()
 trainer.close()
 import huggingface_hub.utils._telemetry as telemetry
 if hasattr(telemetry, "_TELEMETRY_QUEUE"):
-    telemetry._TELEMETRY_QUEUE.join()  # whatever was to be told has been told
+    telemetry._TELEMETRY_QUEUE.join()  # whatever was queued has been sent
 assert trainer.args.report_to == [], trainer.args.report_to
 print("tried", tried)
 """

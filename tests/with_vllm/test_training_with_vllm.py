@@ -34,10 +34,10 @@ def rollouts(monkeypatch: pytest.MonkeyPatch) -> Rollouts:
     complete = StepGRPOTrainer.complete
 
     def watch(trainer: Any, prompts: list[Any]) -> dict[str, Any]:
-        told = complete(trainer, prompts)
+        answer = complete(trainer, prompts)
         with gathered_policy(trainer) as policy:
-            found.append((logprob_gap(policy, told["step_trajectory"]), told["step_trajectory"]))
-        return told
+            found.append((logprob_gap(policy, answer["step_trajectory"]), answer["step_trajectory"]))
+        return answer
 
     monkeypatch.setattr(StepGRPOTrainer, "complete", watch)
     return found

@@ -59,7 +59,7 @@ class Moment:
     delay: float
 
 
-def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
+def train_and_tell(recipe: Recipe | None, folder: str, pipe: Any) -> None:
     """The process that is killed: trains, and sends the name of each phase that it enters."""
     from stepgrpo_lab.cli.quiet import quiet
     from stepgrpo_lab.run import job as run
@@ -69,7 +69,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     def telling(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            told.send((phase, time.monotonic()))
+            pipe.send((phase, time.monotonic()))
             return function(*args, **kwargs)
 
         return wrapper
@@ -81,7 +81,7 @@ def train_and_tell(recipe: Recipe | None, folder: str, told: Any) -> None:
     run.evaluate_policy = telling("evaluation", run.evaluate_policy)  # type: ignore[attr-defined]
     run.save_policy = telling("model", run.save_policy)  # type: ignore[attr-defined]
     run.train(recipe, folder, resume=recipe is None)
-    told.send(("end", time.monotonic()))
+    pipe.send(("end", time.monotonic()))
 
 
 def processes() -> Any:
