@@ -21,7 +21,7 @@ from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import structure
 from stepgrpo_lab.recipes import Recipe
-from stepgrpo_lab.recipes._building import recipe_markers, recipe_sampling
+from stepgrpo_lab.recipes._building import recipe_sampling
 from stepgrpo_lab.run.folder import write_atomically
 
 Model = tuple[Any, Any]
@@ -144,7 +144,7 @@ class Measuring:
             settings=settings,
             seed=recipe.seed,
             max_rows=recipe.rollout.rows,
-            markers=recipe_markers(recipe),
+            markers=recipe.rollout.markers,
             suffix=recipe.data.suffix,
             keep_texts=len(problems),
         )
@@ -152,7 +152,7 @@ class Measuring:
 
 def first_cut(recipe: Recipe) -> RolloutSettings:
     """The rollout that closes all thoughts at the first marker."""
-    return cut_at_first_marker(rollout_settings(recipe.rollout.preset, markers=recipe_markers(recipe)))
+    return cut_at_first_marker(rollout_settings(recipe.rollout.preset, markers=recipe.rollout.markers))
 
 
 def measure(vanilla: Evaluation, *seeds: Evaluation) -> Measurement:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.experiments.record import Curves, Record, RowResult, mean_curves
 from stepgrpo_lab.experiments.rows import STEP_GRPO, VANILLA
-from stepgrpo_lab.experiments.tables import LABELS
+from stepgrpo_lab.overthinker.verifier import LABELS
 from stepgrpo_lab.viz import completions, curves, tradeoff
 from stepgrpo_lab.viz._style import PALETTE
 from stepgrpo_lab.viz._svg import BACKGROUND, QUIET, Axes, cross, frame, padded_span, picture, text, xy

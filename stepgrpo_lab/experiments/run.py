@@ -23,7 +23,7 @@ from stepgrpo_lab.experiments.record import CURVES, Record, RowResult, SeedResul
 from stepgrpo_lab.experiments.rows import ROWS, STEP_GRPO, VANILLA_ROW, Row, find_rows
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.recipes._building import recipe_model, recipe_rollout_settings
+from stepgrpo_lab.recipes._building import recipe_model
 from stepgrpo_lab.run import job
 from stepgrpo_lab.run.folder import write_atomically
 from stepgrpo_lab.training.callbacks import duration
@@ -345,7 +345,7 @@ class Runs:
 
     def _untrained(self, row: Row) -> Measured:
         recipe = load_recipe("overthinker", [*self.overrides, *row.overrides])
-        settings = None if row.inference == "plain" else recipe_rollout_settings(recipe)
+        settings = None if row.inference == "plain" else recipe.rollout.settings
         if settings is not None and row.inference == "budget":
             settings = dataclasses.replace(settings, max_probes=0)
         with self.hold(row):

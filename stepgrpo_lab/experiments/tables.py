@@ -9,7 +9,7 @@ from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.experiments.plan import ALL
 from stepgrpo_lab.experiments.record import Measurement, Record, RowResult, SeedResult, verdicts
-from stepgrpo_lab.method.records import StepLabel
+from stepgrpo_lab.overthinker.verifier import LABELS
 
 KINDS = {
     "untrained": "Untrained",
@@ -21,8 +21,6 @@ KINDS = {
 """Heading of each kind of row."""
 
 _MEASURED = ["accuracy", "points", "tokens", "compression rate", "steps", "closed", "truncated"]
-
-LABELS: tuple[StepLabel, ...] = ("needed", "verifying", "redundant", "malformed")
 
 
 @dataclass(frozen=True)

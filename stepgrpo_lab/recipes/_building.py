@@ -38,7 +38,6 @@ from stepgrpo_lab.method.baselines import (
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.method.sampling import Sampling
-from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import Segmenter
 from stepgrpo_lab.recipes.schema import (
     REWARD_FUNCTIONS,
@@ -119,16 +118,6 @@ def recipe_lora(lora: Lora | None) -> LoraConfig | None:
 def recipe_sampling(section: EvaluationSection) -> Sampling:
     """Decoding for evaluation."""
     return Sampling(section.temperature, section.top_p, section.top_k)
-
-
-def recipe_markers(recipe: Recipe) -> str | tuple[str, ...]:
-    """The markers that count steps, in training and evaluation alike."""
-    return recipe.rollout.markers
-
-
-def recipe_rollout_settings(recipe: Recipe) -> RolloutSettings:
-    """The truncated rollout that the recipe describes, whether its training uses one or not."""
-    return recipe.rollout.settings
 
 
 def recipe_round_limits(recipe: Recipe) -> list[int] | None:
