@@ -103,10 +103,10 @@ def test_thinkprunes_rounds_lower_the_limit(tmp_path: Path, monkeypatch: pytest.
     limits = []
     generate = LockstepEngine.generate
 
-    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["keys"][0].split == "train":
-            limits.append(kwargs["limit"])
-        return generate(self, *args, **kwargs)
+    def watched(self: Any, prompts: Any, decoding: Any, **options: Any) -> Any:
+        if options["keys"][0].split == "train":
+            limits.append(decoding.limit)
+        return generate(self, prompts, decoding, **options)
 
     monkeypatch.setattr(LockstepEngine, "generate", watched)
     recipe = few_problems(

@@ -479,9 +479,9 @@ def test_sample_keys_name_the_run(make_trainer: Any, monkeypatch: pytest.MonkeyP
 
     generate = LockstepEngine.generate
 
-    def spy(self: Any, prompts: Any, **options: Any) -> Any:
+    def spy(self: Any, prompts: Any, decoding: Any, **options: Any) -> Any:
         seen.extend(options["keys"])
-        return generate(self, prompts, **options)
+        return generate(self, prompts, decoding, **options)
 
     monkeypatch.setattr(LockstepEngine, "generate", spy)
     trainer.complete(prompts_of(trainer, 2))

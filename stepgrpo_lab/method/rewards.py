@@ -12,7 +12,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from stepgrpo_lab.method.records import Outcome
 
@@ -118,15 +118,24 @@ class StepAwareReward:
 
 
 def step_aware_rewards(
-    correct: Sequence[bool], steps: Sequence[int], formatted: Sequence[bool], **settings: Any
+    correct: Sequence[bool],
+    steps: Sequence[int],
+    formatted: Sequence[bool],
+    *,
+    step_alpha: float = 0.9,
+    step_beta: float = 0.5,
+    mean_over: MeanOver = "correct",
+    step_reward: bool = True,
+    penalize_wrong: bool = False,
 ) -> list[float]:
-    """Reward one group with :class:`StepAwareReward`, whose settings are the keywords.
+    """Reward one group with a :class:`StepAwareReward` of these settings.
 
     Example:
         >>> [round(r, 6) for r in step_aware_rewards([1, 1, 1, 0, 0], [2, 4, 6, 3, 9], [1, 1, 1, 1, 1])]
         [1.207953, 1.0, 0.792047, 0.1, 0.1]
     """
-    return StepAwareReward(**settings)(correct, steps, formatted)
+    reward = StepAwareReward(step_alpha, step_beta, mean_over, step_reward, penalize_wrong)
+    return reward(correct, steps, formatted)
 
 
 def step_excess(steps: float, mean: float) -> float:

@@ -55,9 +55,9 @@ def train_job(root: str, resume: bool = False) -> Job:
     sys.addaudithook(watch)
     generate = LockstepEngine.generate
 
-    def counted(self: Any, prompts: Any, **options: Any) -> Any:
+    def counted(self: Any, prompts: Any, decoding: Any, **options: Any) -> Any:
         job.decoded.append(len(prompts))
-        return generate(self, prompts, **options)
+        return generate(self, prompts, decoding, **options)
 
     LockstepEngine.generate = counted  # type: ignore[method-assign]
     changes = [part for key, value in RECIPE.items() for part in ("--set", f"{key}={value}")]

@@ -71,6 +71,7 @@ def test_weights_gathered_in_16_bits_train_masters_in_32() -> None:
 
 
 def test_without_gathering_the_ranks_wait_for_each_other() -> None:
-    # The reason for all this; should torch ever change it, the gathering can go.
-    with pytest.raises(AssertionError, match=r"rank 1: (.|\n)*[Tt]imed out"):
+    # The reason for all this; should torch ever change it, the gathering can go. A rank that waits sees the other's end
+    # where that comes before its own time limit.
+    with pytest.raises(AssertionError, match=r"rank 1: (.|\n)*([Tt]imed out|closed by peer)"):
         run_together(collective_rollout)
