@@ -75,13 +75,17 @@ saved.compare(by_hand[0])
 
 # %% [markdown]
 # The right answer of 6 steps still earns 0.79, far more than the wrong ones,
-# which earn 0.1 for their box. Here is the function that training uses:
+# which earn 0.1 for their box. Here is the reward that training uses, first
+# for a group, then for one member of it:
 
 # %%
-from stepgrpo_lab import step_aware_rewards
+from stepgrpo_lab import StepAwareReward, step_aware_rewards
 from stepgrpo_lab.course import source_of
 
-source_of(step_aware_rewards)
+source_of(StepAwareReward.__call__)
+
+# %%
+source_of(StepAwareReward._outcome)
 
 # %% tags=["nbval-check-output"]
 rewards = step_aware_rewards(correct, steps, formatted)

@@ -103,11 +103,15 @@ def expect(
     if same(actual, expected, tolerance):
         return
     if actual is None or actual is ...:
-        raise Unsolved(f"{what} gives nothing yet; write the body (expected {expected!r})" + f". {hint}" * bool(hint))
+        raise Unsolved(f"{what} gives nothing yet; write the body (expected {expected!r})" + _sentence(hint))
     for message, value in (mistakes or {}).items():
         if same(actual, value):
             raise Unsolved(f"{what} gives {_short(actual)}: {message}")
-    raise Unsolved(f"{what} gives {_short(actual)}; expected {_short(expected)}" + f". {hint}" * bool(hint))
+    raise Unsolved(f"{what} gives {_short(actual)}; expected {_short(expected)}" + _sentence(hint))
+
+
+def _sentence(hint: str) -> str:
+    return f". {hint[:1].upper()}{hint[1:]}" if hint else ""
 
 
 def same(actual: Any, expected: Any, tolerance: float = 1e-6) -> bool:
