@@ -427,11 +427,9 @@ for name in ("ExitRule", "blind skip"):
         if name == "blind skip":
             probes = [replace(probe, opening=1) for probe in probes]
         stop = rule.first_exit(probes)
-        right[group.problem.family].append(
-            member.outcome.correct
-            if stop is None
-            else member.trials_right[stop]
-        )
+        own = member.outcome.correct
+        hit = own if stop is None else member.trials_right[stop]
+        right[group.problem.family].append(hit)
     shares = ", ".join(
         f"{family} {100 * sum(hits) / len(hits):.1f} %"
         for family, hits in right.items()

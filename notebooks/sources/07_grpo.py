@@ -543,6 +543,7 @@ from stepgrpo_lab import (
 )
 from stepgrpo_lab.engines.lockstep import rollout_sampler
 
+# %%
 policy, tokenizer = load_overthinker()
 optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4, weight_decay=0.0)
 decoding = Decoding(256, rollout_settings("official", markers="paper"))
