@@ -226,7 +226,7 @@ for name, end in ends.items():
 # %% tags=["nbval-check-output"]
 from dataclasses import asdict
 
-from stepgrpo_lab import PRESETS
+from stepgrpo_lab.method.settings import PRESETS
 
 official, paper = (asdict(PRESETS[name]) for name in PRESETS)
 for name, value in official.items():
