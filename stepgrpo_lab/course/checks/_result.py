@@ -111,7 +111,10 @@ def expect(
 
 
 def _sentence(hint: str) -> str:
-    return f". {hint[:1].upper()}{hint[1:]}" if hint else ""
+    if not hint:
+        return ""
+    plain = hint.split(maxsplit=1)[0].isalpha()  # a name, as trials_right[i], keeps its case
+    return f". {hint[:1].upper()}{hint[1:]}" if plain else f": {hint}"
 
 
 def same(actual: Any, expected: Any, tolerance: float = 1e-6) -> bool:

@@ -65,7 +65,7 @@ def cut_accuracy(solution: Callable[[Sequence[Sequence[bool]], Sequence[bool], i
 
     Example:
         >>> cut_accuracy(lambda trials, own, steps: sum(own) / len(own))
-        ✘ Exercise 01.3 not solved yet: cut_accuracy(trials_right, own_right, 1) gives 0.75; expected 0.25. \
+        ✘ Exercise 01.3 not solved yet: cut_accuracy(trials_right, own_right, 1) gives 0.75; expected 0.25: \
 trials_right[i][steps - 1] is the answer given after `steps` steps
     """
     answers = [[*trials, own] for trials, own in zip(TRIALS, OWN, strict=True)]

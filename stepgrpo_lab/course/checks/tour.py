@@ -22,7 +22,7 @@ def first_confident(solution: Callable[[Sequence[float], float], int | None]) ->
 
     Example:
         >>> first_confident(lambda confidences, threshold: 1)
-        ✘ Exercise 00.1 not solved yet: first_confident([0.96], 0.95) gives 1; expected 0. the first place whose \
+        ✘ Exercise 00.1 not solved yet: first_confident([0.96], 0.95) gives 1; expected 0. The first place whose \
 confidence is greater than the threshold
     """
     for confidences, threshold, right in CONFIDENCES:
