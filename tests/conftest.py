@@ -13,7 +13,23 @@ import pytest
 # One thread for each test process and what it starts: with more, processes that share the cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+SLOW = (
+    *("browser", "distributed", "with_vllm", "robustness/test_hostile_output", "robustness/test_killed_runs"),
+    *("test_embedded_model", "test_experiments", "test_methods", "test_recipes_run", "test_recordings", "test_tools"),
+    *("test_vllm_engine", "test_vllm_training"),
+)
+"""Modules and folders that take more than 20 s on one core, or need what not every platform has; marked ``slow``."""
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost", "", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``-m "not slow"`` selects what every Python, platform and set of versions is tried with, in three minutes."""
+    here = Path(__file__).parent
+    slow = tuple(str(here / name) for name in SLOW)
+    for item in items:
+        if str(item.path.with_suffix("")).startswith(slow):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", autouse=True)

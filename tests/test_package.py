@@ -8,11 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import stepgrpo_lab
 from stepgrpo_lab._imports import MOVED
@@ -200,3 +203,16 @@ def test_data_path_prefers_the_data_inside_the_package(tmp_path: Path, monkeypat
 def test_missing_data_names_the_file_and_the_remedy() -> None:
     with pytest.raises(FileNotFoundError, match=r"no data/overthinker/no-such-file at .*git checkout -- data"):
         paths.data_path("overthinker", "no-such-file")
+
+
+def test_the_lowest_versions_are_those_of_pyproject() -> None:
+    """``.ci/run lowest`` tries what pyproject.toml promises, and nothing newer."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    needed = [Requirement(text) for text in project["dependencies"]]
+    asked = [*needed, *(Requirement(text) for extra in ("quant", "notebooks", "test") for text in extras[extra])]
+    lowest = {one.name: Version(bound.version) for one in asked for bound in one.specifier if bound.operator == ">="}
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert {name: Version(version) for name, version in pinned.items()} == {name: lowest[name] for name in pinned}
+    assert pinned.keys() >= {requirement.name for requirement in needed}

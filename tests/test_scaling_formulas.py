@@ -164,7 +164,9 @@ def counted_per_token(dimensions: Any, dtype: torch.dtype, mixed: bool, *, check
     def total(layers: int, tokens: int) -> int:
         model = random_qwen3(small_dimensions(**{**vars(dimensions), "layers": layers}), dtype).train()
         if checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            # Older versions of transformers know it by its other name alone.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed), SavedBytes(model) as saved:
             model.model(input_ids=torch.ones(1, tokens).long(), use_cache=False)
         return saved.total

@@ -28,7 +28,7 @@ def train(options: Namespace) -> int:
     """``stepgrpo train``."""
     if is_main_process():
         return _train(options)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # one process speaks for all
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):  # one process speaks for all
         return _train(options)
 
 

@@ -14,6 +14,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
 from stepgrpo_lab.engines import WIDTH_STEP
+from stepgrpo_lab.engines.models import refuse_mps
 
 
 class LockstepCache(Cache):
@@ -134,9 +135,10 @@ def check_model(model: Any) -> int:
     """Check that a model's attention fits this cache, and return its number of layers.
 
     Raises:
-        ValueError: Sliding-window, linear or other special attention, an encoder, prompt learning, or an attention
-            implementation that takes no mask per row; the message names the remedy.
+        ValueError: Apple's GPU, sliding-window, linear or other special attention, an encoder, prompt learning, or an
+            attention implementation that takes no mask per row; the message names the remedy.
     """
+    refuse_mps(str(model.device))
     config = model.config.get_text_config(decoder=True)
     if model.config.is_encoder_decoder:
         raise ValueError(f"{type(model).__name__} is an encoder-decoder: use a decoder-only (causal) language model.")

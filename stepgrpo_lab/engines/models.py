@@ -65,6 +65,25 @@ def default_device() -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
 
+def has_only_mps() -> bool:
+    """Whether the one accelerator here is Apple's (MPS): transformers would train on it, and this package does not."""
+    import torch
+
+    return torch.backends.mps.is_available() and not torch.cuda.is_available()
+
+
+def refuse_mps(device: str) -> None:
+    """Apple's GPU has no float64, in which tokens are drawn.
+
+    Raises:
+        ValueError: The device, as torch names it, is one of Apple's.
+    """
+    if device.partition(":")[0] == "mps":
+        raise ValueError(
+            f"device is {device!r}: Apple's GPU has no float64, in which tokens are drawn; use device='cpu'"
+        )
+
+
 def load_model(
     path_or_id: str | Path,
     *,
@@ -84,7 +103,8 @@ def load_model(
         device: "cpu", "cuda", "cuda:1", ...; by default this process's GPU if there is one.
 
     Raises:
-        ValueError: Unknown dtype or quantization, no model there, or a tokenizer that the method cannot use.
+        ValueError: Unknown dtype or quantization, Apple's GPU (mps), no model there, or a tokenizer that the method
+            cannot use.
         ImportError: 4-bit loading without bitsandbytes.
 
     Example:
@@ -96,6 +116,7 @@ def load_model(
         raise ValueError(f"unknown quantization {quantization!r}: use 'nf4' or none")
     dtype = native_dtype() if dtype == "auto" else dtype
     device = device or default_device()
+    refuse_mps(device)
     model = _read_weights(model_location(path_or_id), dtype, quantization, device)
     return model.eval(), load_tokenizer(path_or_id)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from trl import GRPOConfig
 
-from stepgrpo_lab.engines.models import native_dtype
+from stepgrpo_lab.engines.models import has_only_mps, native_dtype
 from stepgrpo_lab.method.baselines import round_limit
 from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
 
@@ -83,6 +83,8 @@ class StepGRPOConfig(GRPOConfig):
     dataloader_pin_memory: bool = False
 
     def __post_init__(self) -> None:
+        if has_only_mps():
+            self.use_cpu = True
         self._choose_precision()
         super().__post_init__()
         self._check_ranges()

@@ -17,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.models import has_only_mps
 from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.baselines import correctness_rewards, shortest_correct
@@ -135,6 +136,8 @@ class FineTuneConfig(SFTConfig):
     lr_scheduler_type: str = "constant"
 
     def __post_init__(self) -> None:
+        if has_only_mps():
+            self.use_cpu = True
         self.dataset_kwargs = {"skip_prepare_dataset": True}  # the examples are token ids already
         super().__post_init__()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import random
-import resource
 import shutil
 import signal
 import tempfile
@@ -153,6 +152,8 @@ def test_half_a_recipe_is_no_recipe(recipe: Recipe, tmp_path: Path, monkeypatch:
 @contextmanager
 def no_file_above(size: int) -> Iterator[None]:
     """The kernel refuses to write further, in the middle of a file: as near to a full disk as one gets without root."""
+    import resource  # Windows has none
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

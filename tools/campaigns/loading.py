@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import tracemalloc
 from collections.abc import Callable
@@ -16,7 +15,7 @@ ROW = '{"id": "p%d", "problem": "Start at %d: +5 *3 -4 +9. Which digit, mod 10?"
 
 def write_rows(path: Path, rows: int) -> Path:
     """A file of so many small problems, written row by row."""
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
             file.write(ROW % (number, number % 97, number % 10))
     return path
@@ -33,6 +32,8 @@ def peak_of(work: Callable[[], Any]) -> tuple[Any, int]:
 
 def measure(rows: int) -> dict[str, Any]:
     """Read a generated file of so many rows: all, the first thousand, and one after the other."""
+    import resource  # Windows has none
+
     with tempfile.TemporaryDirectory() as folder:
         path = write_rows(Path(folder) / "problems.jsonl", rows)
         size = path.stat().st_size
