@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from tiny import tiny_model, tiny_tokenizer
 from transformers import TrainerCallback
 
@@ -266,6 +267,52 @@ def test_forced_tokens_have_importance_ratio_one_off_policy(make_trainer: Any) -
         policy, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, attention, forced.size(1))
     ratio = (policy - batch["old_per_token_logps"])[forced].exp()
     torch.testing.assert_close(ratio, torch.ones_like(ratio))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({"loss_type": "dapo"}, 4),
+        ({"loss_type": "grpo"}, 4),
+        ({"loss_type": "dr_grpo"}, 4),
+        ({"loss_type": "dapo", "beta": 0.1, "peft_config": LoraConfig(r=4, target_modules=["q_proj"])}, 8),
+        ({"loss_type": "bnpo"}, 8),
+        ({"loss_type": "dapo", "steps_per_generation": 4, "max_steps": 2}, 4),
+    ],
+)
+def test_passes_with_less_padding_move_the_weights_as_trl_s_do(
+    make_trainer: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], rows: int
+) -> None:
+    def first_group_alone(*group: Any) -> list[float]:
+        groups.append(group)
+        return [0.0 if len(groups) % 2 == 0 else float(member) for member in range(len(group[0]))]
+
+    def watched(trainer: StepGRPOTrainer) -> dict[str, torch.Tensor]:
+        compute = trainer._compute_loss
+
+        def seen(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+            shapes.append(tuple(inputs["completion_mask"].shape))
+            assert inputs["completion_mask"].any(0).all() and inputs["prompt_mask"].any(0).all()
+            return compute(model, inputs)
+
+        monkeypatch.setattr(trainer, "_compute_loss", seen)
+        trainer.train()
+        return weights(trainer)
+
+    groups: list[Any] = []
+    shapes: list[tuple[int, int]] = []
+    options = {"group_reward": first_group_alone, "max_completion_length": 32, "think_budget": 28, "probe_rate": 0.5}
+    start = weights(make_trainer(**options, **changes))
+    ours = watched(make_trainer(**options, **changes))
+    passes = 2 * changes.get("max_steps", 1)
+    assert len(shapes) == passes and sum(rows for rows, _ in shapes) == rows * changes.get("max_steps", 1)
+    monkeypatch.setattr("stepgrpo_lab.training.trainer.dealt", lambda passes, *_, **__: list(passes))
+    groups.clear()
+    theirs = make_trainer(**options, **changes)
+    theirs.train()
+    for name, value in weights(theirs).items():
+        gap, moved = (ours[name] - value).norm(), (value - start[name]).norm()
+        assert gap <= 1e-2 * moved + 1e-6, name
 
 
 def test_one_step_changes_the_weights_and_metrics_are_logged(make_trainer: Any) -> None:

@@ -35,6 +35,7 @@ from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.training._engine_weights import SyncedEngine, gathered_policy
 from stepgrpo_lab.training._group_reward import GroupRewardFunction, describe
 from stepgrpo_lab.training._guard import GuardedTrainer
+from stepgrpo_lab.training._passes import dealt
 from stepgrpo_lab.training.config import StepGRPOConfig
 
 if TYPE_CHECKING:
@@ -251,6 +252,24 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
         )
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """TRL's passes of a new rollout, dealt anew without most of their padding."""
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if not self.model.training:
+            return inputs
+        if self._buffered_inputs is not before:
+            # Which rows share a pass matters to bnpo (a mean over their tokens) and to a quantile of their entropies.
+            alone = self.loss_type in ("grpo", "dr_grpo", "dapo") and self.top_entropy_quantile == 1
+            self._buffered_inputs = dealt(
+                self._buffered_inputs,
+                self.args.gradient_accumulation_steps,
+                sort=alone,
+                leave_out=not (self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled),
+                mean_over_rows=self.loss_type != "dapo",
+            )
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         started = time.perf_counter()

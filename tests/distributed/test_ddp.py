@@ -99,6 +99,18 @@ def test_processes_of_unequal_lengths_do_not_wait_for_ever(tmp_path: Path) -> No
     assert distance(short, long) == 0
 
 
+def test_a_process_without_anything_to_learn_makes_as_many_passes(tmp_path: Path) -> None:
+    """Its group's advantages are all 0, and rows of advantage 0 are left out of the passes."""
+    rows = {"per_device_train_batch_size": 2, "max_completion_length": 48, "max_steps": 2}
+    settings = {**rows, "gradient_accumulation_steps": 2}
+    first, second = run_together(partial_train, str(tmp_path / "pair"), {"silent": True, "settings": settings})
+    assert all(any(row) for row in first.advantages) and not any(any(row) for row in second.advantages)
+    assert distance(first, second) == 0
+    settings = {**rows, "gradient_accumulation_steps": 4}
+    [alone] = run_together(partial_train, str(tmp_path / "alone"), {"silent": True, "settings": settings}, count=1)
+    assert distance(alone, first) < 1e-3 * alone.moved
+
+
 def test_ctrl_c_of_one_process_stops_all_in_the_same_step(tmp_path: Path) -> None:
     assert run_together(interrupted_training, str(tmp_path)) == [(True, 1), (True, 1)]
     assert (tmp_path / "checkpoint-1" / "trainer_state.json").exists()
