@@ -47,7 +47,8 @@ _PUBLIC: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "Loss and update": {
-        "method.loss": ("LossBatch", "LossSettings", "policy_loss", "token_loss"),
+        "method.loss": ("LossBatch", "LossSettings", "policy_loss"),
+        "method.token_loss": ("token_loss",),
         "method.update": ("step_grpo_update",),
     },
     "Models and engines": {

@@ -287,7 +287,7 @@ def doubling(solution: object) -> None:
 def test_a_check_returns_red_or_green(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(checks.STRICT_VARIABLE, raising=False)
     assert repr(doubling(lambda x: 2 * x)) == "✔ Exercise 00.9 solved: well done"
-    assert repr(doubling(lambda x: x)).endswith("double(2) gives 2; expected 4: Multiply.")
+    assert repr(doubling(lambda x: x)).endswith("double(2) gives 2; expected 4. Multiply.")
     assert "gives nothing yet" in doubling(lambda x: None).message
     assert "your code raised ZeroDivisionError" in doubling(lambda x: x / 0).message
     assert "write the body first" in doubling(lambda x: (_ for _ in ()).throw(NotImplementedError)).message

@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tiny import tiny_model, tiny_tokenizer
 
-from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_loss, token_push, token_weights
+from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_weights
+from stepgrpo_lab.method.token_loss import token_loss, token_push
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 

@@ -9,8 +9,9 @@ from test_replay import DECLINED_THEN_ACCEPTED, LIMIT, OFFICIAL
 from test_rollout import TEXT
 
 from stepgrpo_lab.evaluation.statistics import Interval
-from stepgrpo_lab.method.loss import LossSettings, token_loss
+from stepgrpo_lab.method.loss import LossSettings
 from stepgrpo_lab.method.rewards import step_aware_rewards
+from stepgrpo_lab.method.token_loss import token_loss
 from stepgrpo_lab.recordings.replay import replay
 from stepgrpo_lab.viz.completions import exit_scores, forward_passes
 from stepgrpo_lab.viz.groups import group_advantages_chart, step_reward_curve, token_push_map

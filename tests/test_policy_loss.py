@@ -17,9 +17,9 @@ from stepgrpo_lab.method.loss import (
     batch_logprobs,
     completion_logprobs,
     policy_loss,
-    token_loss,
     token_weights,
 )
+from stepgrpo_lab.method.token_loss import token_loss
 from stepgrpo_lab.training.trl_loss import LossComparison, compare_with_trl, trl_policy_loss
 
 BATCH = LossBatch(

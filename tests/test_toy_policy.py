@@ -19,8 +19,9 @@ from stepgrpo_lab.course.toy_policy import (
     train_toy_policy,
 )
 from stepgrpo_lab.method.baselines import OutcomeReward
-from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_loss, token_weights
+from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_weights
 from stepgrpo_lab.method.rewards import StepAwareReward
+from stepgrpo_lab.method.token_loss import token_loss
 
 HARD = [ToyCompletion("guess", 1, 4, 0.05), ToyCompletion("think", 4, 16, 0.3), ToyCompletion("think long", 8, 32, 0.4)]
 

@@ -155,7 +155,8 @@ clip_saved
 # %% tags=["nbval-check-output"]
 from math import log
 
-from stepgrpo_lab.method.loss import LossSettings, token_loss
+from stepgrpo_lab.method.loss import LossSettings
+from stepgrpo_lab.method.token_loss import token_loss
 
 print("    A  ratio  by hand  library   pull")
 for A in (1.0, -1.0):
@@ -354,8 +355,9 @@ weight_saved
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import StepAwareReward
-from stepgrpo_lab.method.loss import LOSS_TYPES, token_push
+from stepgrpo_lab.method.loss import LOSS_TYPES
 from stepgrpo_lab.method.rewards import outcome_rewards
+from stepgrpo_lab.method.token_loss import token_push
 from stepgrpo_lab.recordings import load_recordings
 
 group = load_recordings()[4]

@@ -58,7 +58,7 @@ exit_rules -> method.confidence recordings.schema
 grading -> evaluation.grading method.boxes
 grading_worker -> evaluation._grading_worker
 group_rewards -> method.baselines method.rewards
-losses -> method.loss
+losses -> method.loss method.token_loss
 models -> engines.models engines.tokenizers
 overthinker.build -> authoring.overthinker.build
 overthinker.calibration -> authoring.overthinker.stages

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.method.loss import LossSettings, token_loss, token_weights
+from stepgrpo_lab.method.loss import LossSettings, token_weights
 from stepgrpo_lab.method.rewards import AdvantageScale, GroupReward, group_advantages
+from stepgrpo_lab.method.token_loss import token_loss
 from stepgrpo_lab.viz._html import visible_text
 from stepgrpo_lab.viz._style import line_look, styled
 

@@ -15,7 +15,7 @@ equation  what it says                                        here
                                                               :func:`.rewards.group_mean_steps`
 5         reward: a c (1 - b excess) + (1 - a) f              :class:`.rewards.StepAwareReward`
 GRPO      advantage: (R - mean) / (std + eps)                 :func:`.rewards.group_advantages`
-GRPO      clipped surrogate with KL penalty                   :func:`.loss.policy_loss`, :func:`.loss.token_loss`
+GRPO      clipped surrogate with KL penalty                   :func:`.loss.policy_loss`, :func:`.token_loss.token_loss`
 ========  ==================================================  ==========================================================
 
 Where this package departs from the paper (P) or from its public code (C):

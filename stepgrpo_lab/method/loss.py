@@ -1,9 +1,8 @@
-"""The policy loss of GRPO and its relatives: token by token in plain numbers, and in torch with a gradient.
+"""The policy loss of GRPO and its relatives, from a model's log-probabilities to one number with a gradient.
 
-The first half needs no torch: importance ratio, clipping, KL penalty, mask, the weight that a loss type gives to a
-token, and the derivative by the token's log-probability. The second half is the same in torch, one completion at a
-time, without padding, from a model's log-probabilities to one number. Both compute what TRL's ``GRPOTrainer`` computes
-for the four loss types below (token-level importance sampling), as tests show.
+It takes one completion at a time, without padding, and computes what TRL's ``GRPOTrainer`` computes for the four loss
+types below (token-level importance sampling), as tests show. Settings and weights need no torch;
+:mod:`stepgrpo_lab.method.token_loss` has a single token's loss in plain numbers.
 
 Sources: PPO's clipped surrogate (Schulman et al., arXiv 1707.06347); GRPO (DeepSeekMath, arXiv 2402.03300); Dr. GRPO
 (arXiv 2503.20783); DAPO's token mean and higher upper clip (arXiv 2503.14476); the k3 estimator of the KL divergence
@@ -12,7 +11,6 @@ Sources: PPO's clipped surrogate (Schulman et al., arXiv 1707.06347); GRPO (Deep
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,86 +64,6 @@ class LossSettings:
             raise ValueError("dr_grpo divides by max_completion_length; give the completion limit in tokens")
 
 
-@dataclass(frozen=True)
-class TokenLoss:
-    """One token's part of the loss, before it is weighted.
-
-    Attributes:
-        ratio: Probability now over probability when it was sampled.
-        clipped: Whether clipping decides, so that the policy term pulls no more.
-        surrogate: ``min(ratio * A, clip(ratio) * A)``; larger is better.
-        kl: Estimate of the KL divergence from the reference at this token (k3), at least 0.
-        loss: ``-surrogate + kl_weight * kl``.
-        gradient: Derivative of ``loss`` by the token's log-probability; where it is negative, a step of gradient
-            descent makes the token likelier.
-    """
-
-    ratio: float
-    clipped: bool
-    surrogate: float
-    kl: float
-    loss: float
-    gradient: float
-
-
-def token_loss(
-    logprob: float,
-    advantage: float,
-    settings: LossSettings,
-    *,
-    old_logprob: float | None = None,
-    reference_logprob: float | None = None,
-) -> TokenLoss:
-    """The loss of one token.
-
-    Args:
-        logprob: Log-probability under the policy now.
-        advantage: The completion's advantage.
-        settings: How the loss is made.
-        old_logprob: Log-probability when the token was sampled; None for one that was forced (and on the first update
-            after a rollout): the policy's own, so that the ratio is exactly 1.
-        reference_logprob: Log-probability under the reference model; needed where ``kl_weight`` is not 0.
-
-    Raises:
-        ValueError: A KL penalty without a reference.
-
-    Example:
-        >>> import math
-        >>> token = token_loss(math.log(0.6), 1.0, LossSettings(epsilon_high=0.2), old_logprob=math.log(0.4))
-        >>> round(token.ratio, 3), round(token.surrogate, 3), token.clipped, token.gradient
-        (1.5, 1.2, True, 0.0)
-    """
-    ratio = math.exp(logprob - (logprob if old_logprob is None else old_logprob))
-    bound = math.inf if settings.delta is None else settings.delta
-    free, held = (
-        min(ratio, bound) * advantage,
-        min(max(ratio, 1 - settings.epsilon_low), 1 + settings.epsilon_high) * advantage,
-    )
-    inside = 1 - settings.epsilon_low <= ratio <= 1 + settings.epsilon_high
-    flows = inside or (free < held and ratio <= bound)
-    gradient = -ratio * advantage if flows else 0.0
-    kl, kl_slope = _kl(logprob, ratio, settings, reference_logprob)
-    return TokenLoss(
-        ratio=ratio,
-        clipped=not flows and advantage != 0,
-        surrogate=min(free, held),
-        kl=kl,
-        loss=-min(free, held) + settings.kl_weight * kl,
-        gradient=gradient + settings.kl_weight * kl_slope,
-    )
-
-
-def _kl(logprob: float, ratio: float, settings: LossSettings, reference: float | None) -> tuple[float, float]:
-    """The k3 estimate and its derivative by the log-probability."""
-    if reference is None:
-        if settings.kl_weight:
-            raise ValueError("kl_weight is not 0, so reference_logprob is needed; give it, or set kl_weight=0")
-        return 0.0, 0.0
-    gap = reference - logprob
-    kl, slope = math.exp(gap) - gap - 1, 1 - math.exp(gap)
-    return (kl * ratio, (kl + slope) * ratio) if settings.bias_corrected_kl else (kl, slope)
-
-
 def token_weights(
     masks: Sequence[Sequence[bool]], settings: LossSettings, *, batch_tokens: int | None = None
 ) -> list[list[float]]:
@@ -178,33 +96,6 @@ def token_weights(
         "dapo": [max(1, at_hand if batch_tokens is None else batch_tokens)] * len(masks),
     }[settings.loss_type]
     return [[bool(trains) / divisor for trains in mask] for mask, divisor in zip(masks, divisors, strict=True)]
-
-
-def token_push(
-    advantages: Sequence[float],
-    masks: Sequence[Sequence[bool]],
-    settings: LossSettings,
-    *,
-    batch_tokens: int | None = None,
-) -> list[list[float]]:
-    """How hard the first update after a rollout pushes each token: minus the loss's derivative by its log-probability.
-
-    There the ratio is 1 and nothing is clipped, so the push is the advantage times the token's weight; positive makes
-    the token likelier. The KL penalty is left out.
-
-    Args:
-        advantages: ``[completions]``.
-        masks, settings, batch_tokens: As for :func:`token_weights`.
-
-    Example:
-        >>> token_push([1.0, -1.0], [[True, True], [True, False]], LossSettings("bnpo"))
-        [[0.3333333333333333, 0.3333333333333333], [-0.3333333333333333, 0.0]]
-    """
-    weights = token_weights(masks, settings, batch_tokens=batch_tokens)
-    return [
-        [advantage * weight if weight else 0.0 for weight in row]
-        for advantage, row in zip(advantages, weights, strict=True)
-    ]
 
 
 # ---- in torch --------------------------------------------------------------------------------------------------------

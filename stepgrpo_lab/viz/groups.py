@@ -105,7 +105,7 @@ def token_push_map(
     """How hard the update pushes every token of every member: blue likelier, vermillion less likely.
 
     Args:
-        push: ``[members][tokens]`` from :func:`stepgrpo_lab.method.loss.token_push`.
+        push: ``[members][tokens]`` from :func:`stepgrpo_lab.method.token_loss.token_push`.
         pieces: ``[members][tokens]`` text of each token.
         members: ``[members]`` names for the axis.
         forced: ``[members][tokens]`` whether a token was forced: ringed.

@@ -7,7 +7,8 @@ from dataclasses import replace
 from math import log
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.method.loss import LossSettings, TokenLoss, token_loss
+from stepgrpo_lab.method.loss import LossSettings
+from stepgrpo_lab.method.token_loss import TokenLoss, token_loss
 from stepgrpo_lab.viz._html import piece_text
 from stepgrpo_lab.viz._style import HATCHES, INK, PALETTE, new_figure
 

@@ -16,7 +16,7 @@ from stepgrpo_lab.method.baselines import (
     length_penalty_rewards,
     soft_overlong_rewards,
 )
-from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_push
+from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings
 from stepgrpo_lab.method.rewards import (
     AdvantageScale,
     GroupReward,
@@ -27,6 +27,7 @@ from stepgrpo_lab.method.rewards import (
     is_informative,
     outcome_rewards,
 )
+from stepgrpo_lab.method.token_loss import token_push
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.viz._html import table, visible_text
 from stepgrpo_lab.viz.groups import group_advantages_chart, token_push_map

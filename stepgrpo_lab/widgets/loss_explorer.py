@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Enum, Float, Int, List
 
-from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, TokenLoss, token_loss, token_weights
+from stepgrpo_lab.method.loss import LOSS_TYPES, LossSettings, token_weights
+from stepgrpo_lab.method.token_loss import TokenLoss, token_loss
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.viz._html import piece_text, table
 from stepgrpo_lab.viz.loss import surrogate_curve, token_pulls

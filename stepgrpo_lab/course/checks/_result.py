@@ -113,7 +113,7 @@ def expect(
 def _sentence(hint: str) -> str:
     if not hint:
         return ""
-    plain = hint.split(maxsplit=1)[0].isalpha()  # a name, as trials_right[i], keeps its case
+    plain = hint.split(maxsplit=1)[0].rstrip(".,;:").isalpha()  # a name, as trials_right[i], keeps its case
     return f". {hint[:1].upper()}{hint[1:]}" if plain else f": {hint}"
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, pstdev
 
 from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
-from stepgrpo_lab.method.loss import LossSettings, token_loss, token_weights
+from stepgrpo_lab.method.loss import LossSettings, token_weights
 from stepgrpo_lab.method.rewards import group_advantages
+from stepgrpo_lab.method.token_loss import token_loss
 
 DIGITS, TOLERANCE = 4, 1e-3
 """Messages round their numbers, the same on every machine."""
