@@ -15,8 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SLOW = (
     *("browser", "distributed", "with_vllm", "robustness/test_hostile_output", "robustness/test_killed_runs"),
-    *("test_embedded_model", "test_experiments", "test_methods", "test_recipes_run", "test_recordings", "test_tools"),
-    *("test_vllm_engine", "test_vllm_training"),
+    *("test_ci", "test_embedded_model", "test_experiments", "test_methods", "test_recipes_run", "test_recordings"),
+    *("test_tools", "test_vllm_engine", "test_vllm_training"),
 )
 """Modules and folders that take more than 20 s on one core, or need what not every platform has; marked ``slow``."""
 

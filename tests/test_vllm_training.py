@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -211,7 +213,7 @@ def test_a_recipe_trains_and_measures_with_the_engine(
         return VLLMEngine(fakes[0], tiny_tokenizer())
 
     monkeypatch.setattr(VLLMEngine, "load", start)
-    monkeypatch.setattr("stepgrpo_lab.recipes._building.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     monkeypatch.setattr(building, "recipe_reward", lambda reward: by_position)
     changes = {"rollout.engine": "vllm", "rollout.rows": 16, "optimisation.max_steps": 2}
     overrides = tiny_overrides(model, **changes, **({"model.lora.r": 4} if lora else {}))
@@ -247,10 +249,10 @@ def test_engines_that_cannot_be_are_refused(overrides: list[str], message: str) 
 
 def test_what_this_machine_cannot_start_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = load_recipe("overthinker", ["rollout.engine=vllm"])
-    monkeypatch.setattr("stepgrpo_lab.recipes._building.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ImportError, match=r"pip install vllm.*rollout\.engine=lockstep"):
         trainer_config(recipe, tmp_path)
-    monkeypatch.setattr("stepgrpo_lab.recipes._building.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     high = load_recipe("overthinker", ["rollout.engine=vllm", "model.lora.r=1024"])
     with pytest.raises(ValueError, match="an adapter of rank 1024: vLLM takes ranks up to 512"):
         trainer_config(high, tmp_path)

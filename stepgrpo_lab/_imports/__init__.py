@@ -1,4 +1,4 @@
-"""How names are found: handed out lazily, and for one release under the module paths of 0.1 too."""
+"""How names are found: handed out lazily, for one release under the paths of 0.1 too; and what is not installed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -202,6 +203,28 @@ def lazy_names(
         return value
 
     return sorted(module_of), get, lambda: sorted({*vars(sys.modules[package]), *module_of})
+
+
+def require(purpose: str, *packages: str, install: str) -> None:
+    """Check that packages are installed, without importing them: called before anything is loaded.
+
+    Args:
+        purpose: What needs them.
+        packages: Their import names.
+        install: What pip is to install.
+
+    Raises:
+        ImportError: One is not there; the message has the command.
+
+    Example:
+        >>> require("a time machine", "json", "flux_capacitor", install="flux-capacitor")
+        Traceback (most recent call last):
+        ImportError: a time machine needs flux_capacitor: pip install flux-capacitor
+    """
+    for package in packages:
+        there = sys.modules[package] is not None if package in sys.modules else find_spec(package) is not None
+        if not there:
+            raise ImportError(f"{purpose} needs {package}: pip install {install}")
 
 
 def serve_old_paths() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from functools import partial
 
+from stepgrpo_lab._imports import require
 from stepgrpo_lab.cli._output import StatusLine, bar, printable
 from stepgrpo_lab.cli.quiet import quiet
 
@@ -57,6 +58,7 @@ def build_overthinker(options: Namespace) -> int:
 
 def build_notebooks(options: Namespace) -> int:
     """``stepgrpo notebooks build``."""
+    require("building notebooks", "jupytext", "nbclient", "ipykernel", "kaleido", install="'stepgrpo-lab[authoring]'")
     from stepgrpo_lab.authoring.notebooks.building import build_notebooks as build
 
     for path in build(options.root, options.names, fast=options.fast, progress=lambda name: print(f"running {name}")):
@@ -66,6 +68,7 @@ def build_notebooks(options: Namespace) -> int:
 
 def check_notebooks(options: Namespace) -> int:
     """``stepgrpo notebooks check``."""
+    require("checking notebooks", "jupytext", "nbformat", install="'stepgrpo-lab[authoring]'")
     from stepgrpo_lab.authoring.notebooks.linting import lint_course
 
     findings = lint_course(options.root)

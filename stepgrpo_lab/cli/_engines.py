@@ -28,6 +28,10 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
     from stepgrpo_lab.engines.models import load_model, load_tokenizer
     from stepgrpo_lab.run.folder import model_folder
 
+    if options.engine == "vllm":
+        from stepgrpo_lab.engines.vllm_engine import check_vllm
+
+        check_vllm()
     path = model_folder(options.model)
     engine: Any
     if options.engine == "lockstep":

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stepgrpo_lab._imports import require
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.engines.tokenizers import check_tokenizer, separate_padding
 
@@ -183,10 +184,7 @@ def nf4_config(dtype: str) -> Any:
     Raises:
         ImportError: bitsandbytes is not installed.
     """
-    from importlib.util import find_spec
-
-    if find_spec("bitsandbytes") is None:
-        raise ImportError("4-bit loading needs bitsandbytes: pip install 'stepgrpo-lab[quant]'")
+    require("4-bit loading", "bitsandbytes", install="'stepgrpo-lab[quant]'")
     import torch
     from transformers import BitsAndBytesConfig
 

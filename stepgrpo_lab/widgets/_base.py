@@ -5,6 +5,7 @@ Only the view needs ipywidgets, so only it imports them.
 
 from __future__ import annotations
 
+import html
 import reprlib
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import HasTraits, Unicode
 
+from stepgrpo_lab._imports import require
 from stepgrpo_lab.widgets._page import STYLE, block, readout
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ class LabWidget(HasTraits):
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.static_html()}
         try:
             model_id = self.view.box.model_id
-        except ImportError:
+        except ImportError as error:
+            bundle["text/html"] += block(f'<p class="quiet">{html.escape(str(error))}</p>')
             return bundle
         return {VIEW_MIME: {"version_major": 2, "version_minor": 0, "model_id": model_id}, **bundle}
 
@@ -130,6 +133,7 @@ class View:
     """
 
     def __init__(self, widget: LabWidget) -> None:
+        require("a widget that moves", "ipywidgets", install="'stepgrpo-lab[notebooks]'")
         import ipywidgets
 
         enable_widgets_on_colab()
