@@ -236,7 +236,7 @@ class _Run:
         """The trainer of the recipe's method, with everything that happens around its steps."""
         from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, TokenBudget, Validation
 
-        data, optimisation = self.recipe.data, self.recipe.optimisation
+        data = self.recipe.data
         problems = training_problems(self.recipe)
         check_recipe_problems(self.recipe, problems, data.train, tokenizer, model, grader)
         held_out = recipe_problems(data.validation, data.counts.validation)
@@ -260,7 +260,7 @@ class _Run:
                 )
 
         trainer.add_callback(MetricsFile(self.folder / "metrics.jsonl"))  # first: it clears the file for the others
-        budget = optimisation.token_budget if self.recipe.method == "grpo" else None
+        budget = self._token_budget
         trainer.add_callback(ProgressLine(self._say, every=self.progress_every, token_budget=budget))
         trainer.add_callback(Validation(trainer, validate, every=self.recipe.evaluation.every))
         if self.recipe.method == "sft":
@@ -270,6 +270,11 @@ class _Run:
         if budget:
             trainer.add_callback(TokenBudget(budget))
         return trainer
+
+    @property
+    def _token_budget(self) -> int | None:
+        """Decoded tokens that end training; supervised fine-tuning spends them before it."""
+        return self.recipe.optimisation.token_budget if self.recipe.method == "grpo" else None
 
     def _policy_of(self, trainer: Any) -> AbstractContextManager[Any]:
         """The policy as it is now, whole; an engine that samples for it gets its weights."""
@@ -281,7 +286,7 @@ class _Run:
 
     def _train(self, trainer: Any) -> bool:
         """Train to the end; False if Ctrl-C stopped it."""
-        from stepgrpo_lab.training.callbacks import Interrupt
+        from stepgrpo_lab.training.callbacks import Interrupt, is_over
 
         own = [callback for callback in self.callbacks if isinstance(callback, Interrupt)]
         interrupt = own[0] if own else Interrupt(self._say)
@@ -295,7 +300,7 @@ class _Run:
             interrupt.restore()
             for phase, seconds in trainer.seconds.items():
                 self.seconds[phase] += seconds
-        return not interrupt.interrupted or trainer.state.global_step >= trainer.state.max_steps
+        return not interrupt.interrupted or is_over(trainer.state, self._token_budget)
 
     def _evaluate(
         self,

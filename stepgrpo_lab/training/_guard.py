@@ -55,6 +55,13 @@ class GuardedTrainer(Trainer):
         self._inputs: Any = None
         self.add_callback(_FiniteGradients(self))
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, where a resumed training has reached its end already: transformers would train a step first."""
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         done = self.state.global_step
         self._batch = (done, self._batch[1] + 1 if self._batch[0] == done else 1)

@@ -95,8 +95,12 @@ class TokenBudget(TrainerCallback):
     def __init__(self, budget: int) -> None:
         self.budget = budget
 
+    def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if is_over(state, self.budget):  # resumed after the step that spent it
+            control.should_training_stop = True
+
     def on_log(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if decoded_tokens(state) >= self.budget:
+        if is_over(state, self.budget):
             control.should_training_stop = True
 
 
@@ -155,6 +159,11 @@ class ProgressLine(TrainerCallback):
 def decoded_tokens(state: TrainerState) -> float:
     """Tokens that the rollouts of a training have decoded so far, probes included."""
     return sum(row.get("cost/decoded_tokens", 0.0) for row in state.log_history)
+
+
+def is_over(state: TrainerState, token_budget: int | None = None) -> bool:
+    """Whether a training has reached its end: its last step, or the one that spent its token budget."""
+    return state.global_step >= state.max_steps or (token_budget is not None and decoded_tokens(state) >= token_budget)
 
 
 def duration(seconds: float) -> str:

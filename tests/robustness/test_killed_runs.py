@@ -130,6 +130,48 @@ def test_a_run_with_a_cut_off_checkpoint_ends_like_an_undisturbed_one(stopped: P
     assert [row["step"] for row in read_metrics(stopped / "metrics.jsonl")] == [0, 1, 2, 3, 4]
 
 
+ENDS: dict[str, dict[str, Any]] = {
+    "its last step": {},
+    "a spent token budget": {"optimisation.token_budget": 350, "optimisation.save_every": 1},
+    "an adapter's last step": {"model.lora.r": 2},
+    "the last step of imitation": {
+        **{"model.path": "overthinker", "method": "sft", "optimisation.max_steps": 2},
+        **{"rollout.max_tokens": 128, "optimisation.group_size": 2, "optimisation.rows_per_pass": 2},
+    },
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_that_was_trained_to_its_end_trains_no_further(model: Path, tmp_path: Path, end: str) -> None:
+    """Killed before ``model/`` was there, in the middle of an epoch."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run.train(load_recipe("overthinker", tiny_overrides(model, **{"data.counts.train": 40, **ENDS[end]})), whole)
+    shutil.copytree(whole, killed)
+    shutil.rmtree(killed / "model")
+    for name in ("evaluation_after.json", "completions.jsonl", "report.html"):
+        (killed / name).unlink()
+    assert run.train(None, killed, resume=True).finished
+    assert differences(killed, whole) == []
+    ours, theirs = ({path.name for path in (folder / "checkpoints").iterdir()} for folder in (killed, whole))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("budget", [None, 350])
+def test_ctrl_c_in_the_last_step_is_the_end(model: Path, tmp_path: Path, budget: int | None) -> None:
+    changes = {"data.counts.train": 40, "optimisation.token_budget": budget or "null"}
+    recipe = load_recipe("overthinker", tiny_overrides(model, **changes))
+    straight = run.train(recipe, tmp_path / "straight")
+    last = read_metrics(tmp_path / "straight" / "metrics.jsonl")[-1]["step"]
+    assert straight.finished and 1 < last <= 4 and (budget is None or last < 4)
+
+    def interrupt(line: str) -> None:
+        if line.startswith(f"step {last - 1}/"):
+            signal.raise_signal(signal.SIGINT)
+
+    assert run.train(recipe, tmp_path / "stopped", progress=interrupt).finished
+    assert same_weights(tmp_path / "stopped", tmp_path / "straight")
+
+
 def test_half_a_recipe_is_no_recipe(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut_off(recipe: Recipe, path: Path) -> None:
         path.write_text("name: half\n")

@@ -15,7 +15,6 @@ from typing import Any
 
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.training._guard import checkpoint_damage
-from stepgrpo_lab.training.metrics import read_metrics
 
 PHASES = ("rollout", "update", "checkpoint", "evaluation", "model")
 """What a run is doing: sampling, moving weights, writing a checkpoint, measuring, writing the trained model."""
@@ -187,26 +186,33 @@ def same_weights(first: Path, second: Path) -> bool:
     import torch
     from safetensors.torch import load_file
 
-    ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (first, second))
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = (
+        {path.name: load_file(path) for path in (folder / "model").glob("*.safetensors")} for folder in (first, second)
+    )
+    return ours.keys() == theirs.keys() != set() and all(
+        ours[file].keys() == weights.keys() and all(torch.equal(ours[file][name], weights[name]) for name in weights)
+        for file, weights in theirs.items()
+    )
 
 
 def curves(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics without what depends on the clock."""
-    return [
-        {key: value for key, value in row.items() if not key.startswith(TIMINGS)}
-        for row in read_metrics(folder / "metrics.jsonl")
-    ]
+    """A run's metrics without what depends on the clock; every line must be whole."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith(TIMINGS)} for row in rows]
+
+
+SAME = ("recipe.yaml", "evaluation_before.json", "selection.json", "evaluation_after.json", "completions.jsonl")
+"""Files that are the same, byte for byte, however often a run was killed."""
 
 
 def differences(folder: Path, undisturbed: Path) -> list[str]:
     """What a resumed run has that the undisturbed one has not; empty if none can tell them apart."""
     found = [] if same_weights(folder, undisturbed) else ["weights"]
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    if [json.loads(line)["step"] for line in lines] != list(range(STEPS + 1)):
-        found.append("steps in metrics.jsonl")
     if curves(folder) != curves(undisturbed):
         found.append("metrics.jsonl")
-    names = ("evaluation_before.json", "evaluation_after.json", "completions.jsonl", "recipe.yaml")
-    found += [name for name in names if (folder / name).read_bytes() != (undisturbed / name).read_bytes()]
-    return found + [str(path) for path in folder.rglob("*.part")]
+    found += [name for name in SAME if _content(folder / name) != _content(undisturbed / name)]
+    return found + [str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".part", ".tmp")]
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
