@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stepgrpo_lab.engines.distributed import process_count
-from stepgrpo_lab.engines.models import OVERTHINKER, load_model, native_dtype
+from stepgrpo_lab.engines.hub import OVERTHINKER
+from stepgrpo_lab.engines.models import load_model, native_dtype
 from stepgrpo_lab.engines.tokenizers import long_prompts, prompt_room
 from stepgrpo_lab.engines.vllm_engine import lora_room
 from stepgrpo_lab.evaluation.grading import Grader

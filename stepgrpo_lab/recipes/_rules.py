@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from stepgrpo_lab.engines.models import OVERTHINKER
+from stepgrpo_lab.engines.hub import OVERTHINKER
 from stepgrpo_lab.evaluation.problems import BENCHMARKS, find_benchmark
 from stepgrpo_lab.method.baselines import scaled_tokens
 from stepgrpo_lab.method.names import did_you_mean, listed, near_name, shown
