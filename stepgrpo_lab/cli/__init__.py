@@ -9,10 +9,20 @@ from importlib import import_module
 from pathlib import Path
 
 import stepgrpo_lab
+from stepgrpo_lab.cli._parsing import (
+    MOST_SAMPLES,
+    Parser,
+    add_engine_arguments,
+    add_limit,
+    add_number,
+    add_recipe_arguments,
+    add_seed,
+    add_temperature,
+)
 from stepgrpo_lab.cli._parsing import add_command as _command
-from stepgrpo_lab.cli._parsing import add_engine_arguments, add_recipe_arguments
 from stepgrpo_lab.cli._scaling import add_plan, add_rate
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
+from stepgrpo_lab.overthinker.tasks import most_problems
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells expect it."""
@@ -28,9 +38,8 @@ _EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 2 for an error in what was asked, 130 after Ctrl-C."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
     try:
+        options = parse(arguments)
         return int(find_command(options.function)(options))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
@@ -38,8 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         from stepgrpo_lab.cli._output import printable
 
-        print(f"stepgrpo: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        for mistake in getattr(error, "mistakes", [str(error)]):
+            print(f"stepgrpo: error: {printable(' '.join(mistake.split()))}", file=sys.stderr)
         return 2
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of a command, each within its range; an option that it lacks ends with the usage of that command.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unknown argument {unknown[0]!r}")
+    return options
 
 
 def find_command(name: str) -> Callable[[argparse.Namespace], int]:
@@ -53,7 +75,7 @@ def find_command(name: str) -> Callable[[argparse.Namespace], int]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="stepgrpo",
         description="Train reasoning models to stop when they are done (Step-GRPO, arXiv 2604.16890).",
         epilog=_EXAMPLES,
@@ -86,7 +108,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "stepgrpo train --recipe overthinker --set optimisation.learning_rate=1e-4 --seed 1",
     )
     add_recipe_arguments(command)
-    command.add_argument("--seed", type=int, help="the run's seed (default: the recipe's)")
+    add_seed(command, help="the run's seed (default: the recipe's)")
     command.add_argument("--output", type=Path, help="run folder (default: runs/RECIPE-TIME)")
     command.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
 
@@ -105,18 +127,18 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         default="overthinker:test",
         help="overthinker:SPLIT, a .jsonl file or a known hub id (default: %(default)s)",
     )
-    command.add_argument(
-        "--count", type=int, help="how many problems (default: 1000 generated ones, or the whole file)"
+    add_number(command, "--count", 1, help="how many problems (default: 1000 generated ones, or the whole file)")
+    add_number(
+        command, "--samples", 1, MOST_SAMPLES, default=1, help="completions of each problem (default: %(default)s)"
     )
-    command.add_argument("--samples", type=int, default=1, help="completions of each problem (default: %(default)s)")
     command.add_argument("--deer", choices=("official", "paper"), help="use the truncated rollout at inference")
-    command.add_argument("--limit", type=int, default=256, help="completion limit in tokens (default: %(default)s)")
-    command.add_argument("--temperature", type=float, default=0.6, help="default: %(default)s")
-    command.add_argument("--top-p", type=float, default=0.95, help="default: %(default)s")
-    command.add_argument("--top-k", type=int, default=20, help="default: %(default)s")
+    add_limit(command)
+    add_temperature(command, 0.6)
+    add_number(command, "--top-p", 0.01, 1, whole=False, default=0.95, help="default: %(default)s")
+    add_number(command, "--top-k", 0, default=20, help="default: %(default)s")
     command.add_argument("--markers", default="paper", choices=("official", "paper"), help="words that start a step")
     command.add_argument("--suffix", default="", help="text appended to every question")
-    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_seed(command)
     command.add_argument("--json", action="store_true", help="print the figures as JSON")
     add_engine_arguments(command)
 
@@ -132,12 +154,12 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("model", help="a model folder, a run folder, or a Hugging Face id")
     command.add_argument("--set", dest="sets", action="append", metavar="NAME", help="this set alone; can be repeated")
     command.add_argument("--folder", type=Path, help="look for NAME.jsonl here before asking the hub")
-    command.add_argument("--count", type=int, help="only the first problems of each set: no benchmark, but a trial")
-    command.add_argument("--samples", type=int, help="completions of each problem (default: 1 to 16, by set)")
-    command.add_argument("--limit", type=int, default=16384, help="completion limit in tokens (default: %(default)s)")
-    command.add_argument("--rows", type=int, default=64, help="completions decoded at once (default: %(default)s)")
+    add_number(command, "--count", 1, help="only the first problems of each set: no benchmark, but a trial")
+    add_number(command, "--samples", 1, MOST_SAMPLES, help="completions of each problem (default: 1 to 16, by set)")
+    add_limit(command, 16384)
+    add_number(command, "--rows", 1, 1_000_000, default=64, help="completions decoded at once (default: %(default)s)")
     command.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
-    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_seed(command)
 
 
 def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -151,13 +173,14 @@ def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("model", nargs="?", default="overthinker", help="default: %(default)s")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--problem", metavar="TEXT", help="a question of your own")
-    which.add_argument("--index", type=int, default=0, help="which of the test problems (default: %(default)s)")
+    last = most_problems("test") - 1
+    add_number(which, "--index", 0, last, default=0, help="which of the test problems (default: %(default)s)")
     command.add_argument("--preset", choices=("official", "paper"), default="official", help="default: %(default)s")
     command.add_argument("--markers", choices=("official", "paper"), default="paper", help="default: %(default)s")
     command.add_argument("--threshold", type=float, help="confidence above which the thoughts are closed")
-    command.add_argument("--limit", type=int, default=256, help="completion limit in tokens (default: %(default)s)")
-    command.add_argument("--temperature", type=float, default=1.0, help="default: %(default)s")
-    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_limit(command)
+    add_temperature(command, 1.0)
+    add_seed(command)
     add_engine_arguments(command)
 
 
@@ -220,7 +243,9 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="train nothing: write tables, picture and page of the record that comes with the package",
     )
-    command.add_argument("--hours", type=float, default=6.0, help="begin no row that would end later (default: 6)")
+    add_number(
+        command, "--hours", 0, 100_000, whole=False, default=6.0, help="begin no row that would end later (default: 6)"
+    )
     command.add_argument(
         "--set",
         dest="overrides",
@@ -253,10 +278,15 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         default=Path("runs/trajectories.jsonl.gz"),
         help="file to write (default: %(default)s)",
     )
-    command.add_argument(
-        "--survey", type=int, metavar="N", help="instead, one watched completion of each of N problems, to be counted"
+    add_number(
+        command,
+        "--survey",
+        1,
+        most_problems("test"),
+        metavar="N",
+        help="instead, one watched completion of each of N problems, to be counted",
     )
-    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_seed(command)
 
 
 def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -272,7 +302,7 @@ def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument(
         "--output", type=Path, default=Path("runs/overthinker-build"), help="folder to write (default: %(default)s)"
     )
-    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_seed(command)
 
 
 def _add_notebooks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -204,7 +204,7 @@ def reproduce(options: Namespace) -> int:
     """``stepgrpo reproduce``: :func:`compare` under its old name."""
     import shlex
 
-    from stepgrpo_lab.cli import build_parser
+    from stepgrpo_lab.cli import parse
 
     arguments = ["compare", options.table]
     if options.row:
@@ -212,7 +212,7 @@ def reproduce(options: Namespace) -> int:
     if options.output:
         arguments += ["--output", str(options.output)]
     print(f"stepgrpo reproduce is now: stepgrpo {shlex.join(arguments)}", file=sys.stderr)
-    return compare(build_parser().parse_args(arguments))
+    return compare(parse(arguments))
 
 
 def _row_name(table: str, row: str) -> str:

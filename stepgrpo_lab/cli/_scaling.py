@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from stepgrpo_lab.cli._output import StatusLine, printable
-from stepgrpo_lab.cli._parsing import add_command, add_recipe_arguments
+from stepgrpo_lab.cli._parsing import add_command, add_number, add_recipe_arguments
 from stepgrpo_lab.engines import ENGINES
 
 GPU_NAMES = ("T4", "L4", "A100", "H100", "H200")
@@ -25,13 +25,13 @@ def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     add_recipe_arguments(command, required=True)
     command.add_argument("--gpu", choices=GPU_NAMES, help="default: the recipe's")
-    command.add_argument("--gpus", type=int, metavar="N", help="how many of them (default: the recipe's)")
+    add_number(command, "--gpus", 1, 100_000, metavar="N", help="how many of them (default: the recipe's)")
     command.add_argument(
         "--engine",
         choices=ENGINES,
         help="who samples: the trained model, a second copy beside it, or one on other GPUs (default: the recipe's)",
     )
-    command.add_argument("--prompt-tokens", type=int, default=512, help="longest prompt (default: %(default)s)")
+    add_number(command, "--prompt-tokens", 1, default=512, help="longest prompt (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 

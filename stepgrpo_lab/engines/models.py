@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stepgrpo_lab._imports import require
-from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.engines.hub import first_line, loading_options, model_location
 from stepgrpo_lab.engines.tokenizers import check_tokenizer, separate_padding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-OVERTHINKER = "overthinker"
-"""Name of the embedded model wherever a model path is asked for."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -122,11 +119,6 @@ def load_model(
     return model.eval(), load_tokenizer(path_or_id)
 
 
-def model_location(path_or_id: str | Path) -> str:
-    """The folder or Hugging Face id that a model path stands for: "overthinker" is the embedded model's folder."""
-    return str(data_path("overthinker")) if str(path_or_id) == OVERTHINKER else str(path_or_id)
-
-
 def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     """A model's tokenizer alone, as :func:`load_model` gives it: padding apart from the end of sequence, and checked.
 
@@ -145,6 +137,7 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
 
     _refuse_pickled_adapter(Path(path))
     options: dict[str, Any] = {
+        **loading_options(path),
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
         "trust_remote_code": False,
@@ -155,10 +148,9 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
     except ImportError:
         raise
     except Exception as error:  # a broken file of each format has an error of its own
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"model {path!r} cannot be loaded: {first_line} (give a folder with config.json and *.safetensors, or a "
-            "Hugging Face id that can be reached)"
+            f"model {path!r} cannot be loaded: {first_line(error)} (give a folder with config.json and *.safetensors, "
+            "or a Hugging Face id that can be reached)"
         ) from error
     if not quantization:
         return model.to(device)
@@ -199,8 +191,9 @@ def nf4_config(dtype: str) -> Any:
 def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
+    options = loading_options(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options)
     except ImportError:
         raise
     except Exception as error:  # a broken file of each format has an error of its own

@@ -83,7 +83,8 @@ class VLLMEngine:
             ValueError: As the class, or as :func:`stepgrpo_lab.engines.models.load_tokenizer`.
         """
         vllm = _vllm()
-        from stepgrpo_lab.engines.models import load_tokenizer, model_location
+        from stepgrpo_lab.engines.hub import model_location
+        from stepgrpo_lab.engines.models import load_tokenizer
 
         path = model_location(path_or_id)
         arguments = {

@@ -15,7 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.engines.hub import asking_the_hub, first_line
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.records import Problem, to_json
 
 Row = Mapping[str, Any]
@@ -84,8 +86,10 @@ def load_problems(source: str | Path, *, split: str | None = None, limit: int | 
             raise ValueError(f"split={split!r} does not apply to the file {source}; leave it out")
         return list(islice(iterate_problems(source), limit))
     else:
-        known = ", ".join(BENCHMARKS)
-        raise ValueError(f"unknown source {str(source)!r}; give a path that ends in .jsonl, or one of: {known}")
+        raise ValueError(
+            f"unknown source {shown(str(source))}; give a path that ends in .jsonl, or one of: {', '.join(BENCHMARKS)}"
+            + did_you_mean(source, BENCHMARKS)
+        )
     return problems[:limit]
 
 
@@ -253,14 +257,15 @@ def _hub_rows(benchmark: Benchmark, split: str | None) -> Iterable[Row]:
         from datasets import load_dataset
     except ImportError as error:
         raise ImportError(f"{hub_id} comes from the hub, which needs: pip install datasets") from error
-    try:
-        rows: Iterable[Row] = load_dataset(hub_id, benchmark.config, split=split)
-    except Exception as error:
-        remedy = f"check the connection; if https://huggingface.co/datasets/{hub_id} is gated, accept its terms there"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OSError(
-            f"cannot load {hub_id} (split {split}): {reason}; {remedy} and log in with: hf auth login"
-        ) from error
+    with asking_the_hub() as silent:
+        try:
+            rows: Iterable[Row] = load_dataset(hub_id, benchmark.config, split=split)
+        except Exception as error:
+            remedy = f"if https://huggingface.co/datasets/{hub_id} is gated, accept its terms there"
+            raise OSError(
+                f"cannot load {hub_id} (split {split}): {first_line(error)}; check the connection"
+                f"{f' ({silent})' if silent else ''}; {remedy} and log in with: hf auth login"
+            ) from error
     return rows
 
 

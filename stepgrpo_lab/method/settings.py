@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepgrpo_lab.method.confidence import RULES, ExitRule
+from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.steps import resolve_markers
 from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText
+
+MOST_TOKENS = 10**9
+"""No setting counts more tokens, or probes, than this: a bound for slips of the finger."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,10 @@ class RolloutSettings:
             object.__setattr__(self, "markers", tuple(self.markers))
         resolve_markers(self.markers)
         if self.confidence_rule not in RULES:
-            raise ValueError(f"confidence_rule is {self.confidence_rule!r}: choose one of {', '.join(RULES)}.")
+            raise ValueError(
+                f"confidence_rule is {shown(self.confidence_rule)}: choose one of {', '.join(RULES)}"
+                + did_you_mean(self.confidence_rule, RULES)
+            )
         for name in ("exit_threshold", "probe_rate"):
             _check_share(name, getattr(self, name))
         for name, least in (("probe_max_tokens", 1), ("max_probes", 0), ("skip_first", 0)):
@@ -115,19 +122,27 @@ class RolloutSettings:
 
 def _check_share(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}: give a number from 0 to 1.")
+        raise ValueError(f"{name} is {shown(value)}: give a number from 0 to 1, such as {_default(name):g}.")
+
+
+def _default(name: str) -> Any:
+    """A value that fits, for a message."""
+    return next(field.default for field in dataclasses.fields(RolloutSettings) if field.name == name)
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}: give a whole number of at least {least}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST_TOKENS:
+        raise ValueError(
+            f"{name} is {shown(value)}: give a whole number of at least {least} and at most {MOST_TOKENS}."
+        )
 
 
 def _check_budget(name: str, value: Any, least: int) -> None:
     if isinstance(value, float):
         if not (0 < value <= 1 or (value == 0 and least == 0)):
             raise ValueError(
-                f"{name} is {value!r}: a float is a share of the limit in (0, 1], an integer counts tokens."
+                f"{name} is {shown(value)}: a float is a share of the limit in (0, 1], an integer counts tokens, "
+                f"such as {_default(name):g}."
             )
     else:
         _check_whole(name, value, least)
@@ -180,11 +195,16 @@ def rollout_settings(preset: str = "official", **overrides: Any) -> RolloutSetti
         0.9
     """
     if preset not in PRESETS:
-        raise ValueError(f"Unknown rollout preset {preset!r}: choose one of {', '.join(PRESETS)}.")
+        raise ValueError(
+            f"Unknown rollout preset {shown(preset)}: choose one of {', '.join(PRESETS)}"
+            + did_you_mean(preset, PRESETS)
+        )
     fields = [field.name for field in dataclasses.fields(RolloutSettings) if field.name != "preset"]
     for name in overrides:
         if name not in fields:
-            raise ValueError(f"Unknown rollout setting {name!r}: choose from {', '.join(fields)}.")
+            raise ValueError(
+                f"Unknown rollout setting {name!r}: choose from {', '.join(fields)}{did_you_mean(name, fields)}."
+            )
     return dataclasses.replace(PRESETS[preset], **overrides)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
+from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.records import Step
 from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText, decode_partial
 
@@ -39,14 +40,18 @@ def resolve_markers(markers: str | Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(markers, str):
         if markers not in MARKER_SETS:
-            raise ValueError(f"unknown marker set {markers!r}: use {' or '.join(MARKER_SETS)}, or a list of words")
+            raise ValueError(
+                f"markers: unknown marker set {shown(markers)}: use {' or '.join(MARKER_SETS)}, or a list of words"
+                + did_you_mean(markers, MARKER_SETS)
+            )
         return MARKER_SETS[markers]
     if not markers:
         raise ValueError("markers is empty: name a marker set or at least one word")
     for marker in markers:
         if not isinstance(marker, str) or not _WORD.fullmatch(marker):
             raise ValueError(
-                f"marker {marker!r} is not one word: use words, or write a Segmenter of your own for phrases"
+                f"markers: marker {shown(marker)} is not one word: use words, or write a Segmenter of your own for "
+                "phrases"
             )
     return tuple(dict.fromkeys(markers))
 

@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
+from stepgrpo_lab.method.names import did_you_mean
 from stepgrpo_lab.method.records import Problem
 
 Split = Literal["train", "validation", "test"]
@@ -128,6 +129,18 @@ def split_of(problem: Problem) -> Split:
     return "train" if bucket < 90 else "validation" if bucket < 95 else "test"
 
 
+def most_problems(split: str) -> int:
+    """How many different problems of a split may be asked for: as many as can be drawn in half a minute.
+
+    Every family and level has several times as many, so that a draw always ends.
+
+    Example:
+        >>> most_problems("train"), most_problems("test")
+        (360000, 20000)
+    """
+    return 400_000 * (90 if split == "train" else 5) // 100
+
+
 def draw_problems(
     split: Split, seed: int = 0, *, family: str | None = None, level: int | None = None
 ) -> Iterator[Problem]:
@@ -137,9 +150,9 @@ def draw_problems(
         ValueError: Unknown split or family.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
     if family is not None and family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}")
+        raise ValueError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}{did_you_mean(family, FAMILIES)}")
     rng = random.Random(f"{split}-{seed}")
     while True:
         name = family or rng.choice(tuple(FAMILIES))
@@ -159,10 +172,15 @@ def overthinker_problems(
         seed: Another seed, another draw; the same seed always gives the same list, longer counts extend it.
         family, level: Restrict to one family or one level (levels above the trained ones give harder problems).
 
+    Raises:
+        ValueError: Unknown split or family, or more problems than :func:`most_problems`.
+
     Example:
         >>> [p.prompt for p in overthinker_problems("test", 1, family="search")]
         ['Which gives 0, mod 10: A 7-8-9, B 8-3-9, C 7-3+3, D 0+2*9?']
     """
+    if split in SPLITS and count > most_problems(split):
+        raise ValueError(f"count is {count}: the split {split!r} gives at most {most_problems(split)} problems")
     found: dict[str, Problem] = {}
     for problem in draw_problems(split, seed, family=family, level=level):
         if len(found) >= count:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.engines import WIDTH_STEP
-from stepgrpo_lab.engines.models import OVERTHINKER
+from stepgrpo_lab.engines.hub import OVERTHINKER, first_line, loading_options
 from stepgrpo_lab.engines.paths import data_path
 
 KNOWN_TYPES = ("qwen3", "qwen2", "llama")
@@ -170,12 +170,13 @@ def model_dimensions(path_or_id: str) -> ModelDimensions:
     from transformers import AutoConfig
 
     try:
-        return config_dimensions(AutoConfig.from_pretrained(path_or_id, trust_remote_code=False).to_dict())
-    except OSError as error:
+        config = AutoConfig.from_pretrained(path_or_id, trust_remote_code=False, **loading_options(path_or_id))
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"model {path_or_id!r} has no configuration that can be read: give a folder with config.json, a Hugging "
-            f"Face id that can be reached, or one of {', '.join(QWEN3)}"
+            f"model {path_or_id!r} has no configuration that can be read ({first_line(error)}): give a folder with "
+            f"config.json, a Hugging Face id that can be reached, or one of {', '.join(QWEN3)}"
         ) from error
+    return config_dimensions(config.to_dict())
 
 
 HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768

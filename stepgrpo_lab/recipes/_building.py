@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stepgrpo_lab.engines.distributed import process_count
-from stepgrpo_lab.engines.models import OVERTHINKER, load_model, native_dtype, nf4_config
+from stepgrpo_lab.engines.hub import OVERTHINKER
+from stepgrpo_lab.engines.models import load_model, native_dtype, nf4_config
 from stepgrpo_lab.engines.tokenizers import long_prompts, prompt_room
 from stepgrpo_lab.engines.vllm_engine import check_vllm, lora_room
 from stepgrpo_lab.evaluation.grading import Grader
@@ -39,15 +38,7 @@ from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.method.steps import Segmenter
-from stepgrpo_lab.recipes.schema import (
-    REWARD_FUNCTIONS,
-    EvaluationSection,
-    Lora,
-    Optimisation,
-    Recipe,
-    Reward,
-    naming_key,
-)
+from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Recipe, Reward
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -196,7 +187,6 @@ def recipe_fine_tune_config(recipe: Recipe, output: str | Path) -> FineTuneConfi
 def _common_settings(recipe: Recipe, output: str | Path) -> dict[str, Any]:
     """The settings that reinforcement learning and supervised fine-tuning share."""
     optimisation = recipe.optimisation
-    _check_names(optimisation)
     return {
         "output_dir": str(Path(output) / "checkpoints"),
         "seed": recipe.seed,
@@ -214,19 +204,6 @@ def _common_settings(recipe: Recipe, output: str | Path) -> dict[str, Any]:
         "report_to": recipe.report_to,
         "use_cpu": _launched_on_cpu(),
     }
-
-
-def _check_names(optimisation: Optimisation) -> None:
-    """Names of other libraries, which are imported only here; their own errors do not say which key is meant."""
-    from transformers import SchedulerType
-    from transformers.training_args import OptimizerNames
-
-    for key, kinds in (("optimizer", OptimizerNames), ("schedule", SchedulerType)):
-        name, known = getattr(optimisation, key), [kind.value for kind in kinds]
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
-            raise ValueError(f"optimisation.{key} is {name!r}: {advice}")
 
 
 def check_recipe_problems(
@@ -310,9 +287,6 @@ PUBLISHED_STRENGTH = {
 }
 """What ``reward.strength: null`` means for each function."""
 
-_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|:.+")
-"""Code of one's own: "module:name", or ":name" where it was passed in Python."""
-
 
 def recipe_reward(reward: Reward) -> GroupReward | BatchReward:
     """The reward of a recipe, with its token constants scaled; one of your own is imported.
@@ -363,40 +337,6 @@ def _outcomes(reward: Reward) -> Outcomes:
         return partial(shorter_better_rewards, per_token=strength / scale)
     function: Any = {"l1_exact": l1_exact_rewards, "l1_max": l1_max_rewards}[reward.function]
     return partial(function, target=scaled_tokens(reward.target_tokens, scale), per_token=strength / scale)
-
-
-def check_reward(recipe: Recipe) -> None:
-    """Check that the reward section can mean something beside the rollout's. Nothing is imported for it.
-
-    Raises:
-        ValueError: A constant is out of range, or no completion could ever reach it.
-    """
-    reward, limit = recipe.reward, recipe.rollout.max_tokens
-    remedy = f"rollout.max_tokens is {limit}: lower reward.length_scale (our lengths over the published ones)"
-    if reward.function in ("l1_exact", "l1_max"):
-        target = scaled_tokens(reward.target_tokens, reward.length_scale)
-        if target > limit:
-            raise ValueError(f"reward.target_tokens is {target} tokens after scaling, but {remedy}")
-    if reward.function == "soft_overlong":
-        start = scaled_tokens(reward.overlong_limit, reward.length_scale)
-        start -= scaled_tokens(reward.overlong_cache, reward.length_scale)
-        if start >= limit:
-            raise ValueError(f"reward.overlong_limit punishes from {start} tokens on after scaling, but {remedy}")
-    if reward.function == "serial_group" and not recipe.rollout.serial:
-        raise ValueError("reward.function is 'serial_group': it pays the exits of a chain, so set rollout.serial=true")
-    if recipe.rollout.serial and recipe.rollout.dynamic:
-        raise ValueError("rollout.serial and rollout.dynamic are two ways to sample: set rollout.dynamic=false")
-    for published in recipe.rollout.round_limits or []:
-        if scaled_tokens(published, reward.length_scale) > limit:
-            raise ValueError(f"rollout.round_limits holds {published}, too much after scaling: {remedy}")
-    segmenter, known = recipe.rollout.segmenter, " or ".join(map(repr, REWARD_FUNCTIONS))
-    if reward.function not in REWARD_FUNCTIONS and not _OWN.fullmatch(reward.function):
-        raise ValueError(f"reward.function is {reward.function!r}: it must be {known}, or 'module:name' of your own")
-    if segmenter is not None and not _OWN.fullmatch(segmenter):
-        raise ValueError(f"rollout.segmenter is {segmenter!r}: it must be null, or 'module:name' of your own")
-    if reward.function in REWARD_FUNCTIONS:
-        with naming_key(Reward, "reward"):
-            recipe_reward(reward)
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
-import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stepgrpo_lab.method.names import did_you_mean, near_name, shown
 from stepgrpo_lab.method.settings import PRESETS
-from stepgrpo_lab.recipes._building import check_reward
-from stepgrpo_lab.recipes.schema import PRESET_KEYS, Recipe, Rollout, naming_key, with_preset
+from stepgrpo_lab.recipes._rules import LONGEST_NAME, broken_rules
+from stepgrpo_lab.recipes.schema import PRESET_KEYS, Recipe, RecipeError, Rollout, naming_key, with_preset
 
 _FOLDER = Path(__file__).parent
 Section = TypeVar("Section")
@@ -33,7 +32,9 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
         overrides: Changes such as "optimisation.learning_rate=1e-4"; the value is read as YAML.
 
     Raises:
-        ValueError: No such recipe, an unknown key, or a value that cannot be; the message names it.
+        RecipeError: Unknown keys, values that cannot be, or settings that contradict each other: all of them, with the
+            key, the value and the remedy of each. It is a ValueError.
+        ValueError: No such recipe, or a file that holds none.
 
     Example:
         >>> load_recipe("overthinker", ["optimisation.max_steps=5"]).optimisation.max_steps
@@ -43,6 +44,7 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
     if not path.is_file():
         raise ValueError(
             f"no recipe {str(source)!r}: give the path of a YAML file, or one of {', '.join(recipe_names())}"
+            + did_you_mean(source, recipe_names())
         )
     try:
         content = read_yaml(path.read_text(encoding="utf-8"), path)
@@ -52,11 +54,44 @@ def load_recipe(source: str | Path = "overthinker", overrides: Sequence[str] = (
         raise ValueError(f"{path} holds no sections: see the recipe 'overthinker' for the form")
     if any(override.partition("=")[0].strip() == "rollout.preset" for override in overrides):
         content["rollout"] = _without_preset_values(content.get("rollout"))
+    mistakes: dict[str, str] = {}
     for override in overrides:
-        _override(content, override)
-    recipe = build_section(Recipe, {"name": path.stem, **content})
-    check_recipe(recipe)
+        try:
+            _override(content, override)
+        except ValueError as error:
+            mistakes[f"--set {override}"] = str(error)
+    return _checked({"name": _name_of(path), **content}, mistakes)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check a recipe that was made or changed in Python as one that is read.
+
+    Raises:
+        RecipeError: As :func:`load_recipe`.
+    """
+    _checked(dataclasses.asdict(recipe), {})
+
+
+def _checked(content: Mapping[str, Any], mistakes: dict[str, str]) -> Recipe:
+    """The recipe of some content, if neither ``mistakes`` (key -> line) nor the content hold any."""
+    recipe = build_section(Recipe, content, mistakes=mistakes)
+    wrong = tuple(mistakes)
+    for keys, line in broken_rules(recipe):
+        if not any(_overlap(key, other) for key in keys for other in wrong):  # a stand-in breaks no rule
+            mistakes[" ".join(keys)] = line
+    if mistakes:
+        raise RecipeError(list(dict.fromkeys(mistakes.values())))
     return recipe
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Whether two keys are the same, or one is the other's section."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
+def _name_of(path: Path) -> str:
+    """A recipe's name where its file gives none: that of the file, as far as a name may hold its characters."""
+    return re.sub(r"[^\w.-]+", "-", path.stem).lstrip(".")[:LONGEST_NAME] or "recipe"
 
 
 def read_yaml(text: str, path: str | Path) -> Any:
@@ -110,22 +145,20 @@ def _differences(first: Any, second: Any, where: str = "") -> Iterator[tuple[str
 
 
 def _override(content: dict[str, Any], override: str) -> None:
-    import yaml
-
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ValueError(f"--set {override!r} is not KEY=VALUE: write for example optimisation.learning_rate=1e-4")
+    if not equals or not key.strip():
+        raise ValueError(f"--set {shown(override)} is not KEY=VALUE: write for example optimisation.learning_rate=1e-4")
     *sections, name = key.strip().split(".")
     place = content
     for section in sections:
         place[section] = place.get(section) or {}
         if not isinstance(place[section], dict):
-            raise ValueError(f"--set {override!r}: {section!r} is a value, not a section")
+            raise ValueError(f"--set {shown(override)}: {section!r} is a value, not a section")
         place = place[section]
     try:
-        place[name] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {override!r}: the value is not YAML") from error
+        place[name] = read_yaml(text, key)
+    except ValueError as error:
+        raise ValueError(f"--set {shown(override)}: the value is not YAML") from error
 
 
 def _without_preset_values(rollout: Any) -> Any:
@@ -139,56 +172,143 @@ def _without_preset_values(rollout: Any) -> Any:
     return {key: value for key, value in rollout.items() if key not in preset or value != preset[key]}
 
 
-def build_section(kind: type[Section], content: Mapping[str, Any], where: str = "") -> Section:
-    """Turn nested dictionaries into data classes, checking every key and type.
+def build_section(
+    kind: type[Section], content: Mapping[str, Any], where: str = "", *, mistakes: dict[str, str]
+) -> Section:
+    """Turn nested dictionaries into data classes, checking every key, type and range.
 
-    Raises:
-        ValueError: An unknown key (with the nearest known one) or a value of the wrong type.
+    Args:
+        kind: The data class.
+        content: Its keys and values, sections within as dictionaries.
+        where: The key of this section.
+        mistakes: Receives a line for each key that is wrong; its default stands in for its value.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{where or 'the recipe'} is {content!r}: it must be a section with keys")
-    hints = typing.get_type_hints(kind)
+        mistakes[where] = f"{where or 'the recipe'} is {shown(content)}: it must be a section with keys"
+        content = {}
+    hints = typing.get_type_hints(kind, include_extras=True)
     if kind is Rollout:
         content = with_preset(content)
-    for key in content:
+    values = {}
+    for key, value in content.items():
+        path = _join(where, key)
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(hints)}"
-            raise ValueError(f"unknown key {_join(where, key)!r}: {advice}")
-    values = {key: _value(hints[key], value, _join(where, key)) for key, value in content.items()}
-    with naming_key(kind, where):
-        return kind(**values)
+            mistakes[path] = _unknown(where, path)
+            continue
+        try:
+            values[key] = _value(hints[key], value, path, mistakes)
+        except ValueError as error:
+            mistakes[path] = f"{error}{_such_as(kind, key)}"
+    return _made(kind, values, where, mistakes)
+
+
+def _made(kind: type[Section], values: dict[str, Any], where: str, mistakes: dict[str, str]) -> Section:
+    """An object of a class that checks its own values; what it refuses is noted, and gives way to the default."""
+    stand_ins = with_preset({"preset": values.get("preset", "official")}) if kind is Rollout else {}
+    while True:
+        try:
+            with naming_key(kind, where):
+                return kind(**{**stand_ins, **values})
+        except ValueError as error:
+            path = str(error).split(maxsplit=1)[0].rstrip(":")
+            mistakes.setdefault(path, str(error))
+            name = path.rpartition(".")[2]
+            values = {key: value for key, value in values.items() if key != name} if name in values else {}
 
 
 def _join(where: str, key: Any) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the annotated type ``hint`` asks for, or an error that names ``where`` it stands."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    for option in options:
+def _keys(kind: Any = Recipe, where: str = "") -> Iterator[str]:
+    """Every key of the schema, sections and those within them, as ``--set`` takes it."""
+    for name, hint in typing.get_type_hints(kind).items():
+        yield (path := _join(where, name))
+        for option in _options(hint):
+            if dataclasses.is_dataclass(option):
+                yield from _keys(option, path)
+
+
+def _unknown(where: str, path: str) -> str:
+    """What to say of a key that the schema lacks: the same name in another section, or one that is near."""
+    name, keys = path.rpartition(".")[2], list(_keys())
+    siblings = [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == where]
+    meant = [key for key in keys if key.rpartition(".")[2] == name]
+    if not meant and (near := near_name(name, siblings)):
+        meant = [near]
+    elif not meant:
+        near = near_name(name, [key.rpartition(".")[2] for key in keys], nearness=0.75)
+        meant = [key for key in keys if key.rpartition(".")[2] == near]
+    advice = f"did you mean {' or '.join(map(repr, meant))}?" if meant else f"known keys: {', '.join(siblings)}"
+    return f"unknown key {shown(path)}: {advice}"
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+def _value(hint: Any, value: Any, where: str, mistakes: dict[str, str]) -> Any:
+    """``value`` as the annotated type ``hint`` asks for.
+
+    Raises:
+        ValueError: It has another type, or is out of range; the message names ``where`` it stands.
+    """
+    options = _options(hint)
+    plain = [typing.get_args(option)[0] if _is_annotated(option) else option for option in options]
+    for option in plain:
         if dataclasses.is_dataclass(option) and value is not None:
-            return build_section(typing.cast("type[Any]", option), value, where)
-        if value is False and "no" in typing.get_args(option):
+            return build_section(typing.cast("type[Any]", option), value, where, mistakes=mistakes)
+    for option, kind in zip(options, plain, strict=True):
+        if value is False and "no" in typing.get_args(kind):
             return "no"  # YAML 1.1 reads the bare word as false
-        if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)) and _fits(list[str], list(value)):
+        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)) and _fits(list[str], list(value)):
             return tuple(value)
-        if _fits(option, value):
-            return value
-    if float in options and (number := _as_float(value)) is not None:
-        return number
-    raise ValueError(f"{where} is {value!r}: it must be {' or '.join(map(_name, options))}")
+        if _fits(kind, value):
+            return _in_range(option, value, where)
+    if float in plain and (number := _as_float(value)) is not None:
+        return _in_range(options[plain.index(float)], number, where)
+    literals = [option for option in plain if typing.get_origin(option) is typing.Literal]
+    words = [word for literal in literals for word in typing.get_args(literal)]
+    allowed = " or ".join(map(_name, plain))
+    raise ValueError(f"{where} is {shown(value)}: it must be {allowed}{did_you_mean(value, words)}")
+
+
+def _is_annotated(option: Any) -> bool:
+    return typing.get_origin(option) is typing.Annotated
+
+
+def _in_range(option: Any, value: Any, where: str) -> Any:
+    """``value``, if it and whatever it lists lie where the annotation says."""
+    if isinstance(value, list):
+        [option] = typing.get_args(option)
+    bounds = option.__metadata__[0] if _is_annotated(option) else None
+    for number in value if isinstance(value, list) else [value]:
+        if bounds is not None and number not in bounds:
+            raise ValueError(f"{where} {'holds' if number is not value else 'is'} {shown(number)}: it must be {bounds}")
+    return value
+
+
+def _such_as(kind: type, key: str) -> str:
+    """A value that fits, for the end of a message about a number: the key's default, or the least."""
+    hint = typing.get_type_hints(kind, include_extras=True)[key]
+    [field] = [field for field in dataclasses.fields(kind) if field.name == key]
+    bounds = [option.__metadata__[0] for option in _options(hint) if _is_annotated(option)]
+    if not bounds:
+        return ""
+    return f", such as {shown(bounds[0].low if field.default is None else field.default)}"
 
 
 def _fits(option: Any, value: Any) -> bool:
     if typing.get_origin(option) is typing.Literal:
-        return value in typing.get_args(option) and not isinstance(value, bool)
+        return isinstance(value, str) and value in typing.get_args(option)
     if typing.get_origin(option) is list:
         [kind] = typing.get_args(option)
+        kind = typing.get_args(kind)[0] if _is_annotated(kind) else kind
         return isinstance(value, list) and bool(value) and all(_fits(kind, item) for item in value)
     if option is types.NoneType:
         return value is None
+    if option is str:  # what no file name, no command line and no tokenizer takes
+        return isinstance(value, str) and not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value)
     return type(value) is option
 
 
@@ -198,7 +318,7 @@ def _as_float(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -209,111 +329,3 @@ def _name(option: Any) -> str:
     if typing.get_origin(option) in (list, tuple):
         return "a list of words" if str in typing.get_args(option) else "a list of whole numbers"
     return names.get(option, "a section")
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Check what types alone cannot say.
-
-    Raises:
-        ValueError: A value is out of range, or two settings contradict each other.
-    """
-    for path, low, high in _RANGES:
-        value = functools.reduce(getattr, path.split("."), typing.cast(Any, recipe))
-        if value is not None and not low <= value <= high:
-            raise ValueError(
-                f"{path} is {value:g}: it must be at least {low:g}"
-                + f" and at most {high:g}" * (high not in (_MANY, math.inf))
-            )
-    if recipe.model.quantization and recipe.model.lora is None:
-        raise ValueError(
-            "model.quantization is nf4 without model.lora: 4-bit weights cannot be trained, add a lora section"
-        )
-    if recipe.model.quantization and recipe.hardware.sharding != "none":
-        raise ValueError("model.quantization is nf4: 4-bit weights are not sharded, set hardware.sharding=none")
-    if recipe.model.dtype == "auto" and recipe.model.lora is None:
-        raise ValueError(
-            "model.dtype is auto without model.lora: on a GPU every weight would train in 16 bits, where small updates "
-            "round to nothing; set model.dtype=float32"
-        )
-    _check_pass_rates(recipe)
-    _check_engine(recipe)
-    optimisation = recipe.optimisation
-    rows = optimisation.prompts_per_step * optimisation.group_size
-    if rows % optimisation.rows_per_pass:
-        raise ValueError(
-            f"optimisation.rows_per_pass is {optimisation.rows_per_pass}: it must divide the {rows} completions of a "
-            "step (prompts_per_step x group_size)"
-        )
-    if optimisation.save_every and optimisation.save_every % optimisation.steps_per_rollout:
-        raise ValueError(
-            f"optimisation.save_every is {optimisation.save_every}: it must be a multiple of steps_per_rollout "
-            f"({optimisation.steps_per_rollout}), or a checkpoint could not be resumed exactly"
-        )
-    check_reward(recipe)
-
-
-def _check_pass_rates(recipe: Recipe) -> None:
-    rates = recipe.data.pass_rates
-    if rates is None:
-        return
-    if rates.samples < 1:
-        raise ValueError(f"data.pass_rates.samples is {rates.samples}: it must be at least 1")
-    if not 0 <= rates.least <= rates.most <= 1:
-        raise ValueError(
-            f"data.pass_rates keeps rates from {rates.least:g} to {rates.most:g}: give 0 <= least <= most <= 1"
-        )
-
-
-def _check_engine(recipe: Recipe) -> None:
-    engine = recipe.rollout.engine
-    if engine == "lockstep":
-        return
-    if recipe.model.quantization:
-        raise ValueError(
-            f"rollout.engine is {engine}, but model.quantization is {recipe.model.quantization}: vLLM would sample "
-            "from the weights before rounding, which are another policy; set rollout.engine=lockstep"
-        )
-    if recipe.method == "sft":
-        raise ValueError(f"rollout.engine is {engine}: method sft samples with the lockstep engine")
-    if not recipe.rollout.vllm.url.startswith(("http://", "https://")):
-        raise ValueError(f"rollout.vllm.url is {recipe.rollout.vllm.url!r}: it must start with http:// or https://")
-
-
-_MANY = 1e9
-_RANGES = (
-    ("seed", 0, 2**32 - 1),
-    ("data.counts.train", 1, _MANY),
-    ("data.counts.validation", 1, _MANY),
-    ("data.counts.test", 1, _MANY),
-    ("rollout.max_tokens", 8, _MANY),
-    ("rollout.temperature", 0.01, 10),
-    ("rollout.rows", 1, _MANY),
-    ("rollout.vllm.memory", 0.01, 1),
-    ("rollout.vllm.context", 16, _MANY),
-    ("rollout.vllm.timeout", 1, _MANY),
-    ("reward.strength", 0, 1),
-    ("reward.penalized_share", 0, 1),
-    ("reward.target_tokens", 1, _MANY),
-    ("reward.overlong_limit", 1, _MANY),
-    ("reward.overlong_cache", 1, _MANY),
-    ("reward.length_scale", 1e-6, _MANY),
-    ("reward.grading_timeout", 0.01, _MANY),
-    ("optimisation.learning_rate", 0, 1),
-    ("optimisation.prompts_per_step", 1, _MANY),
-    ("optimisation.group_size", 2, _MANY),
-    ("optimisation.max_steps", 1, _MANY),
-    ("optimisation.token_budget", 1, math.inf),
-    ("optimisation.steps_per_rollout", 1, _MANY),
-    ("optimisation.rows_per_pass", 1, _MANY),
-    ("optimisation.kl_beta", 0, _MANY),
-    ("optimisation.epsilon", 0, 1),
-    ("optimisation.save_every", 1, _MANY),
-    ("evaluation.every", 1, _MANY),
-    ("evaluation.samples", 1, _MANY),
-    ("evaluation.temperature", 0, 10),
-    ("evaluation.top_p", 0.01, 1),
-    ("evaluation.top_k", 0, _MANY),
-    ("evaluation.texts", 0, _MANY),
-    ("evaluation.rows", 1, _MANY),
-    ("hardware.gpus", 1, _MANY),
-)

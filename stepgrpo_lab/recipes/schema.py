@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from stepgrpo_lab.engines import Engine
 from stepgrpo_lab.method.settings import PRESETS, RolloutSettings
@@ -24,8 +24,54 @@ def naming_key(section: type, where: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        names_key = str(error).split(maxsplit=1)[0] in {item.name for item in fields(section)}
+        names_key = str(error).split(maxsplit=1)[0].rstrip(":") in {item.name for item in fields(section)}
         raise ValueError(f"{where}{'.' if names_key else ': '}{error}") from error
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be.
+
+    Attributes:
+        mistakes: One line each, with the key, its value and the remedy.
+    """
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = tuple(mistakes)
+
+
+@dataclass(frozen=True)
+class Within:
+    """The range of a number, or of each number in a list; both ends included.
+
+    Example:
+        >>> 3 in Within(1, 4), float("nan") in Within(0, 1), str(Within(0, 1))
+        (True, False, 'at least 0 and at most 1')
+    """
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"at least {self.low} and at most {self.high}"
+
+
+Number = Annotated[int, Within(1, 10**9)]
+"""A number of steps, tokens or problems."""
+
+NumberOrZero = Annotated[int, Within(0, 10**9)]
+
+Rows = Annotated[int, Within(1, 1_000_000)]
+"""How many completions are in memory together."""
+
+Share = Annotated[float, Within(0, 1)]
+
+Seconds = Annotated[float, Within(0.01, 1_000_000)]
+
+Seed = Annotated[int, Within(0, 2**32 - 1)]
 
 
 @dataclass(frozen=True)
@@ -37,9 +83,9 @@ class Lora:
         targets: "all-linear", or names of the layers; never the LM head, which would not be trained.
     """
 
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
+    r: Annotated[int, Within(1, 4096)] = 16
+    alpha: Annotated[int, Within(1, 1_000_000)] = 32
+    dropout: Share = 0.0
     targets: str | list[str] = "all-linear"
 
 
@@ -65,9 +111,9 @@ class Model:
 class Counts:
     """How many problems of each source are used; null takes all (a generated source needs a number)."""
 
-    train: int | None = 2000
-    validation: int | None = 200
-    test: int | None = 1000
+    train: Number | None = 2000
+    validation: Number | None = 200
+    test: Number | None = 1000
 
 
 @dataclass(frozen=True)
@@ -81,9 +127,9 @@ class PassRates:
     """
 
     file: str = "pass-rates.jsonl"
-    samples: int = 8
-    least: float = 0.1
-    most: float = 0.9
+    samples: Annotated[int, Within(1, 10_000)] = 8
+    least: Share = 0.1
+    most: Share = 0.9
 
 
 @dataclass(frozen=True)
@@ -119,10 +165,10 @@ class VLLM:
             Null makes one among the system's temporary folders; one in memory, such as /dev/shm, is faster.
     """
 
-    memory: float = 0.45
-    context: int | None = None
+    memory: Annotated[float, Within(0.01, 1)] = 0.45
+    context: Annotated[int, Within(16, 10**9)] | None = None
     url: str = "http://127.0.0.1:8000"
-    timeout: float = 600.0
+    timeout: Annotated[float, Within(1, 1_000_000)] = 600.0
     folder: str | None = None
 
 
@@ -155,11 +201,11 @@ class Rollout(RolloutSettings):
     vllm: VLLM = field(default_factory=VLLM)
     dynamic: bool = True
     serial: bool = False
-    max_tokens: int = 256
-    round_limits: list[int] | None = None
-    temperature: float = 1.0
+    max_tokens: Annotated[int, Within(8, 10**9)] = 256
+    round_limits: list[Number] | None = None
+    temperature: Annotated[float, Within(0.01, 10)] = 1.0
     train_forced_close: bool = True
-    rows: int = 64
+    rows: Rows = 64
     segmenter: str | None = None
 
     @property
@@ -226,17 +272,17 @@ class Reward:
     """
 
     function: str = "step_aware"
-    step_alpha: float = 0.9
-    step_beta: float = 0.5
+    step_alpha: Share = 0.9
+    step_beta: Share = 0.5
     mean_over: Literal["correct", "all"] = "correct"
     penalize_wrong: bool = False
-    strength: float | None = None
-    target_tokens: int = 2000
-    overlong_limit: int = 20480
-    overlong_cache: int = 4096
-    penalized_share: float = 0.2
-    length_scale: float = 1.0
-    grading_timeout: float = 5.0
+    strength: Share | None = None
+    target_tokens: Number = 2000
+    overlong_limit: Number = 20480
+    overlong_cache: Number = 4096
+    penalized_share: Share = 0.2
+    length_scale: Annotated[float, Within(1e-6, 10**9)] = 1.0
+    grading_timeout: Seconds = 5.0
 
 
 @dataclass(frozen=True)
@@ -265,26 +311,26 @@ class Optimisation:
         save_every: Steps between checkpoints; null saves at a quarter, half, three quarters and the end.
     """
 
-    learning_rate: float = 1e-6
-    prompts_per_step: int = 16
-    group_size: int = 8
-    max_steps: int = 100
-    token_budget: int | None = None
-    steps_per_rollout: int = 1
-    rows_per_pass: int = 32
+    learning_rate: Share = 1e-6
+    prompts_per_step: Rows = 16
+    group_size: Annotated[int, Within(2, 10_000)] = 8
+    max_steps: Number = 100
+    token_budget: Annotated[int, Within(1, 10**15)] | None = None
+    steps_per_rollout: Number = 1
+    rows_per_pass: Rows = 32
     loss_type: str = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    kl_beta: float = 0.0
-    epsilon: float = 0.2
-    epsilon_high: float | None = None
+    kl_beta: Annotated[float, Within(0, 10**9)] = 0.0
+    epsilon: Share = 0.2
+    epsilon_high: Annotated[float, Within(0, 1000)] | None = None
     optimizer: str = "adamw_torch"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    weight_decay: Annotated[float, Within(0, 10)] = 0.0
+    max_grad_norm: Annotated[float, Within(0, 10**9)] = 1.0
     schedule: str = "constant"
-    warmup_steps: int = 0
+    warmup_steps: NumberOrZero = 0
     mixed_precision: Literal["auto", "bf16", "fp16", "no"] = "auto"
     gradient_checkpointing: bool = False
-    save_every: int | None = None
+    save_every: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -299,13 +345,13 @@ class EvaluationSection:
         rows: Completions decoded at once; null is rollout.rows. Before training no weight is sharded yet.
     """
 
-    every: int = 10
-    samples: int = 1
-    temperature: float = 0.6
-    top_p: float = 0.95
-    top_k: int = 20
-    texts: int = 12
-    rows: int | None = None
+    every: Number = 10
+    samples: Annotated[int, Within(1, 10_000)] = 1
+    temperature: Annotated[float, Within(0, 10)] = 0.6
+    top_p: Annotated[float, Within(0.01, 1)] = 0.95
+    top_k: NumberOrZero = 20
+    texts: NumberOrZero = 12
+    rows: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -320,7 +366,7 @@ class Hardware:
     """
 
     gpu: Literal["T4", "L4", "A100", "H100", "H200"] | None = None
-    gpus: int = 1
+    gpus: Annotated[int, Within(1, 100_000)] = 1
     sharding: Literal["none", "fsdp2", "zero3"] = "none"
 
 
@@ -329,7 +375,8 @@ class Recipe:
     """A whole run.
 
     Attributes:
-        name, description: For people.
+        name: For people, and the run folder's: letters, digits, ``.``, ``_`` and ``-``, and no dot in front.
+        description: For people.
         method: grpo (reinforcement learning), or sft: sample every training problem group_size times, keep the shortest
             right completion of each and imitate it, prompts_per_step at a time (DEER + SFT). The token budget then ends
             the sampling, and the reward section is not used.
@@ -347,5 +394,5 @@ class Recipe:
     optimisation: Optimisation = field(default_factory=Optimisation)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     hardware: Hardware = field(default_factory=Hardware)
-    seed: int = 0
+    seed: Seed = 0
     report_to: str | list[str] = "none"

@@ -14,12 +14,9 @@ from trl import GRPOConfig
 from stepgrpo_lab.engines.models import has_only_mps, native_dtype
 from stepgrpo_lab.method.baselines import round_limit
 from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
+from stepgrpo_lab.training import TRL_LOSSES
 
 _PRECISION_OF_DTYPE: dict[str, Literal["bf16", "fp16", "no"]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
-
-
-TRL_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
-"""Those that TRL 1.16 knows; it refuses others only in the middle of the first step."""
 
 
 def native_precision() -> Literal["bf16", "fp16", "no"]:

@@ -92,6 +92,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
     """
 
     args: StepGRPOConfig
+    _buffered_inputs: list[dict[str, Any]] | None
 
     def __init__(
         self,
@@ -257,7 +258,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         """TRL's passes of a new rollout, dealt anew without most of their padding."""
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
-        if not self.model.training:
+        if not self.model.training or self._buffered_inputs is None:
             return inputs
         if self._buffered_inputs is not before:
             # Which rows share a pass matters to bnpo (a mean over their tokens) and to a quantile of their entropies.

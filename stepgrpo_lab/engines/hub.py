@@ -1,0 +1,130 @@
+"""The Hugging Face hub: asked only for what is not on this machine, and told in seconds when it does not answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.method.names import did_you_mean, shown
+
+OVERTHINKER = "overthinker"
+"""Name of the embedded model wherever a model path is asked for."""
+
+SECONDS = 5.0
+"""How long the hub may take to answer at all; its own library would try for a minute."""
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+
+
+def model_location(path_or_id: str | Path) -> str:
+    """The folder or Hugging Face id that a model path stands for: "overthinker" is the embedded model's folder."""
+    return str(data_path("overthinker")) if str(path_or_id) == OVERTHINKER else str(path_or_id)
+
+
+def loading_options(path_or_id: str | Path) -> dict[str, Any]:
+    """Check that a model can be found, before anything of it is loaded.
+
+    Returns:
+        What ``from_pretrained`` is to be told: whether the files of this machine are all there is. A folder is never
+        looked for on the hub, and neither is a model of an earlier download while the hub does not answer.
+
+    Raises:
+        ValueError: No such folder, a folder without a model, or an id that the hub does not know or cannot be asked
+            for; the message says which.
+
+    Example:
+        >>> loading_options("overthinker")
+        {'local_files_only': True}
+    """
+    location = model_location(path_or_id)
+    folder = Path(location)
+    try:
+        if folder.is_dir():
+            return _local_options(folder)
+        if not _HUB_ID.fullmatch(location):
+            raise ValueError(
+                f"there is no such folder, and it is no Hugging Face id{did_you_mean(location, [OVERTHINKER])}"
+            )
+        return _hub_options(location)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"model {shown(str(path_or_id))} cannot be loaded: {error} (give a folder with config.json and "
+            "*.safetensors, or a Hugging Face id that can be reached)"
+        ) from error
+
+
+def _local_options(folder: Path) -> dict[str, Any]:
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (folder / "config.json").is_file():
+        try:
+            base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            base = None
+        if isinstance(base, str) and base and base != str(folder):
+            return loading_options(base)
+    elif not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no config.json")
+    return {"local_files_only": True}
+
+
+def _hub_options(hub_id: str) -> dict[str, Any]:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    here = any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in ("config.json", "adapter_config.json"))
+    silent = hub_silence()
+    if silent and not here:
+        near = did_you_mean(hub_id, [OVERTHINKER])
+        raise ValueError(
+            f"it is neither a folder nor an earlier download, and the hub cannot be asked ({silent}){near}"
+        )
+    if not here:
+        try:
+            HfApi().model_info(hub_id, timeout=2 * SECONDS)
+        except Exception as error:  # the errors of its HTTP client have no base class of ours
+            raise ValueError(f"it is no folder, and the hub says: {first_line(error)}") from error
+    return {"local_files_only": silent is not None}
+
+
+def hub_silence() -> str | None:
+    """Why the hub cannot be asked; None if it answers."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=SECONDS)
+    except Exception as error:  # as above
+        return f"{constants.ENDPOINT} does not answer: {first_line(error)}"
+    return None
+
+
+@contextmanager
+def asking_the_hub() -> Iterator[str | None]:
+    """Let ``datasets`` ask the hub; where it cannot be asked, earlier downloads are all there is.
+
+    Yields:
+        Why the hub cannot be asked, as :func:`hub_silence`.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    silent = hub_silence()
+    holders: list[Any] = [constants, getattr(datasets, "config", constants)]
+    before = [holder.HF_HUB_OFFLINE for holder in holders]
+    try:
+        for holder in holders if silent else ():
+            holder.HF_HUB_OFFLINE = True
+        yield silent
+    finally:
+        for holder, value in zip(holders, before, strict=True):
+            holder.HF_HUB_OFFLINE = value
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
