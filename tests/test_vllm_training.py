@@ -213,7 +213,6 @@ def test_a_recipe_trains_and_measures_with_the_engine(
         return VLLMEngine(fakes[0], tiny_tokenizer())
 
     monkeypatch.setattr(VLLMEngine, "load", start)
-    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     monkeypatch.setattr(building, "recipe_reward", lambda reward: by_position)
     changes = {"rollout.engine": "vllm", "rollout.rows": 16, "optimisation.max_steps": 2}
     overrides = tiny_overrides(model, **changes, **({"model.lora.r": 4} if lora else {}))
