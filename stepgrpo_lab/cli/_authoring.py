@@ -13,17 +13,17 @@ from stepgrpo_lab.cli.quiet import quiet
 def record(options: Namespace) -> int:
     """``stepgrpo record``."""
     quiet()
+    from stepgrpo_lab.engines.hub import model_location
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes._building import recipe_config
     from stepgrpo_lab.recordings.making import record_survey, record_trajectories
-    from stepgrpo_lab.run.folder import model_folder
 
     config = recipe_config(load_recipe("overthinker"), options.output.parent)
     record_all = partial(record_survey, problems=options.survey) if options.survey else record_trajectories
     status = StatusLine()
     try:
         path = record_all(
-            {"untrained": model_folder(options.untrained), "trained": model_folder(options.trained)},
+            {"untrained": model_location(options.untrained), "trained": model_location(options.trained)},
             options.output,
             settings=config.rollout,
             limit=config.max_completion_length,

@@ -117,11 +117,10 @@ def benchmark(options: Namespace) -> int:
     quiet()
     from stepgrpo_lab.engines.models import load_model
     from stepgrpo_lab.evaluation.benchmarks import PAPER_SUITE, evaluate_suite, suite_problems, suite_table
-    from stepgrpo_lab.run.folder import model_folder
 
     names = options.sets or list(PAPER_SUITE)
     problems = {name: suite_problems(name, options.folder, count=options.count) for name in names}
-    model, tokenizer = load_model(model_folder(options.model), dtype=options.dtype)
+    model, tokenizer = load_model(options.model, dtype=options.dtype)
     status = StatusLine()
 
     def show_progress(name: str, done: int, total: int) -> None:

@@ -6,7 +6,6 @@ import json
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,14 +24,14 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
         ConnectionError: No server answers.
         ValueError: No such model.
     """
+    from stepgrpo_lab.engines.hub import model_location
     from stepgrpo_lab.engines.models import load_model, load_tokenizer
-    from stepgrpo_lab.run.folder import model_folder
 
     if options.engine == "vllm":
         from stepgrpo_lab.engines.vllm_engine import check_vllm
 
         check_vllm()
-    path = model_folder(options.model)
+    path = model_location(options.model)
     engine: Any
     if options.engine == "lockstep":
         from stepgrpo_lab.engines.lockstep import LockstepEngine
@@ -60,12 +59,17 @@ def _base_and_adapter(path: str) -> dict[str, Any]:
     """What vLLM is started with: a model, or the model below a LoRA adapter with room for that adapter's rank."""
     import torch
 
+    from stepgrpo_lab.engines.hub import ADAPTER_CONFIG
+    from stepgrpo_lab.engines.models import adapter_base, adapter_folder, adapter_quantization
     from stepgrpo_lab.engines.vllm_engine import lora_room
 
     options: dict[str, Any] = {"enforce_eager": not torch.cuda.is_available()}
-    stored = Path(path) / "adapter_config.json"
-    if not stored.is_file():
+    adapter = adapter_folder(path)
+    if adapter is None:
         return {"path_or_id": path, **options}
-    adapter = json.loads(stored.read_text(encoding="utf-8"))
-    base = adapter["base_model_name_or_path"]
-    return {"path_or_id": base, "adapter": path, "max_lora_rank": lora_room(adapter["r"]), **options}
+    if adapter_quantization(adapter):
+        raise ValueError(
+            f"{path} was trained on 4-bit weights, vLLM would sample from others: stepgrpo export it first"
+        )
+    rank = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))["r"]
+    return {"path_or_id": adapter_base(adapter), "adapter": str(adapter), "max_lora_rank": lora_room(rank), **options}

@@ -15,6 +15,8 @@ from stepgrpo_lab.method.names import did_you_mean, shown
 OVERTHINKER = "overthinker"
 """Name of the embedded model wherever a model path is asked for."""
 
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
 SECONDS = 5.0
 """How long the hub may take to answer at all; its own library would try for a minute."""
 
@@ -22,8 +24,27 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
 def model_location(path_or_id: str | Path) -> str:
-    """The folder or Hugging Face id that a model path stands for: "overthinker" is the embedded model's folder."""
-    return str(data_path("overthinker")) if str(path_or_id) == OVERTHINKER else str(path_or_id)
+    """The folder or Hugging Face id that a model path stands for.
+
+    "overthinker" is the embedded model's folder, and a run folder stands for the model that it trained.
+
+    Raises:
+        ValueError: The run has not been trained to its end.
+
+    Example:
+        >>> model_location("some/model")
+        'some/model'
+    """
+    if str(path_or_id) == OVERTHINKER:
+        return str(data_path("overthinker"))
+    folder = Path(path_or_id)
+    if not (folder / "recipe.yaml").is_file() or any(
+        (folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)
+    ):
+        return str(path_or_id)
+    if not (folder / "model").is_dir():
+        raise ValueError(f"{folder} holds no trained model yet: give a finished run (--resume goes on with this one)")
+    return str(folder / "model")
 
 
 def loading_options(path_or_id: str | Path) -> dict[str, Any]:
@@ -59,7 +80,7 @@ def loading_options(path_or_id: str | Path) -> dict[str, Any]:
 
 
 def _local_options(folder: Path) -> dict[str, Any]:
-    adapter = folder / "adapter_config.json"
+    adapter = folder / ADAPTER_CONFIG
     if adapter.is_file() and not (folder / "config.json").is_file():
         try:
             base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
@@ -75,7 +96,7 @@ def _local_options(folder: Path) -> dict[str, Any]:
 def _hub_options(hub_id: str) -> dict[str, Any]:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    here = any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in ("config.json", "adapter_config.json"))
+    here = any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in ("config.json", ADAPTER_CONFIG))
     silent = hub_silence()
     if silent and not here:
         near = did_you_mean(hub_id, [OVERTHINKER])

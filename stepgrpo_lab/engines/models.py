@@ -1,14 +1,19 @@
-"""Load a causal language model with its tokenizer, check both for what the method needs, merge LoRA."""
+"""Load a causal language model with its tokenizer, check both for what the method needs, merge LoRA.
+
+This is the one place where models are opened. A path may be a run folder, a folder with a whole model or with an
+adapter (a checkpoint and an export are such folders), a Hugging Face id, or "overthinker".
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stepgrpo_lab._imports import require
-from stepgrpo_lab.engines.hub import first_line, loading_options, model_location
+from stepgrpo_lab.engines.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, first_line, loading_options, model_location
 from stepgrpo_lab.engines.tokenizers import check_tokenizer, separate_padding
 
 if TYPE_CHECKING:
@@ -88,17 +93,22 @@ def load_model(
     dtype: str = "float32",
     quantization: Literal["nf4"] | None = None,
     device: str | None = None,
+    merge: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer, ready to sample from.
 
     Weights are read from safetensors only and no code of the repository is run.
 
     Args:
-        path_or_id: Local folder, Hugging Face id, a LoRA adapter's folder, or "overthinker".
+        path_or_id: Local folder or Hugging Face id of a model or a LoRA adapter, a run folder, or "overthinker". An
+            adapter comes as a ``PeftModel`` on its base.
         dtype: "float32", "bfloat16", "float16", or "auto" for what the machine computes natively. Train whole models in
             float32: at a learning rate of 1e-6 most updates of a 16-bit weight round to nothing.
-        quantization: "nf4" loads the linear layers in 4 bits (needs bitsandbytes); train it with LoRA.
+        quantization: "nf4" loads the linear layers in 4 bits (needs bitsandbytes); train it with LoRA. The base of an
+            adapter that was trained on 4 bits always comes in 4 bits.
         device: "cpu", "cuda", "cuda:1", ...; by default this process's GPU if there is one.
+        merge: An adapter comes merged into its base, as a plain model. A base that it was trained on in 4 bits is
+            de-quantised first: so the merged model is the one that was trained and measured, up to rounding.
 
     Raises:
         ValueError: Unknown dtype or quantization, Apple's GPU (mps), no model there, or a tokenizer that the method
@@ -115,8 +125,64 @@ def load_model(
     dtype = native_dtype() if dtype == "auto" else dtype
     device = device or default_device()
     refuse_mps(device)
-    model = _read_weights(model_location(path_or_id), dtype, quantization, device)
-    return model.eval(), load_tokenizer(path_or_id)
+    path = model_location(path_or_id)
+    adapter = adapter_folder(path)
+    if adapter is None:
+        model = _read_weights(path, dtype, quantization, device)
+    else:
+        model = _read_adapter(adapter, dtype, quantization or adapter_quantization(adapter), device, merge)
+    return model.eval(), load_tokenizer(path)
+
+
+def adapter_folder(path: str) -> Path | None:
+    """The folder of the adapter at a place of :func:`model_location`; None where a whole model is, or nothing.
+
+    Raises:
+        ValueError: The adapter's weights are not stored as safetensors.
+    """
+    if Path(path).is_dir():
+        folder = Path(path)
+        if not (folder / ADAPTER_CONFIG).is_file():
+            return None
+    else:
+        from transformers.utils import cached_file
+
+        quiet: Any = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        try:
+            found = cached_file(path, ADAPTER_CONFIG, **quiet)
+            if found is None:
+                return None
+            cached_file(path, ADAPTER_WEIGHTS, **quiet)
+        except (OSError, ValueError):  # no such id: whoever reads the model says so
+            return None
+        folder = Path(found).parent
+    if not (folder / ADAPTER_WEIGHTS).is_file():  # peft would fall back to adapter_model.bin
+        raise ValueError(f"{path} holds no {ADAPTER_WEIGHTS}, and pickled weights are not read: save it as safetensors")
+    return folder
+
+
+def adapter_base(adapter: Path) -> str:
+    """The folder or Hugging Face id of the model below an adapter.
+
+    Raises:
+        ValueError: Its configuration names none, or another adapter.
+    """
+    from peft import PeftConfig
+
+    named = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if not named:
+        raise ValueError(f"{adapter / ADAPTER_CONFIG} names no base_model_name_or_path: add the base model's path")
+    base = model_location(named)
+    if adapter_folder(base) is not None:
+        raise ValueError(f"the base model of {adapter} is {base!r}, an adapter itself: merge that with stepgrpo export")
+    return base
+
+
+def adapter_quantization(adapter: Path) -> Literal["nf4"] | None:
+    """How the base was quantised that an adapter was trained on: trainers here keep its ``config.json`` beside it."""
+    stored = adapter / "config.json"
+    quantised = stored.is_file() and json.loads(stored.read_text(encoding="utf-8")).get("quantization_config")
+    return "nf4" if quantised and quantised.get("load_in_4bit") else None
 
 
 def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
@@ -135,7 +201,6 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
     import torch
     from transformers import AutoModelForCausalLM
 
-    _refuse_pickled_adapter(Path(path))
     options: dict[str, Any] = {
         **loading_options(path),
         "dtype": getattr(torch, dtype),
@@ -162,12 +227,33 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
     return model
 
 
-def _refuse_pickled_adapter(folder: Path) -> None:
-    """peft would fall back to adapter_model.bin."""
-    if (folder / "adapter_config.json").is_file() and not (folder / "adapter_model.safetensors").is_file():
+def _read_base(adapter: Path, dtype: str, quantization: str | None, device: str) -> PreTrainedModel:
+    base = adapter_base(adapter)
+    try:
+        return _read_weights(base, dtype, quantization, device)
+    except ValueError as error:
         raise ValueError(
-            f"{folder} holds no adapter_model.safetensors, and pickled weights are not read: save it as safetensors"
-        )
+            f"the base of the adapter {adapter}: {error}; if it lies elsewhere now, say so in {ADAPTER_CONFIG}"
+        ) from error
+
+
+def _read_adapter(adapter: Path, dtype: str, quantization: str | None, device: str, merge: bool) -> Any:
+    """transformers by itself would give a plain model with hidden adapters, which no one else takes for one."""
+    from peft import PeftModel
+
+    base = _read_base(adapter, dtype, quantization, device)
+    if merge and quantization:
+        base = base.dequantize()  # merging into 4 bits would round
+    try:
+        model = PeftModel.from_pretrained(base, str(adapter))
+    except Exception as error:  # a broken file of each format has an error of its own
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"adapter {str(adapter)!r} cannot be loaded: {first_line}") from error
+    if not merge:
+        return model
+    if not hasattr(model, "merge_and_unload"):
+        raise ValueError(f"{adapter} is an adapter that cannot be merged: only LoRA and its kin can")
+    return model.merge_and_unload()
 
 
 def nf4_config(dtype: str) -> Any:
@@ -210,23 +296,15 @@ def merge_lora(adapter: str | Path, output: str | Path, *, dtype: str = "float32
     Args:
         adapter: Folder with ``adapter_config.json``; its base model is found through that file.
         output: Folder to write, safetensors and tokenizer.
-        dtype: Precision of the merged weights. A 4-bit base is read again unquantised, so that merging does not round.
+        dtype: Precision of the merged weights; see ``merge`` of :func:`load_model` for adapters on 4-bit weights.
 
     Raises:
         ValueError: The folder holds no adapter.
     """
-    adapter, output = Path(adapter), Path(output)
-    if not (adapter / "adapter_config.json").exists():
-        raise ValueError(f"{adapter} holds no LoRA adapter (adapter_config.json is missing): nothing to merge")
-    _refuse_pickled_adapter(adapter)
-    from peft import PeftConfig, PeftModel
-
-    base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
-    if not base:
-        raise ValueError(
-            f"{adapter / 'adapter_config.json'} names no base_model_name_or_path: add the base model's path"
-        )
-    model = PeftModel.from_pretrained(_read_weights(base, dtype, None, "cpu"), str(adapter))
-    model.merge_and_unload().save_pretrained(str(output), safe_serialization=True)
-    _read_tokenizer(str(adapter)).save_pretrained(str(output))
+    output = Path(output)
+    if adapter_folder(str(adapter)) is None:
+        raise ValueError(f"{adapter} holds no LoRA adapter ({ADAPTER_CONFIG} is missing): nothing to merge")
+    model, _ = load_model(adapter, dtype=dtype, device="cpu", merge=True)
+    model.save_pretrained(str(output), safe_serialization=True)
+    _read_tokenizer(str(adapter)).save_pretrained(str(output))  # as it was: without a padding token chosen here
     return output

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.engines import WIDTH_STEP
-from stepgrpo_lab.engines.hub import OVERTHINKER, first_line, loading_options
-from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.engines.hub import ADAPTER_CONFIG, first_line, loading_options, model_location
+from stepgrpo_lab.engines.models import adapter_base
 
 KNOWN_TYPES = ("qwen3", "qwen2", "llama")
 """Architectures whose parameters the formulas below count exactly; R1's distilled models are the latter two."""
@@ -151,7 +151,7 @@ def config_dimensions(config: dict[str, Any]) -> ModelDimensions:
 
 
 def model_dimensions(path_or_id: str) -> ModelDimensions:
-    """The dimensions of a model: "overthinker", a Qwen3 of the table, a local folder, or any Hugging Face id.
+    """The dimensions of a model: a Qwen3 of the table, or any path of :mod:`stepgrpo_lab.engines.models`.
 
     Only an id that is not in the table asks the hub, for the configuration alone.
 
@@ -164,7 +164,9 @@ def model_dimensions(path_or_id: str) -> ModelDimensions:
     """
     if path_or_id in QWEN3:
         return QWEN3[path_or_id]
-    folder = data_path(OVERTHINKER) if path_or_id == OVERTHINKER else Path(path_or_id)
+    folder = Path(model_location(path_or_id))
+    if not (folder / "config.json").is_file() and (folder / ADAPTER_CONFIG).is_file():
+        return model_dimensions(adapter_base(folder))
     if (folder / "config.json").is_file():
         return config_dimensions(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     from transformers import AutoConfig

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stepgrpo_lab.engines.distributed import process_count
-from stepgrpo_lab.engines.hub import OVERTHINKER
-from stepgrpo_lab.engines.models import load_model, native_dtype, nf4_config
+from stepgrpo_lab.engines.hub import OVERTHINKER, model_location
+from stepgrpo_lab.engines.models import adapter_base, adapter_folder, load_model, native_dtype, nf4_config
 from stepgrpo_lab.engines.tokenizers import long_prompts, prompt_room
 from stepgrpo_lab.engines.vllm_engine import check_vllm, lora_room
 from stepgrpo_lab.evaluation.grading import Grader
@@ -90,9 +90,26 @@ def training_problems(recipe: Recipe) -> list[Problem]:
 
 
 def recipe_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The untrained policy and its tokenizer."""
-    model = recipe.model
-    return load_model(model.path, dtype=model.dtype, quantization=model.quantization)
+    """The untrained policy and its tokenizer.
+
+    A path of an adapter goes on with that adapter, or merged where the recipe trains every weight.
+
+    Raises:
+        ValueError: As :func:`~stepgrpo_lab.engines.models.load_model`, or the recipe wants an adapter of another kind.
+    """
+    section, lora = recipe.model, recipe.model.lora
+    model, tokenizer = load_model(
+        section.path, dtype=section.dtype, quantization=section.quantization, merge=lora is None
+    )
+    if lora is not None and hasattr(model, "peft_config"):
+        found = model.peft_config["default"]
+        if (found.r, found.lora_alpha) != (lora.r, lora.alpha):
+            raise ValueError(
+                f"model.path {section.path!r} is an adapter with r={found.r} and alpha={found.lora_alpha}, which goes "
+                f"on training: give model.lora the same, or export it first (stepgrpo export {section.path} FOLDER)"
+            )
+        model.set_adapter("default")  # loaded for inference, it would not train
+    return model, tokenizer
 
 
 def recipe_lora(lora: Lora | None) -> LoraConfig | None:
@@ -494,7 +511,9 @@ def recipe_engine(recipe: Recipe, model: Any, tokenizer: Any) -> SyncedEngine | 
     if rollout.engine == "vllm":
         from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 
-        engine = VLLMEngine.load(recipe.model.path, dtype=dtype, **vllm_options(recipe))
+        adapter = adapter_folder(model_location(recipe.model.path))
+        path = adapter_base(adapter) if adapter else recipe.model.path
+        engine = VLLMEngine.load(path, dtype=dtype, **vllm_options(recipe))
     else:
         from stepgrpo_lab.engines.completions import text_of
         from stepgrpo_lab.engines.vllm_server import VLLMServerEngine

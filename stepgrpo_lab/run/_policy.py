@@ -21,6 +21,8 @@ from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.run.folder import write_atomically
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer
     from stepgrpo_lab.training._engine_weights import SyncedEngine
     from stepgrpo_lab.training.fine_tuning import FineTuneConfig, FineTuneTrainer, Selection
@@ -50,7 +52,7 @@ def reinforcer(
         group_reward=parts.reward,
         segmenter=parts.segmenter or MarkerSegmenter(recipe.rollout.markers),
         grader=grader,
-        peft_config=recipe_lora(recipe.model.lora),
+        peft_config=new_adapter(recipe, model),
         engine=engine,
     )
 
@@ -61,7 +63,12 @@ def fine_tuner(
     """The trainer of method sft."""
     from stepgrpo_lab.training.fine_tuning import FineTuneTrainer
 
-    return FineTuneTrainer(model, config, selection, tokenizer, peft_config=recipe_lora(recipe.model.lora))
+    return FineTuneTrainer(model, config, selection, tokenizer, peft_config=new_adapter(recipe, model))
+
+
+def new_adapter(recipe: Recipe, model: Any) -> LoraConfig | None:
+    """The adapter to make before training; None trains what is there: every weight, or the adapter that was loaded."""
+    return None if hasattr(model, "peft_config") else recipe_lora(recipe.model.lora)
 
 
 def select_once(

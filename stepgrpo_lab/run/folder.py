@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from stepgrpo_lab.engines.distributed import is_main_process
+from stepgrpo_lab.engines.hub import model_location
+from stepgrpo_lab.engines.models import adapter_folder, merge_lora
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.recipes.loading import load_recipe, read_yaml, write_recipe
 from stepgrpo_lab.recipes.schema import Recipe
@@ -85,16 +87,6 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def model_folder(model: str | Path) -> str:
-    """Where to load a model from: a run folder stands for the model in it.
-
-    Example:
-        >>> model_folder("some/model")
-        'some/model'
-    """
-    return str(Path(model) / "model") if (Path(model) / "recipe.yaml").exists() else str(model)
-
-
 def export_model(run: str | Path, output: str | Path) -> Path:
     """Write a run's trained model as a folder for plain ``AutoModelForCausalLM``; an adapter is merged into its base.
 
@@ -105,12 +97,10 @@ def export_model(run: str | Path, output: str | Path) -> Path:
     Raises:
         ValueError: There is no trained model, or the folder is in use.
     """
-    folder, output = Path(model_folder(run)), Path(output)
+    folder, output = Path(model_location(run)), Path(output)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty: give another folder")
-    if (folder / "adapter_config.json").exists():
-        from stepgrpo_lab.engines.models import merge_lora
-
+    if adapter_folder(str(folder)):
         merge_lora(folder, output)
     elif (folder / "config.json").exists():
         shutil.copytree(folder, output, dirs_exist_ok=True)

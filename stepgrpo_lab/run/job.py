@@ -196,7 +196,7 @@ class _Run:
         self._say("loading model and problems")
         model, tokenizer = recipe_model(self.recipe)
         self.engine = recipe_engine(self.recipe, model, tokenizer)
-        if self.engine is not None and self.recipe.model.lora is None:
+        if self.engine is not None and (self.recipe.model.lora is None or hasattr(model, "peft_config")):
             self.engine.push(model)  # a server may hold what an earlier run has trained
         test = recipe_problems(data.test, data.counts.test)
         check_recipe_problems(self.recipe, test, data.test, tokenizer, model, grader)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from transformers import Trainer, TrainerCallback
 
 from stepgrpo_lab.engines.distributed import all_reduce_any, is_main_process
@@ -121,7 +122,11 @@ class GuardedTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # transformers calls this in every process
-            (Path(output_dir or self.args.output_dir) / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+            folder = Path(output_dir or self.args.output_dir)
+            (folder / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+            model = self.accelerator.unwrap_model(self.model)
+            if is_peft_model(model):  # an adapter's own files do not say whether its base was quantised
+                model.get_base_model().config.save_pretrained(str(folder))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
