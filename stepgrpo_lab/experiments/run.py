@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments._measure import Measured, Measuring, mean_structure, measure, measure_run
@@ -25,7 +26,6 @@ from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes._building import recipe_model
 from stepgrpo_lab.run import job
-from stepgrpo_lab.run.folder import write_atomically
 from stepgrpo_lab.training.callbacks import duration
 from stepgrpo_lab.training.metrics import run_curves, run_decoded_tokens
 
