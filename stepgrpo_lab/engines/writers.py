@@ -27,14 +27,20 @@ from filelock import FileLock, Timeout
 from stepgrpo_lab.engines.files import write_atomically
 
 LOCK = ".writer.lock"
-HOLDER = ".writer.json"
-"""In a run folder while somebody writes there."""
+"""In a run folder while somebody writes there; beside it the holder's name."""
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
-class InUseError(OSError):
+class InUseError(Timeout):
     """Somebody else is writing there; the message names them and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Writer:
@@ -43,25 +49,34 @@ class Writer:
     Only one thread may use it. Both files go when it is left; a folder that the lock had to make stays.
 
     Args:
-        target: What is written: an existing or future folder with ``inside``, else a file or folder of any kind.
-        inside: Keep the two files in the folder, so that they move with it; else they lie beside the target.
+        target: What is written, for the message.
+        lock_file: The lock; :meth:`in_folder` and :meth:`beside` choose one.
 
     Raises:
         InUseError: On entering: another writer is there. Nothing has been touched.
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, Writer(Path(folder), inside=True):
+        >>> with tempfile.TemporaryDirectory() as folder, Writer.in_folder(Path(folder)):
         ...     sorted(path.name for path in Path(folder).iterdir())
-        ['.writer.json', '.writer.lock']
+        ['.writer.holder', '.writer.lock']
     """
 
-    def __init__(self, target: Path, *, inside: bool = False) -> None:
-        self.target = target
-        folder = target if inside else target.parent
-        self.lock, self.holder = (folder / (name if inside else f".{target.name}{name}") for name in (LOCK, HOLDER))
-        self._held = FileLock(self.lock, timeout=0)
+    def __init__(self, target: Path, lock_file: Path) -> None:
+        self.target, self.lock_file = target, lock_file
+        self.holder = lock_file.with_suffix(".holder")
+        self._held = FileLock(lock_file, timeout=0)
         self._entered = 0
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Writer:
+        """With the lock in the folder itself, present or future, with which it moves."""
+        return cls(folder, folder / LOCK)
+
+    @classmethod
+    def beside(cls, target: Path) -> Writer:
+        """With the lock beside a file or folder, which may then be replaced as a whole."""
+        return cls(target, target.with_name(f".{target.name}.lock"))
 
     def __enter__(self) -> Writer:
         if not self._entered:
@@ -75,13 +90,13 @@ class Writer:
             self._release()
 
     def _release(self) -> None:
-        for path in (self.holder, self.lock):
+        for path in (self.holder, self.lock_file):
             with suppress(OSError):  # a folder that is gone, or a disk that has become read-only
                 path.unlink(missing_ok=True)
         self._held.release()
 
     def _acquire(self) -> None:
-        folder = self.lock.parent
+        folder = self.lock_file.parent
         if not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
         if not folder.is_dir():
@@ -132,5 +147,5 @@ def is_unused(folder: Path) -> bool:
         >>> is_unused(Path("no/such/folder"))
         True
     """
-    own = {LOCK, HOLDER, f"{HOLDER}.part", "recipe.yaml.part"}
+    own = {LOCK, ".writer.holder", ".writer.holder.part", "recipe.yaml.part"}
     return not folder.exists() or all(path.name in own for path in folder.iterdir())

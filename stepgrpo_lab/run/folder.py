@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 
 from stepgrpo_lab.engines.distributed import is_main_process
 from stepgrpo_lab.engines.files import move_into_place, part_of, write_atomically
-from stepgrpo_lab.engines.writers import is_unused
+from stepgrpo_lab.engines.writers import Writer, is_unused
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.recipes.loading import load_recipe, read_yaml, write_recipe
 from stepgrpo_lab.recipes.schema import Recipe
@@ -124,19 +124,28 @@ def export_model(run: str | Path, output: str | Path) -> Path:
         output: Folder to write, new or empty.
 
     Raises:
-        ValueError: There is no trained model, or the folder is in use.
+        ValueError: There is no trained model, or the folder is not empty.
+        InUseError: Another process is writing there.
     """
     folder, output = Path(model_folder(run)), Path(output)
+    with Writer.beside(output):
+        return _export(folder, output, run)
+
+
+def _export(folder: Path, output: Path, run: str | Path) -> Path:
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty: give another folder")
+    beside = part_of(output)
+    shutil.rmtree(beside, ignore_errors=True)
     if (folder / "adapter_config.json").exists():
         from stepgrpo_lab.engines.models import merge_lora
 
-        merge_lora(folder, output)
+        merge_lora(folder, beside)
     elif (folder / "config.json").exists():
-        shutil.copytree(folder, output, dirs_exist_ok=True)
+        shutil.copytree(folder, beside)
     else:
         raise ValueError(f"{run} holds no trained model: give the folder of a finished run")
+    move_into_place(beside, output)
     return output
 
 

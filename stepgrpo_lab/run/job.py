@@ -165,7 +165,7 @@ def _opened(recipe: Recipe | None, folder: Path, resume: bool, reward: Any, segm
         recipe = note_passed(recipe, reward, segmenter)
     parts = recipe_parts(recipe, reward, segmenter)
     config = trainer_config(recipe, folder)  # processes that were launched together meet here
-    with Writer(folder, inside=True) if is_main_process() else nullcontext():
+    with Writer.in_folder(folder) if is_main_process() else nullcontext():
         if not resume and is_main_process():
             start_folder(recipe, folder)
         folder = Path(broadcast(str(folder)))  # a name may hold the time
