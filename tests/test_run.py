@@ -12,12 +12,12 @@ import pytest
 from safetensors.torch import load_file
 from tiny import save_tiny, tiny_overrides
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.evaluation.problems import write_problems
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes import _building as building
 from stepgrpo_lab.run import job as run
-from stepgrpo_lab.run.folder import write_atomically
 from stepgrpo_lab.training.metrics import read_metrics
 
 

@@ -14,6 +14,7 @@ def record(options: Namespace) -> int:
     """``stepgrpo record``."""
     quiet()
     from stepgrpo_lab.engines.hub import model_location
+    from stepgrpo_lab.engines.writers import Writer
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes._building import recipe_config
     from stepgrpo_lab.recordings.making import record_survey, record_trajectories
@@ -22,14 +23,15 @@ def record(options: Namespace) -> int:
     record_all = partial(record_survey, problems=options.survey) if options.survey else record_trajectories
     status = StatusLine()
     try:
-        path = record_all(
-            {"untrained": model_location(options.untrained), "trained": model_location(options.trained)},
-            options.output,
-            settings=config.rollout,
-            limit=config.max_completion_length,
-            seed=options.seed,
-            progress=status,
-        )
+        with Writer.beside(options.output):
+            path = record_all(
+                {"untrained": model_location(options.untrained), "trained": model_location(options.trained)},
+                options.output,
+                settings=config.rollout,
+                limit=config.max_completion_length,
+                seed=options.seed,
+                progress=status,
+            )
     finally:
         status.end()
     print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")
@@ -41,6 +43,7 @@ def build_overthinker(options: Namespace) -> int:
     quiet()
     from stepgrpo_lab.authoring.overthinker.build import build_overthinker
     from stepgrpo_lab.authoring.overthinker.stages import BuildSettings
+    from stepgrpo_lab.engines.writers import Writer
 
     status = StatusLine()
 
@@ -49,7 +52,8 @@ def build_overthinker(options: Namespace) -> int:
             status(f"{bar(done, total)} {stage} {done}/{total}" + f", loss {loss:.3f}" * (loss > 0))
 
     try:
-        build_overthinker(options.output, BuildSettings(seed=options.seed), progress=show_progress)
+        with Writer.in_folder(options.output):
+            build_overthinker(options.output, BuildSettings(seed=options.seed), progress=show_progress)
     finally:
         status.end()
     print(f"written: {printable(str(options.output))}")

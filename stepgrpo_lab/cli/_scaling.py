@@ -77,6 +77,7 @@ def rate(options: Namespace) -> int:
         raise ValueError(f"recipe {recipe.name!r} has no data.pass_rates: add --set data.pass_rates.samples=8")
     quiet()
     from stepgrpo_lab.engines.models import mixed_precision
+    from stepgrpo_lab.engines.writers import Writer
     from stepgrpo_lab.evaluation.grading import Grader
     from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates, measure_pass_rates, read_pass_rates
     from stepgrpo_lab.method.sampling import Sampling
@@ -95,6 +96,7 @@ def rate(options: Namespace) -> int:
 
     model, tokenizer = recipe_model(recipe)
     with (
+        Writer.beside(path),
         Grader(timeout=recipe.reward.grading_timeout) as grader,
         mixed_precision(model, recipe.optimisation.mixed_precision),
     ):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.results import Evaluation, compare, overall_figures
 from stepgrpo_lab.evaluation.statistics import Interval
@@ -22,7 +23,6 @@ from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import structure
 from stepgrpo_lab.recipes import Recipe
 from stepgrpo_lab.recipes._building import recipe_sampling
-from stepgrpo_lab.run.folder import write_atomically
 
 Model = tuple[Any, Any]
 """A model and its tokenizer."""

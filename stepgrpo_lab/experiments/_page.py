@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.experiments.pictures import CURVE_FIGURES, draw_record, record_figures
 from stepgrpo_lab.experiments.plan import file_stem
 from stepgrpo_lab.experiments.record import Record, load_record
 from stepgrpo_lab.experiments.tables import KINDS, Table, conditions, record_markdown, record_tables
-from stepgrpo_lab.run.folder import write_atomically
 from stepgrpo_lab.viz._html import figure, render_page, section, table
 
 CAPTIONS = {

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.engines.writers import InUseError, Writer
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments._measure import Measured, Measuring, mean_structure, measure, measure_run
 from stepgrpo_lab.experiments._page import write_record
@@ -25,7 +27,6 @@ from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes._building import recipe_model
 from stepgrpo_lab.run import job
-from stepgrpo_lab.run.folder import write_atomically
 from stepgrpo_lab.training.callbacks import duration
 from stepgrpo_lab.training.metrics import run_curves, run_decoded_tokens
 
@@ -92,11 +93,11 @@ def run_experiment(
     try:
         pending = wanted
         while pending:
-            held = [row for row in pending if not _done(row, wanted, runs, clock)]
-            if held == pending:
-                clock.report(f"waiting for {', '.join(row.title for row in held)}: another process holds it")
+            held = {row: reason for row in pending if (reason := _held(row, wanted, runs, clock))}
+            if list(held) == pending:
+                clock.report(f"waiting for {'; '.join(f'{row.title}: {reason}' for row, reason in held.items())}")
                 time.sleep(WAIT)
-            pending = held
+            pending = list(held)
     finally:
         with common_files:
             done = [result for row in experiment.rows if (result := runs.finished(row))]
@@ -106,16 +107,16 @@ def run_experiment(
     return record
 
 
-def _done(row: Row, wanted: Sequence[Row], runs: Runs, clock: _Clock) -> bool:
-    """Run a row; False where another process holds it, or one whose figures it needs."""
+def _held(row: Row, wanted: Sequence[Row], runs: Runs, clock: _Clock) -> str | None:
+    """Run a row; or say which other process holds it, or one whose figures it needs."""
     own = len(runs.left(row))
     clock.check(len(set[Path]().union(*map(runs.left, wanted))), own)
     try:
         runs.run(row)
-    except Timeout:
-        return False
+    except InUseError as error:
+        return str(error)
     clock.trained += own
-    return True
+    return None
 
 
 def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
@@ -155,7 +156,7 @@ class Runs:
         self.rows = {row.name: row for row in (*ROWS, VANILLA_ROW, *rows)}
         self.progress, self.progress_every = progress, progress_every
         self.measuring = Measuring(plan, progress)
-        self._locks: dict[str, FileLock] = {}
+        self._locks: dict[str, Writer] = {}
 
     # ---- a row -------------------------------------------------------------------------------------------------------
 
@@ -164,22 +165,18 @@ class Runs:
         path = self._result_path(row)
         return RowResult.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
-    def hold(self, row: Row) -> FileLock:
-        """A lock on what belongs to a row, so that processes which share the folder do not do the same work.
-
-        The operating system frees it when its process ends, however it ends. Entering it raises
-        :class:`filelock.Timeout` at once where another process is in it.
-        """
-        path = self._result_path(row).with_suffix(".lock")
+    def hold(self, row: Row) -> Writer:
+        """A lock on what belongs to a row, so that processes which share the folder do not do the same work."""
+        path = self._result_path(row)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return self._locks.setdefault(row.name, FileLock(path, timeout=0))
+        return self._locks.setdefault(row.name, Writer(path, path.with_suffix(".lock")))
 
     def run(self, row: Row) -> RowResult:
         """Train and measure what is left of a row.
 
         Raises:
             InterruptedError: Ctrl-C ended a run early; call again to go on.
-            filelock.Timeout: Another process is at this row, or at one whose figures it needs.
+            InUseError: Another process is at this row, or at one whose figures it needs.
         """
         with self.hold(row):
             return self.finished(row) or self._run(row)

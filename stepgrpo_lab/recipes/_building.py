@@ -218,6 +218,7 @@ def _common_settings(recipe: Recipe, output: str | Path) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_steps": _save_steps(recipe),
         "save_total_limit": 2,
+        "checkpoint_verify": recipe.checkpoint.verify,
         "report_to": recipe.report_to,
         "use_cpu": _launched_on_cpu(),
     }

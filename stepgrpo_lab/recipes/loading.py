@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.method.names import did_you_mean, near_name, shown
 from stepgrpo_lab.method.settings import PRESETS
 from stepgrpo_lab.recipes._rules import LONGEST_NAME, broken_rules
@@ -115,11 +116,13 @@ def read_yaml(text: str, path: str | Path) -> Any:
 
 
 def write_recipe(recipe: Recipe, path: str | Path) -> None:
-    """Write a recipe with every value spelt out, so that it means the same under later defaults."""
+    """Write a recipe with every value spelt out, so that it means the same under later defaults, and whole: half a
+    recipe could be taken for one with other values.
+    """
     import yaml
 
     text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    write_atomically(path, text)
 
 
 def recipe_differences(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any]]:

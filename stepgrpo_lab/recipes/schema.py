@@ -334,6 +334,18 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """How a checkpoint proves that it is whole; optimisation.save_every says how often one is written.
+
+    Attributes:
+        verify: full notes the SHA-256 of every file and holds them against it when a run is resumed, sizes only their
+            lengths. Files are on the disk before a checkpoint counts, with either.
+    """
+
+    verify: Literal["full", "sizes"] = "full"
+
+
+@dataclass(frozen=True)
 class EvaluationSection:
     """Plain decoding, for validation during training and the test before and after it.
 
@@ -392,6 +404,7 @@ class Recipe:
     rollout: Rollout = field(default_factory=lambda: Rollout(**with_preset({})))
     reward: Reward = field(default_factory=Reward)
     optimisation: Optimisation = field(default_factory=Optimisation)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     hardware: Hardware = field(default_factory=Hardware)
     seed: Seed = 0

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.method.boxes import opening_tokens
 from stepgrpo_lab.method.records import Outcome, Problem, Trajectory, from_json, to_json
@@ -71,7 +72,7 @@ def write_recordings(groups: Sequence[RecordedGroup], path: str | Path) -> Path:
         file.write(text.encode())
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(packed.getvalue())
+    write_atomically(path, packed.getvalue())
     return path
 
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.engines.models import mixed_precision
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.grading import Grader
@@ -18,7 +19,6 @@ from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.recipes._building import Parts, recipe_lora, recipe_sampling
 from stepgrpo_lab.recipes.schema import Recipe
-from stepgrpo_lab.run.folder import write_atomically
 
 if TYPE_CHECKING:
     from peft import LoraConfig

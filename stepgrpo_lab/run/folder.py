@@ -10,8 +10,9 @@ import json
 import os
 import platform
 import shutil
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from stepgrpo_lab.engines.distributed import is_main_process
+from stepgrpo_lab.engines.files import move_into_place, part_of, write_atomically
 from stepgrpo_lab.engines.hub import model_location
 from stepgrpo_lab.engines.models import adapter_folder, merge_lora
+from stepgrpo_lab.engines.writers import Writer, is_unused
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.recipes.loading import load_recipe, read_yaml, write_recipe
 from stepgrpo_lab.recipes.schema import Recipe
@@ -65,12 +68,10 @@ def start_folder(recipe: Recipe, folder: Path) -> None:
     Raises:
         ValueError: The folder is in use.
     """
-    stored, beside = folder / "recipe.yaml", folder / "recipe.yaml.part"
-    if folder.exists() and any(path != beside for path in folder.iterdir()):
+    if not is_unused(folder):
         raise ValueError(f"{folder} is not empty: give another --output, or continue that run with --resume {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    write_recipe(recipe, beside)
-    os.replace(beside, stored)  # half a recipe could be taken for one with other values
+    write_recipe(recipe, folder / "recipe.yaml")
 
 
 @contextmanager
@@ -87,6 +88,26 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
+ERROR_LOG = "error.log"
+FORESEEN = (ValueError, OSError, ImportError, FloatingPointError)
+"""Errors whose message says what is wrong and what to do; any other one needs its traceback."""
+
+
+@contextmanager
+def errors_logged(folder: Path) -> Iterator[None]:
+    """The traceback of an error that nobody foresaw goes to ``error.log`` of the run folder, and a note says so."""
+    try:
+        yield
+    except (*FORESEEN, KeyboardInterrupt, GeneratorExit, SystemExit):
+        raise
+    except BaseException as error:  # Rust's panics are no Exception
+        path = folder / (ERROR_LOG if is_main_process() else f"error-process-{os.environ['RANK']}.log")
+        with suppress(OSError, MemoryError):
+            write_atomically(path, traceback.format_exc())
+            error.add_note(f"the traceback is in {path}")
+        raise
+
+
 def export_model(run: str | Path, output: str | Path) -> Path:
     """Write a run's trained model as a folder for plain ``AutoModelForCausalLM``; an adapter is merged into its base.
 
@@ -95,33 +116,35 @@ def export_model(run: str | Path, output: str | Path) -> Path:
         output: Folder to write, new or empty.
 
     Raises:
-        ValueError: There is no trained model, or the folder is in use.
+        ValueError: There is no trained model, or the folder is not empty.
+        InUseError: Another process is writing there.
     """
     folder, output = Path(model_location(run)), Path(output)
+    with Writer.beside(output):
+        return _export(folder, output, run)
+
+
+def _export(folder: Path, output: Path, run: str | Path) -> Path:
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty: give another folder")
+    beside = part_of(output)
+    shutil.rmtree(beside, ignore_errors=True)
     if adapter_folder(str(folder)):
-        merge_lora(folder, output)
+        merge_lora(folder, beside)
     elif (folder / "config.json").exists():
-        shutil.copytree(folder, output, dirs_exist_ok=True)
+        shutil.copytree(folder, beside)
     else:
         raise ValueError(f"{run} holds no trained model: give the folder of a finished run")
+    move_into_place(beside, output)
     return output
 
 
 def save_policy(trainer: Any, folder: Path) -> None:
     """Write a trainer's policy under another name first: a model folder that exists is whole."""
-    beside = folder.with_name(folder.name + ".part")
+    beside = part_of(folder)
     trainer.save_model(str(beside))
     if is_main_process():
-        beside.replace(folder)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it sees the old content or the new, never a half."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+        move_into_place(beside, folder)
 
 
 def write_environment(folder: Path, seconds: Mapping[str, float], device: str | None) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.engines.distributed import broadcast, is_main_process
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.engines.writers import Writer
 from stepgrpo_lab.evaluation.evaluating import validation_figures
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.results import Evaluation, completion_pairs
@@ -35,11 +37,11 @@ from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.run._policy import evaluate_policy, fine_tuner, reinforcer, select_once
 from stepgrpo_lab.run.folder import (
     disk_errors_named,
+    errors_logged,
     read_evaluation,
     save_policy,
     start_folder,
     stored_recipe,
-    write_atomically,
     write_environment,
 )
 from stepgrpo_lab.training._guard import last_checkpoint
@@ -105,18 +107,20 @@ def train(
         callbacks: More callbacks for the trainer; one that is an ``Interrupt`` takes the place of the run's own.
 
     Raises:
-        ValueError: The folder is in use, there is nothing to resume, or the recipe cannot run here.
+        ValueError: The folder holds something else, there is nothing to resume, or the recipe cannot run here.
+        InUseError: Another process is writing there; the message names it, and nothing was touched.
         OSError: The run folder cannot be written to, or its disk is full; the last checkpoint is kept.
         FloatingPointError: Loss, logits, rewards or gradients are not finite; the message names step and batch.
         KeyboardInterrupt: Ctrl-C outside training, or twice.
 
+    An error that nobody foresaw leaves its traceback in ``error.log``.
+
     Example:
         >>> train(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
     """
-    with disk_errors_named(Path(folder)):
-        run = _open(recipe, Path(folder), resume, reward, segmenter)
+    with disk_errors_named(Path(folder)), _opened(recipe, Path(folder), resume, reward, segmenter) as run:
         run.progress, run.progress_every, run.callbacks = progress, progress_every, callbacks
-        with closing(run), Grader(timeout=run.recipe.reward.grading_timeout) as grader:
+        with Grader(timeout=run.recipe.reward.grading_timeout) as grader:
             return run.train(grader)
 
 
@@ -142,17 +146,17 @@ def measure_untrained(
     Example:
         >>> before = measure_untrained(load_recipe("overthinker"), "runs/first")  # doctest: +SKIP
     """
-    with disk_errors_named(Path(folder)):
-        run = _open(recipe, Path(folder), False, reward, segmenter)
+    with disk_errors_named(Path(folder)), _opened(recipe, Path(folder), False, reward, segmenter) as run:
         run.progress = progress
-        with closing(run), Grader(timeout=recipe.reward.grading_timeout) as grader:
+        with Grader(timeout=recipe.reward.grading_timeout) as grader:
             *_, before = run.begin(grader)
             run.note_environment(None)
     return before
 
 
-def _open(recipe: Recipe | None, folder: Path, resume: bool, reward: Any, segmenter: Any) -> _Run:
-    """Refuse what cannot run before anything is written or loaded, then open the folder."""
+@contextmanager
+def _opened(recipe: Recipe | None, folder: Path, resume: bool, reward: Any, segmenter: Any) -> Iterator[_Run]:
+    """Refuse what cannot run before anything is written or loaded, then open the folder, as its only writer."""
     if resume:
         recipe = stored_recipe(folder)
     elif recipe is None:
@@ -161,11 +165,13 @@ def _open(recipe: Recipe | None, folder: Path, resume: bool, reward: Any, segmen
         recipe = note_passed(recipe, reward, segmenter)
     parts = recipe_parts(recipe, reward, segmenter)
     config = trainer_config(recipe, folder)  # processes that were launched together meet here
-    if not resume and is_main_process():
-        start_folder(recipe, folder)
-    folder = Path(broadcast(str(folder)))  # a name may hold the time
-    config.output_dir = str(folder / "checkpoints")
-    return _Run(recipe, folder, config, parts)
+    with Writer.in_folder(folder) if is_main_process() else nullcontext():
+        if not resume and is_main_process():
+            start_folder(recipe, folder)
+        folder = Path(broadcast(str(folder)))  # a name may hold the time
+        config.output_dir = str(folder / "checkpoints")
+        with errors_logged(folder), closing(_Run(recipe, folder, config, parts)) as run:
+            yield run
 
 
 @dataclass
@@ -292,7 +298,8 @@ class _Run:
         interrupt = own[0] if own else Interrupt(self._say)
         for callback in dict.fromkeys((*self.callbacks, interrupt)):
             trainer.add_callback(callback)
-        found = last_checkpoint(self.folder / "checkpoints", self._say) if is_main_process() else None
+        verify = self.recipe.checkpoint.verify
+        found = last_checkpoint(self.folder / "checkpoints", self._say, verify) if is_main_process() else None
         checkpoint = broadcast(found)  # a damaged one is removed once
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

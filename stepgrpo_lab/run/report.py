@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines.files import write_atomically
 from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
@@ -63,7 +64,7 @@ def write_report(run_folder: Path | str) -> Path:
         figures=figures,
     )
     path = Path(run_folder) / "report.html"
-    path.write_text(page, encoding="utf-8", newline="\n")
+    write_atomically(path, page)
     return path
 
 

@@ -2,7 +2,8 @@
 ours is unpickled, no telemetry is sent.
 
 A process can be killed, a machine can lose power and a disk can fill up while a checkpoint is written. So before one is
-loaded, its files are checked as far as their formats give their own length, without reading the tensors.
+loaded, its files are held against their manifest (:mod:`._proof`); where there is none, as in version 0.1, against the
+length that their formats give.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ import torch
 from accelerate.utils import is_peft_model
 from transformers import Trainer, TrainerCallback
 
-from stepgrpo_lab.engines.distributed import all_reduce_any, is_main_process
+from stepgrpo_lab.engines.distributed import all_reduce_any, is_main_process, process_count
+from stepgrpo_lab.engines.failures import full_disk, in_words, machine_trouble
+from stepgrpo_lab.engines.files import write_atomically
+from stepgrpo_lab.training._proof import MARK, Proof, Verify, manifest_damage
 
 TRAINER_STATE = "trainer_state.json"
-"""Written last of all: a checkpoint without it was cut off."""
+"""Written last of the checkpoint's own files: one without it was cut off."""
 
 PICKLED_ARGUMENTS = "training_args.bin"
 """A pickle that transformers writes beside the weights; it is removed unread."""
@@ -54,7 +59,9 @@ class GuardedTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._batch: tuple[int, int] = (0, 0)  # optimiser steps done, batches of the present one begun
         self._inputs: Any = None
+        self._proof: Proof | None = None
         self.add_callback(_FiniteGradients(self))
+        self.add_callback(_ProofAtEveryStep(self))
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Nothing, where a resumed training has reached its end already: transformers would train a step first."""
@@ -98,7 +105,7 @@ class GuardedTrainer(Trainer):
         path = Path(self.args.output_dir) / f"not-finite-step-{step}{where}.json"
         found = {"step": step, "batch": batch, "what": what, "evidence": self._plain(evidence)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+        write_atomically(path, json.dumps(found, allow_nan=False))
         return FloatingPointError(
             f"step {step}, batch {batch}: {what}; the weights were not updated, and what it was found in is in "
             f"{path}: lower the learning rate, or use bf16 or fp32 instead of fp16"
@@ -128,17 +135,37 @@ class GuardedTrainer(Trainer):
             if is_peft_model(model):  # an adapter's own files do not say whether its base was quantised
                 model.get_base_model().config.save_pretrained(str(folder))
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; when it returns, the last checkpoint is proven."""
         try:
+            result = super().train(*args, **kwargs)
+            self.finish_proof()
+            return result
+        except Exception:
+            if process_count() == 1:  # several may have failed one by one, and would wait for each other
+                self.finish_proof()
+            raise
+        finally:
+            self._proof = None  # whoever stops at once does not wait
+
+    def finish_proof(self) -> None:
+        """Wait until the last checkpoint is on the disk and counts; every process must call.
+
+        Raises:
+            OSError: It cannot be written; what there is of it is removed.
+        """
+        proof, self._proof = self._proof, None
+        if proof is not None:
+            with _naming_checkpoint(proof.checkpoint):
+                proof.finish()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.finish_proof()
+        checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        with _naming_checkpoint(checkpoint):
+            self.state.stateful_callbacks[MARK] = {"processes": process_count()}
             super()._save_checkpoint(model, trial)
-        except Exception as error:  # each of the writers has an error of its own for a full disk
-            if checkpoint_damage(checkpoint) is not None:
-                shutil.rmtree(checkpoint, ignore_errors=True)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise OSError(
-                f"{checkpoint} cannot be written ({reason}): make room there, then go on from the last checkpoint"
-            ) from error
+            self._proof = Proof(checkpoint, self.args.checkpoint_verify)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not any((Path(resume_from_checkpoint) / name).is_file() for name in SAFE_WEIGHTS):
@@ -169,16 +196,47 @@ class _FiniteGradients(TrainerCallback):
         self.trainer.check_gradients()
 
 
-def last_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: None) -> Path | None:
+class _ProofAtEveryStep(TrainerCallback):
+    """Looks after every step whether a proof is ready, which several processes finish together, or has failed."""
+
+    def __init__(self, trainer: GuardedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        proof = self.trainer._proof
+        if proof is not None and not all_reduce_any(proof.running):
+            self.trainer.finish_proof()
+
+
+@contextmanager
+def _naming_checkpoint(checkpoint: Path) -> Iterator[None]:
+    """An error of writing names the checkpoint and the remedy, and what there is of it is removed."""
+    try:
+        yield
+    except Exception as error:  # each of the writers has an error of its own for a full disk
+        if checkpoint_damage(checkpoint, "sizes") is not None:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        if full_disk(error) is None and machine_trouble(error) is not None:  # no room on the disk would not help
+            raise
+        raise OSError(
+            f"{checkpoint} cannot be written ({full_disk(error) or in_words(error)}): make room there, then go on from "
+            "the last checkpoint"
+        ) from error
+
+
+def last_checkpoint(
+    folder: Path, report: Callable[[str], None] = lambda line: None, verify: Verify = "full"
+) -> Path | None:
     """The newest whole checkpoint of a folder; newer ones that are not whole are reported and removed.
 
     Args:
         folder: Holds folders ``checkpoint-<step>``.
         report: Receives a line for each checkpoint that is damaged (not for one that a kill cut off before its end).
+        verify: How far a checkpoint's manifest is held against its files.
     """
     found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        damage = checkpoint_damage(path)
+        damage = checkpoint_damage(path, verify)
         if damage is None:
             return path
         if (path / TRAINER_STATE).exists():
@@ -187,8 +245,10 @@ def last_checkpoint(folder: Path, report: Callable[[str], None] = lambda line: N
     return None
 
 
-def checkpoint_damage(checkpoint: Path) -> str | None:
+def checkpoint_damage(checkpoint: Path, verify: Verify = "full") -> str | None:
     """What a checkpoint lacks to be resumed from, in words; None if it is whole.
+
+    One of version 0.1, without a manifest, is held against the lengths that its files give themselves.
 
     Example:
         >>> checkpoint_damage(Path("no/such/checkpoint-4"))
@@ -202,18 +262,23 @@ def checkpoint_damage(checkpoint: Path) -> str | None:
     for path in (checkpoint / TRAINER_STATE, *(weights or [checkpoint / "model.safetensors"]), *states):
         if not path.is_file():
             return f"{path.name} is missing"
-    if not _is_state(checkpoint / TRAINER_STATE):
+    state = _state(checkpoint / TRAINER_STATE)
+    if "global_step" not in state:
         return f"{TRAINER_STATE} is cut off"
     cut_off = [path for path in weights if not _is_whole_safetensors(path)]
     cut_off += [path for path in states if not zipfile.is_zipfile(path)]  # a zip file's directory is its end
-    return f"{cut_off[0].name} is cut off" if cut_off else None
+    if cut_off:
+        return f"{cut_off[0].name} is cut off"
+    return manifest_damage(checkpoint, verify, required=MARK in (state.get("stateful_callbacks") or {}))
 
 
-def _is_state(path: Path) -> bool:
+def _state(path: Path) -> dict[str, Any]:
+    """The trainer state; empty if the file is damaged."""
     try:
-        return "global_step" in json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError):
-        return False
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def _is_whole_safetensors(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from stepgrpo_lab.engines.distributed import all_reduce_any
+from stepgrpo_lab.engines.files import sync, write_atomically
 from stepgrpo_lab.training.config import StepGRPOConfig
 from stepgrpo_lab.training.metrics import read_metrics
 
@@ -39,9 +39,7 @@ class MetricsFile(TrainerCallback):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.path) if row["step"] <= state.global_step] if state.global_step else []
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(beside, self.path)
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def on_log(
         self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
@@ -50,6 +48,8 @@ class MetricsFile(TrainerCallback):
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        if control.should_save:  # no checkpoint is on the disk before its line
+            sync(self.path)
 
 
 class Validation(TrainerCallback):

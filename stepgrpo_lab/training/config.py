@@ -15,6 +15,7 @@ from stepgrpo_lab.engines.models import has_only_mps, native_dtype
 from stepgrpo_lab.method.baselines import round_limit
 from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
 from stepgrpo_lab.training import TRL_LOSSES
+from stepgrpo_lab.training._proof import Verify
 
 _PRECISION_OF_DTYPE: dict[str, Literal["bf16", "fp16", "no"]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 
@@ -38,6 +39,7 @@ class StepGRPOConfig(GRPOConfig):
         train_forced_close: Let forced closes train, as published; False masks them.
         rollout_rows: Completions that the rollout engine decodes at once.
         grading_timeout: Seconds after which an answer counts as wrong.
+        checkpoint_verify: What proves a checkpoint whole: full (SHA-256 of every file) or sizes.
         reward: What the reward is and with which settings, noted by the trainer for trackers.
         loss_type: TRL's loss; dapo is the token mean of the published script.
         scale_rewards: Divide advantages by the std of the group, the batch, or none.
@@ -63,6 +65,7 @@ class StepGRPOConfig(GRPOConfig):
     train_forced_close: bool = True
     rollout_rows: int = 64
     grading_timeout: float = 5.0
+    checkpoint_verify: Verify = "full"
     reward: dict[str, Any] | None = field(init=False, default=None)
 
     # Stated, because the trainer's own defaults differ from the published script or from version to version.

@@ -27,6 +27,7 @@ from stepgrpo_lab.method.settings import RolloutSettings, probed_members
 from stepgrpo_lab.method.steps import Segmenter
 from stepgrpo_lab.training._group_reward import judge
 from stepgrpo_lab.training._guard import GuardedTrainer
+from stepgrpo_lab.training._proof import Verify
 from stepgrpo_lab.training.metrics import RolloutRow, rollout_metrics
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class FineTuneConfig(SFTConfig):
     disable_tqdm: bool | None = True
     dataloader_pin_memory: bool = False
     lr_scheduler_type: str = "constant"
+    checkpoint_verify: Verify = "full"
 
     def __post_init__(self) -> None:
         if has_only_mps():

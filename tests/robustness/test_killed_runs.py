@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
+import os
 import random
 import shutil
 import signal
@@ -17,16 +19,18 @@ import pytest
 from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab.cli import main
+from stepgrpo_lab.engines import files
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes import _building as building
 from stepgrpo_lab.run import job as run
+from stepgrpo_lab.training import _proof
 from stepgrpo_lab.training._guard import checkpoint_damage, last_checkpoint
 from stepgrpo_lab.training.metrics import read_metrics
 from tools.campaigns.killing import STEPS, differences, durations, kill_and_resume, phases_of, same_weights
 
 CHECKPOINT = {
     *("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"),
+    *("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "manifest.json"),
 }
 
 
@@ -119,6 +123,129 @@ def test_no_checkpoint_with_a_cut_off_file_is_loaded(stopped: Path, tmp_path: Pa
             assert lines == ([] if missing_last else [f"checkpoint-3 is passed over: {name} is {what}"])
 
 
+# ---- power cuts: what they leave of files that had not reached the disk ----------------------------------------------
+
+
+def zeroed(path: Path, old: bytes) -> None:
+    """The right length, with a hole in the middle."""
+    data = bytearray(path.read_bytes())
+    start, end = len(data) // 3, len(data) // 3 + max(1, min(4096, len(data) // 3))
+    data[start:end] = bytes(end - start) if any(data[start:end]) else b"\1" * (end - start)
+    path.write_bytes(data)
+
+
+def truncated(path: Path, old: bytes) -> None:
+    cut(path, 0.9)
+
+
+def emptied(path: Path, old: bytes) -> None:
+    cut(path, 0)
+
+
+def missing(path: Path, old: bytes) -> None:
+    path.unlink()
+
+
+def renamed_late(path: Path, old: bytes) -> None:
+    """The name still leads to what was there before."""
+    path.write_bytes(old if old != path.read_bytes() else old + b" ")
+
+
+def bit_flipped(path: Path, old: bytes) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("power_cut", [zeroed, truncated, emptied, missing, renamed_late, bit_flipped])
+def test_a_power_cut_in_any_file_of_a_checkpoint_is_seen(stopped: Path, tmp_path: Path, power_cut: Any) -> None:
+    for name in sorted(CHECKPOINT):
+        copy = Path(tempfile.mkdtemp(dir=tmp_path)) / "checkpoints"
+        shutil.copytree(stopped / "checkpoints", copy)
+        power_cut(copy / "checkpoint-3" / name, (copy / "checkpoint-2" / name).read_bytes())
+        lines: list[str] = []
+        assert last_checkpoint(copy, lines.append) == copy / "checkpoint-2", name
+        assert not (copy / "checkpoint-3").exists(), name
+        assert lines == [] if (name, power_cut) == ("trainer_state.json", missing) else "checkpoint-3" in lines[0]
+
+
+def test_sizes_alone_believe_contents_and_no_length(stopped: Path) -> None:
+    folder = stopped / "checkpoints"
+    zeroed(folder / "checkpoint-3" / "model.safetensors", b"")
+    assert last_checkpoint(folder, verify="sizes") == folder / "checkpoint-3"
+    truncated(folder / "checkpoint-3" / "config.json", b"")
+    assert last_checkpoint(folder, verify="sizes") == folder / "checkpoint-2"
+
+
+def test_a_checkpoint_of_0_1_has_no_manifest_and_is_held_against_its_own_lengths(stopped: Path) -> None:
+    newest = stopped / "checkpoints" / "checkpoint-3"
+    (newest / "manifest.json").unlink()
+    state = json.loads((newest / "trainer_state.json").read_text())
+    del state["stateful_callbacks"]
+    (newest / "trainer_state.json").write_text(json.dumps(state))
+    assert last_checkpoint(stopped / "checkpoints") == newest
+    cut(newest / "optimizer.pt", 0.9)
+    assert last_checkpoint(stopped / "checkpoints") == stopped / "checkpoints" / "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "[" * 100_000, '{"files": {}}', '{"files": {"config.json": 3}}'),
+        *('{"files": {"config.json": {"bytes": "x"}}}', '{"files": {"../recipe.yaml": {"bytes": 1}}}'),
+    ],
+)
+def test_a_damaged_manifest_is_no_proof(stopped: Path, text: str) -> None:
+    (stopped / "checkpoints" / "checkpoint-3" / "manifest.json").write_text(text)
+    assert "manifest.json is damaged" in str(checkpoint_damage(stopped / "checkpoints" / "checkpoint-3"))
+
+
+def test_files_reach_the_disk_before_the_checkpoint_counts(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[Path, int] = {}  # path -> how many files of the run had been synced before it
+    sync, replace = files.sync, os.replace
+    renamed: list[tuple[Path, bool]] = []
+
+    def watched(path: Path) -> None:
+        sync(path)
+        synced.setdefault(path, len(synced))
+
+    def noted(beside: Path, path: Path) -> None:
+        renamed.append((Path(path), Path(beside) in synced))
+        replace(beside, path)
+
+    for module in (files, _proof):
+        monkeypatch.setattr(module, "sync", watched)
+    monkeypatch.setattr(os, "replace", noted)
+    folder = tmp_path / "run"
+    run.train(dataclasses.replace(recipe, optimisation=dataclasses.replace(recipe.optimisation, max_steps=1)), folder)
+    [checkpoint] = (folder / "checkpoints").iterdir()
+    beside = checkpoint / "manifest.json.part"
+    assert all(synced[checkpoint / name] < synced[beside] for name in CHECKPOINT - {"manifest.json"})
+    assert {checkpoint, folder / "checkpoints", folder} <= set(synced)
+    ours = {path.name: on_disk for path, on_disk in renamed if path.is_relative_to(folder)}
+    assert all(ours.values()), ours
+    names = {"recipe.yaml", "model", "metrics.jsonl", "evaluation_before.json", "evaluation_after.json"}
+    assert names | {"completions.jsonl", "environment.json", "report.html", "manifest.json"} <= set(ours)
+
+
+def test_a_disk_that_is_full_when_files_are_synced_costs_no_good_checkpoint(
+    stopped: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        if path.name == "optimizer.pt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_proof, "sync", full)
+        with pytest.raises(OSError, match=r"checkpoint-4 cannot be written \(the disk or a quota is full: .*make room"):
+            run.train(None, stopped, resume=True)
+    assert last_checkpoint(stopped / "checkpoints") == stopped / "checkpoints" / "checkpoint-3"
+    run.train(None, stopped, resume=True)
+    assert same_weights(stopped, straight)
+
+
 def test_a_run_with_a_cut_off_checkpoint_ends_like_an_undisturbed_one(stopped: Path, straight: Path) -> None:
     cut(stopped / "checkpoints" / "checkpoint-3" / "optimizer.pt", 0.5)
     with (stopped / "metrics.jsonl").open("a") as file:
@@ -173,14 +300,14 @@ def test_ctrl_c_in_the_last_step_is_the_end(model: Path, tmp_path: Path, budget:
 
 
 def test_half_a_recipe_is_no_recipe(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut_off(recipe: Recipe, path: Path) -> None:
-        path.write_text("name: half\n")
+    def cut_off(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("stepgrpo_lab.run.folder.write_recipe", cut_off)
+        patch.setattr("os.replace", cut_off)
         with pytest.raises(KeyboardInterrupt):
             run.train(recipe, tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml.part").write_text("name: half\n")  # as a kill would leave it
     with pytest.raises(ValueError, match=r"holds no run to resume \(recipe.yaml is missing\)"):
         run.train(None, tmp_path / "run", resume=True)
     with pytest.raises(KeyboardInterrupt):  # the folder is as good as empty: the run may begin
@@ -228,8 +355,12 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(stopped: Path, stra
 def test_a_full_disk_is_named_on_one_line_with_the_remedy(
     stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (stopped / "metrics.tmp").symlink_to("/dev/full")  # a file on a full disk: the kernel says ENOSPC
-    assert main(["train", "--resume", str(stopped)]) == 2
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        assert main(["train", "--resume", str(stopped)]) == 2
     error = capsys.readouterr().err
     assert error == (
         f"stepgrpo: error: the run folder {stopped} cannot be written to (No space left on device): make room or give "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .checkpoints import checkpoint_proof
 from .growth import growth
 from .measuring import Result
 from .rollouts import against_generate, against_one_by_one, against_rounds, net_gain, probe_overhead
@@ -18,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[bool], Result]] = {
     "against_rounds": against_rounds,
     "growth": growth,
     "training_step": training_step,
+    "checkpoint_proof": checkpoint_proof,
     "reward": reward,
     "grading": grading,
     "startup": startup,

@@ -599,8 +599,8 @@ DATA_AND_FILES = [
         "a reader may see half of a run's file",
         [
             (
-                '    beside.write_text(text, encoding="utf-8")\n    os.replace(beside, path)\n',
-                '    path.write_text(text, encoding="utf-8")\n',
+                "    beside = part_of(path)\n    beside.unlink(missing_ok=True)",
+                "    beside = path\n    beside.unlink(missing_ok=True)",
             )
         ],
         ["test_files_are_written_whole"],

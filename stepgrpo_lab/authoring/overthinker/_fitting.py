@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stepgrpo_lab.engines.files import sync, write_atomically
+
 IGNORED = -100
 PAD_MULTIPLE = 16  # a new shape means a new kernel on a CPU: few shapes, reused
 
@@ -138,9 +140,8 @@ def _save(model: Any, optimizer: torch.optim.Optimizer, folder: Path, done: int)
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     name = f"state-{done}.safetensors"
     save_file({key: value.contiguous() for key, value in tensors.items()}, folder / name)
-    draft = folder / "progress.json.part"
-    draft.write_text(json.dumps({"updates": done, "state": name}))
-    draft.replace(folder / "progress.json")
+    sync(folder / name)
+    write_atomically(folder / "progress.json", json.dumps({"updates": done, "state": name}))
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
             old.unlink()
