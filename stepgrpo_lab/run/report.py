@@ -16,7 +16,7 @@ from stepgrpo_lab.evaluation.results import Comparison, Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.run._report_svg import draw_headline
-from stepgrpo_lab.run.folder import RunRecord, read_run
+from stepgrpo_lab.run.folder import RunRecord, read_run, write_atomically
 from stepgrpo_lab.viz import completions, curves, tradeoff
 from stepgrpo_lab.viz._html import figure, note, render_page, section, table, visible_text
 from stepgrpo_lab.viz.curves import series
@@ -63,7 +63,7 @@ def write_report(run_folder: Path | str) -> Path:
         figures=figures,
     )
     path = Path(run_folder) / "report.html"
-    path.write_text(page, encoding="utf-8", newline="\n")
+    write_atomically(path, page)
     return path
 
 
@@ -96,7 +96,7 @@ def conditions(evaluation: Evaluation) -> str:
     """How completions were decoded, in words: "plain decoding, temperature 0.6, 1 sample each"."""
     settings = evaluation.settings
     rollout = settings.get("rollout")
-    decoding = f"truncated rollout, preset {rollout['preset']}" if rollout else "plain decoding"
+    decoding = f"truncated rollout, preset {rollout.get('preset')}" if rollout else "plain decoding"
     samples = len(evaluation.outcomes[0])
     temperature = f", temperature {settings['temperature']:g}" if "temperature" in settings else ""
     return f"{decoding}{temperature}, {samples} sample{'' if samples == 1 else 's'} each"
