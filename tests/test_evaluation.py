@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any, ClassVar
 
 import pytest
@@ -107,9 +108,20 @@ def test_evaluation_survives_json():
     assert Evaluation.from_dict(json.loads(json.dumps(measured.to_dict()))) == measured
 
 
-@pytest.mark.parametrize("change", [{"outcomes": None}, {"surprise": 1}, {"cost": {"kept": 1}}])
-def test_a_broken_record_is_refused(change):
-    with pytest.raises(ValueError, match="not an evaluation record"):
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"outcomes": None}, "outcomes"),
+        ({"outcomes": []}, "outcomes"),
+        ({"surprise": 1}, "surprise"),
+        ({"cost": {"kept": 1}}, r"cost\.kept"),
+        ({"trial_answers": [[0.5, True], [math.nan, True]]}, r"trial_answers\[1\]\[0\]"),
+        ({"problem_ids": ["a", "b"]}, "problem_ids"),
+        ({"settings": {"markers": [7]}}, r"settings: .*markers"),
+    ],
+)
+def test_a_broken_record_is_refused(change, field):
+    with pytest.raises(ValueError, match=field):
         Evaluation.from_dict({**evaluation([[1]], [[1]]).to_dict(), **change})
 
 

@@ -53,7 +53,7 @@ from stepgrpo_lab.experiments.tables import (
     scope,
     share,
 )
-from stepgrpo_lab.method.records import Outcome
+from stepgrpo_lab.method.records import Outcome, from_json
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.recipes._building import recipe_reward
@@ -301,7 +301,7 @@ def test_a_measurement_is_paired_with_vanilla_overall_and_in_parts() -> None:
     assert measured.parts["a"].token_ratio == Interval(0.5, 0.5, 0.5)
     assert measured.parts["b, level 1"].accuracy_points.estimate == 50
     assert measured.closed.estimate == 1
-    assert Measurement.from_json(json.loads(json.dumps(dataclasses.asdict(measured)))) == measured
+    assert from_json(Measurement, json.loads(json.dumps(dataclasses.asdict(measured)))) == measured
 
 
 def test_several_runs_are_measured_together_and_their_intervals_cover_the_seeds() -> None:

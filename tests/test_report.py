@@ -193,12 +193,12 @@ def test_writing_twice_yields_the_same_bytes(run_folder):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("metrics.jsonl", '{"step": 1}\n{"step": \n{"step": 3}\n', r"metrics\.jsonl: row 2 is not JSON"),
-        ("metrics.jsonl", "[1]\n", r"metrics\.jsonl: row 1 is not a JSON object"),
-        ("evaluation_after.json", "{}", r"evaluation_after\.json: not an evaluation record"),
+        ("metrics.jsonl", '{"step": 1}\n{"step": \n{"step": 3}\n', r"metrics\.jsonl, row 2: not valid JSON"),
+        ("metrics.jsonl", "[1]\n", r"metrics\.jsonl, row 1: .*an object"),
+        ("evaluation_after.json", "{}", r"evaluation_after\.json: field 'problem_ids' is missing"),
         ("recipe.yaml", "a: [", r"recipe\.yaml is not YAML"),
-        ("environment.json", "[]", r"environment\.json: it must hold a JSON object"),
-        ("completions.jsonl", '{"problem": {}}\n', r"completions\.jsonl: row 1 lacks 'gold'"),
+        ("environment.json", "[]", r"environment\.json: .*an object"),
+        ("completions.jsonl", '{"problem": {}}\n', r"completions\.jsonl, row 1: field 'gold' is missing"),
     ],
 )
 def test_broken_files_are_named(run_folder, name, content, words):

@@ -220,7 +220,7 @@ def test_a_broken_row_of_metrics_is_named_and_a_cut_off_one_dropped(tmp_path: Pa
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
     path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     for read in (read_metrics, lambda path: run_decoded_tokens(path.parent)):
-        with pytest.raises(ValueError, match=r"metrics\.jsonl: row 2"):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl, row 2"):
             read(path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.engines.files import iterate_lines, parse_json
 from stepgrpo_lab.engines.hub import asking_the_hub, first_line
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.names import did_you_mean, shown
-from stepgrpo_lab.method.records import Problem, to_json
+from stepgrpo_lab.method.records import Problem, from_json, to_json
 
 Row = Mapping[str, Any]
 
@@ -140,19 +142,18 @@ def iterate_problems(path: str | Path) -> Iterator[Problem]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of a .jsonl file")
     row_of_id: dict[str, int] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):  # in bytes, a line ends at \n alone: strings may hold U+2028
-            try:
-                text = _decoded(line, number)
-                if not text.strip():
-                    continue
-                problem = _parse_line(text, f"{path.stem}-{number}")
-                first = row_of_id.setdefault(problem.id, number)
-                if first != number:
-                    raise ValueError(f"field 'id' is {problem.id!r}, as in row {first}; make it unique")
-            except ValueError as error:
-                raise ValueError(f"{path}, row {number}: {error}") from error
-            yield problem
+    for number, line in enumerate(iterate_lines(path, sys.maxsize), start=1):
+        try:
+            text = _decoded(line, number)
+            if not text.strip():
+                continue
+            problem = _parse_line(text, f"{path.stem}-{number}")
+            first = row_of_id.setdefault(problem.id, number)
+            if first != number:
+                raise ValueError(f"field 'id' is {problem.id!r}, as in row {first}; make it unique")
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from error
+        yield problem
     if not row_of_id:
         raise ValueError(f"{path}: holds no problems; write one JSON object a line")
 
@@ -172,11 +173,9 @@ def _decoded(line: bytes, number: int) -> str:
 
 def _parse_line(line: str, default_id: str) -> Problem:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg}, column {error.colno}); write one object a line") from error
-    except RecursionError as error:
-        raise ValueError("its JSON is nested too deeply; write {...} with the problem's fields") from error
+        row = parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"{error}; write one object a line") from error
     if not isinstance(row, dict):
         raise ValueError(f"a {type(row).__name__}, not an object; write {{...}} with the problem's fields")
     questions = [name for name in QUESTION_FIELDS if name in row]
@@ -216,7 +215,10 @@ def _optional_field(row: Row, field: str, kind: type, default: Any) -> Any:
         return default
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"field {field!r} is a {type(value).__name__}; make it a {kind.__name__} or leave it out")
-    return value
+    try:
+        return from_json(kind if kind is not dict else dict[str, Any], value)
+    except ValueError as error:
+        raise ValueError(f"field {field!r}: {error}; correct it or leave it out") from error
 
 
 # ---- data sets on the hub --------------------------------------------------------------------------------------------

@@ -8,10 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from stepgrpo_lab.evaluation.statistics import Calibration, Interval, Statistic, calibration, seeds_bootstrap
 from stepgrpo_lab.method.records import Cost, Outcome, Problem, from_json, to_json
+from stepgrpo_lab.method.steps import resolve_markers
+
+MOST_PARTS = 200
+"""Most families, and most levels, that an evaluation is divided into."""
 
 
 @dataclass
@@ -25,6 +29,9 @@ class Evaluation:
         cost: Tokens fed through the model.
         settings: How it was measured (samples, limit, sampling, seed, markers, rollout), JSON-able.
         texts: Problem id -> text of its first sample, for the problems whose texts were kept.
+
+    Raises:
+        ValueError: The lists do not belong together, or an outcome cannot be.
     """
 
     problem_ids: list[str]
@@ -35,6 +42,21 @@ class Evaluation:
     cost: Cost = field(default_factory=Cost)
     settings: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.problem_ids), len(self.families), len(self.levels), len(self.outcomes)}
+        if len(lengths) > 1 or 0 in lengths:
+            raise ValueError("problem_ids, families, levels and outcomes must be equally long and not empty")
+        if len({len(samples) for samples in self.outcomes}) > 1 or not self.outcomes[0]:
+            raise ValueError("outcomes must hold equally many samples of each problem, at least one")
+        if len(set(self.problem_ids)) < len(self.problem_ids):
+            raise ValueError("problem_ids must differ")
+        if max(len(set(self.families)), len(set(self.levels))) > MOST_PARTS:
+            raise ValueError(f"families and levels must be at most {MOST_PARTS} each: all get their intervals")
+        if any(sample.tokens < 1 or sample.steps < 0 for samples in self.outcomes for sample in samples):
+            raise ValueError("outcomes must hold at least 1 token each, and no negative number of steps")
+        if not all(0 <= joint <= 1 for joint, _ in self.trial_answers):
+            raise ValueError("trial_answers must hold probabilities from 0 to 1")
 
     def column(self, name: str) -> list[list[float]]:
         """``[problems][samples]`` values of one field of the outcomes: "correct", "tokens", "steps", "truncated".
@@ -97,14 +119,26 @@ class Evaluation:
         """Rebuild an evaluation from :meth:`to_dict`'s dictionary.
 
         Raises:
-            ValueError: A field is missing or unknown; the message says which.
+            ValueError: A field is missing, unknown or cannot be; the message says which.
         """
-        try:
-            rows = [[from_json(Outcome, sample) for sample in samples] for samples in data["outcomes"]]
-            pairs = [(float(joint), bool(correct)) for joint, correct in data["trial_answers"]]
-            return cls(**{**data, "outcomes": rows, "trial_answers": pairs, "cost": from_json(Cost, data["cost"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not an evaluation record ({error}); write it with Evaluation.to_dict()") from error
+        evaluation = from_json(cls, data)
+        _check_settings(evaluation.settings)
+        return evaluation
+
+
+class _Settings(TypedDict, total=False):
+    """The settings that a report reads."""
+
+    rollout: dict[str, Any] | None
+    temperature: float
+    markers: str | list[str]
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    try:
+        resolve_markers(from_json(_Settings, settings).get("markers", "paper"))
+    except ValueError as error:
+        raise ValueError(f"settings: {error}") from error
 
 
 _FIGURES = {"accuracy": "correct", "tokens": "tokens", "steps": "steps", "truncated": "truncated", "closed": "closed"}

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stepgrpo_lab.engines.completions import Decoding
+from stepgrpo_lab.engines.files import iterate_rows
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.evaluating import outcomes
@@ -34,6 +36,10 @@ class PassRate:
     id: str
     correct: int
     samples: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correct <= self.samples or self.samples < 1:
+            raise ValueError("correct must lie between 0 and samples")
 
     @property
     def rate(self) -> float:
@@ -164,14 +170,4 @@ def read_pass_rates(path: str | Path) -> dict[str, PassRate]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no pass rates there; measure them with: stepgrpo rate --recipe RECIPE")
-    found: dict[str, PassRate] = {}
-    text = path.read_text(encoding="utf-8")
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-        try:
-            rate = from_json(PassRate, json.loads(line))
-            if not 0 <= rate.correct <= rate.samples or rate.samples < 1:
-                raise ValueError("correct must lie between 0 and samples")
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, row {number}: no pass rate ({error}); delete the row") from error
-        found[rate.id] = rate
-    return found
+    return {rate.id: rate for rate in iterate_rows(path, partial(from_json, PassRate), "delete the row")}

@@ -7,16 +7,17 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.engines.files import write_atomically
+from stepgrpo_lab.engines.files import read_json, write_atomically
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.results import Evaluation, compare, overall_figures
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.plan import Plan
 from stepgrpo_lab.experiments.record import CHANGES, Measurement, Structure
-from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.method.records import Problem, from_json
 from stepgrpo_lab.method.settings import RolloutSettings, cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
@@ -61,12 +62,6 @@ class Measured:
     harder: Evaluation | None = None
     first_cut: Evaluation | None = None
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Measured:
-        """Rebuild a measurement from its dictionary."""
-        names = [name for name in ("test", "harder", "first_cut") if data.get(name) is not None]
-        return cls(**{**data, **{name: Evaluation.from_dict(data[name]) for name in names}})
-
     @property
     def tokens_fed(self) -> float:
         """Tokens fed through the model for a test completion, probes included."""
@@ -104,7 +99,7 @@ class Measuring:
         """
         path = place / "measured.json"
         if path.exists():
-            return Measured.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return read_json(path, partial(from_json, Measured), "remove the file to measure again")
         plan, started = self.plan, time.perf_counter()
         self._test = self._test or overthinker_problems(plan.split, plan.test)
         harder = f" and {plan.harder} harder ones" if plan.harder else ""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments.rows import RECIPE_ROWS, ROWS, STEP_GRPO, SWEEP_ROWS, VANILLA, Row, find_rows
+from stepgrpo_lab.method.records import from_json
 
 MOST_STEPS = 1000
 """A run with a token budget ends with it; this many steps are never reached."""
@@ -51,10 +52,13 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """Rebuild a plan from its dictionary; a field that version 0.1 did not know has its default."""
+        """Rebuild a plan from its dictionary; a field that version 0.1 did not know has its default.
+
+        Raises:
+            ValueError: A field is of another type; the message names it.
+        """
         known = {field.name for field in fields(cls)}
-        values = {name: value for name, value in data.items() if name in known}
-        return cls(**{**values, "learning_rates": tuple(data["learning_rates"])})
+        return from_json(cls, {name: value for name, value in from_json(dict[str, Any], data).items() if name in known})
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
+from stepgrpo_lab.engines.files import read_json
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.statistics import Interval
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS, Experiment, Plan, find_experiment
 from stepgrpo_lab.experiments.rows import Published
+from stepgrpo_lab.method.records import from_json
 from stepgrpo_lab.viz.tradeoff import ChangePoint
 
 FIGURES = ("accuracy", "tokens", "steps", "truncated", "closed")
@@ -71,13 +73,6 @@ class Measurement:
     closed: Interval | None = None
     parts: dict[str, Measurement] = field(default_factory=dict)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
-        """Rebuild a measurement from its dictionary."""
-        intervals = {name: Interval(**data[name]) for name in (*FIGURES, *CHANGES) if data.get(name)}
-        parts = {name: cls.from_json(part) for name, part in data.get("parts", {}).items()}
-        return cls(data["problems"], data["samples"], **intervals, parts=parts)
-
 
 @dataclass(frozen=True)
 class SeedResult:
@@ -104,13 +99,6 @@ class SeedResult:
     curves: Curves = field(default_factory=dict)
     test: Measurement | None = None
     first_cut: dict[str, Interval] = field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> SeedResult:
-        """Rebuild a run's result from its dictionary."""
-        cuts = {family: Interval(**interval) for family, interval in data.get("first_cut", {}).items()}
-        test = Measurement.from_json(data["test"]) if data.get("test") else None
-        return cls(**{**data, "test": test, "first_cut": cuts})
 
 
 @dataclass(frozen=True)
@@ -141,19 +129,8 @@ class RowResult:
     rates: dict[str, float] = field(default_factory=dict)
     covers: Literal["problems", "problems and seeds"] = "problems"
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RowResult:
-        """Rebuild a row's result from its dictionary."""
-        rebuilt = {
-            "published": Published(**data["published"]),
-            "test": Measurement.from_json(data["test"]),
-            "harder": Measurement.from_json(data["harder"]) if data.get("harder") else None,
-            "seeds": [SeedResult.from_json(seed) for seed in data["seeds"]],
-        }
-        return cls(**{**data, **rebuilt})
-
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able dictionary, read back by :meth:`from_json`; what is None is left out."""
+        """A JSON-able dictionary, read back by :func:`~stepgrpo_lab.method.records.from_json`; None is left out."""
         return dataclasses.asdict(self, dict_factory=_without_none)
 
 
@@ -220,9 +197,21 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """Rebuild a record from :meth:`to_json`'s dictionary, or from a comparison of version 0.1."""
-        rows = [RowResult.from_json(row) for row in data["rows"]]
-        return cls(rows, Plan.from_json(data["plan"]), data.get("experiment", ALL))
+        """Rebuild a record from :meth:`to_json`'s dictionary, or from a comparison of version 0.1.
+
+        Raises:
+            ValueError: A field cannot be; the message names it.
+        """
+        stored = from_json(_Stored, data)
+        return cls(stored["rows"], Plan.from_json(stored["plan"]), stored.get("experiment", ALL))
+
+
+class _Stored(TypedDict):
+    """A record as it lies in its file."""
+
+    rows: list[RowResult]
+    plan: dict[str, Any]
+    experiment: NotRequired[str]
 
 
 def read_record(path: str | Path) -> Record:
@@ -231,10 +220,7 @@ def read_record(path: str | Path) -> Record:
     Raises:
         ValueError: The file is no such record.
     """
-    try:
-        return Record.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no record ({error}): make one with stepgrpo compare") from error
+    return read_json(path, Record.from_json, "make a record with stepgrpo compare")
 
 
 def load_record(name: str = ALL) -> Record:

@@ -10,11 +10,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, TypedDict
 
 from filelock import FileLock
 
-from stepgrpo_lab.engines.files import write_atomically
+from stepgrpo_lab.engines.files import SMALL, read_json, write_atomically
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.engines.writers import InUseError, Writer
 from stepgrpo_lab.evaluation.results import Evaluation
@@ -23,10 +25,12 @@ from stepgrpo_lab.experiments._page import write_record
 from stepgrpo_lab.experiments.plan import MOST_STEPS, Experiment, Plan, chosen_rate, validation_score
 from stepgrpo_lab.experiments.record import CURVES, Record, RowResult, SeedResult
 from stepgrpo_lab.experiments.rows import ROWS, STEP_GRPO, VANILLA_ROW, Row, find_rows
+from stepgrpo_lab.method.records import from_json
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes._building import recipe_model
 from stepgrpo_lab.run import job
+from stepgrpo_lab.run.folder import read_environment, read_evaluation
 from stepgrpo_lab.training.callbacks import duration
 from stepgrpo_lab.training.metrics import run_curves, run_decoded_tokens
 
@@ -125,9 +129,17 @@ def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
     if not path.exists():
         write_atomically(path, json.dumps({**dataclasses.asdict(plan), "overrides": list(overrides)}, indent=1) + "\n")
         return
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    if (Plan.from_json(kept), kept["overrides"]) != (plan, list(overrides)):
+    kept = read_json(path, _kept_plan, "remove the file to begin with a new plan", SMALL)
+    if kept != (plan, list(overrides)):
         raise ValueError(f"{folder} was begun with another plan ({path}): give another folder")
+
+
+class _Kept(TypedDict):
+    overrides: list[str]
+
+
+def _kept_plan(data: Any) -> tuple[Plan, list[str]]:
+    return Plan.from_json(data), from_json(_Kept, data)["overrides"]
 
 
 class Runs:
@@ -163,7 +175,7 @@ class Runs:
     def finished(self, row: Row) -> RowResult | None:
         """The result of a row that is done."""
         path = self._result_path(row)
-        return RowResult.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        return read_json(path, partial(from_json, RowResult), "remove it to run the row") if path.exists() else None
 
     def hold(self, row: Row) -> Writer:
         """A lock on what belongs to a row, so that processes which share the folder do not do the same work."""
@@ -303,7 +315,7 @@ class Runs:
             with self.hold(VANILLA_ROW):
                 measured = self.measuring.evaluation(recipe_model(recipe), problems, recipe)
                 write_atomically(path, json.dumps(measured.mean("tokens")))
-        return float(json.loads(path.read_text(encoding="utf-8")))
+        return read_json(path, partial(from_json, float), "remove the file to measure again", SMALL)
 
     def place(self, row: Row, seed: int, rate: float | None) -> Path:
         """The folder of a run; only the first seed of a method is trained with several learning rates."""
@@ -313,7 +325,7 @@ class Runs:
     def _train(self, row: Row, seed: int, rate: float | None) -> job.RunResult:
         place = self.place(row, seed, rate)
         if (place / job.AFTER).exists():  # nothing to do, so no model is loaded
-            return job.RunResult(place, True, *(_evaluation(place / name) for name in (job.BEFORE, job.AFTER)))
+            return job.RunResult(place, True, *(read_evaluation(place / name) for name in (job.BEFORE, job.AFTER)))
         begun = (place / "recipe.yaml").exists()
         if row.budget_of and not begun:
             other = self.rows[row.budget_of]
@@ -350,14 +362,9 @@ class Runs:
             return self.measuring.measured(place, recipe, lambda: recipe_model(recipe), settings)
 
 
-def _evaluation(path: Path) -> Evaluation:
-    return Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
-
-
 def training_seconds(place: Path) -> float:
     """Seconds that a run took, over all its sittings."""
-    path = place / "environment.json"
-    return sum(json.loads(path.read_text(encoding="utf-8"))["seconds"].values()) if path.exists() else 0.0
+    return sum(read_environment(place / "environment.json").get("seconds", {}).values())
 
 
 class _Clock:

@@ -10,8 +10,11 @@ Every record is a data class of Python builtins: printable, comparable, and JSON
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, NotRequired, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 CloseReason = Literal["natural", "early", "near_budget", "budget"]
 """Why the thoughts ended: the policy closed them itself, a confident probe, a probe near the budget, or the budget."""
@@ -204,23 +207,169 @@ def to_json(record: Any) -> dict[str, Any]:
     return dataclasses.asdict(record)
 
 
-_NESTED: dict[str, dict[str, type]] = {"Trajectory": {"probes": Probe, "cost": Cost}}
+LARGEST = 1e18
+"""Numbers beyond it are mistakes or traps: nothing that is counted or measured here comes near."""
+
+DEEPEST = 32
+"""Levels of nesting in a value whose shape is free."""
 
 
-def from_json(kind: type[Record], data: dict[str, Any]) -> Record:
-    """Rebuild a record of type ``kind`` from :func:`to_json`'s dictionary.
+def from_json(kind: type[Record], data: Any) -> Record:
+    """Rebuild a record of type ``kind`` from :func:`to_json`'s dictionary, checking every field at every depth.
+
+    Args:
+        kind: A data class; a ``TypedDict``, whose objects may hold more fields than it names; or any other annotation
+            that JSON can fill: ``list[Problem]``, ``dict[str, float]``, ...
+        data: What the JSON parser made of it; it may come from a stranger.
 
     Raises:
-        TypeError: A field is missing or unknown; the message names it.
+        ValueError: A field is missing, unknown or of another type, or a number is not finite or beyond
+            :data:`LARGEST`; the message names the field.
 
     Example:
         >>> from_json(Cost, to_json(Cost(kept_tokens=3))).kept_tokens
         3
+        >>> from_json(Cost, {"kept_tokens": "3"})
+        Traceback (most recent call last):
+        ...
+        ValueError: field 'kept_tokens' is '3': it must be a whole number
     """
-    data = dict(data)
-    for name, nested in _NESTED.get(kind.__name__, {}).items():
-        if isinstance(data.get(name), list):
-            data[name] = [from_json(nested, item) for item in data[name]]
-        elif isinstance(data.get(name), dict):
-            data[name] = from_json(nested, data[name])
-    return kind(**data)
+    try:
+        return cast(Record, _checked(kind, data))
+    except _Misfit as misfit:
+        raise ValueError(misfit.sentence) from None
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+class _Misfit(ValueError):
+    """A value that does not fit, and the path to it, which grows while the error leaves the nested calls."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what, self.path = what, ""
+
+    def below(self, step: str) -> _Misfit:
+        self.path = step + ("." if self.path and not self.path.startswith("[") else "") + self.path
+        return self
+
+    @property
+    def sentence(self) -> str:
+        return f"field {_shown(self.path)} {self.what}" if self.path else f"the value {self.what}"
+
+
+def _shown(value: Any) -> str:
+    """A stranger's value, short enough for one line."""
+    text = repr(value if not isinstance(value, (list, dict)) else type(value)())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _checked(hint: Any, value: Any) -> Any:
+    """``value``, rebuilt as the annotation ``hint`` asks for."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint) or is_typeddict(hint):
+        return _checked_record(cast(Any, hint), value)
+    if origin in (Union, UnionType):
+        return _checked_option(arguments, value)
+    if origin in (list, tuple) and isinstance(value, (list, tuple)):
+        return origin(_checked_items(hint, value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _checked_under(str(key), arguments[1], item) for key, item in value.items()}
+    if _fits(hint, value):
+        return value
+    raise _Misfit(f"is {_shown(value)}: it must be {_named(hint)}")
+
+
+def _checked_under(step: str, hint: Any, value: Any) -> Any:
+    try:
+        return _checked(hint, value)
+    except _Misfit as misfit:
+        raise misfit.below(step) from None
+
+
+def _checked_record(kind: type[Any], value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise _Misfit(f"is {_shown(value)}: it must be an object with fields")
+    hints, needed = _fields(cast(Hashable, kind))
+    for name in needed:
+        if name not in value:
+            raise _Misfit("is missing").below(name)
+    for name in value:
+        if name not in hints and dataclasses.is_dataclass(kind):
+            raise _Misfit("is unknown").below(name)
+    values = {key: _checked_under(key, hints.get(key, Any), item) for key, item in value.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:  # a record may check itself
+        raise _Misfit(f"cannot be: {error}") from error
+
+
+def _checked_items(hint: Any, values: Sequence[Any]) -> Iterator[Any]:
+    hints = get_args(hint)
+    if get_origin(hint) is list or hints[-1] is Ellipsis:
+        hints = hints[:1] * len(values)
+    if len(hints) != len(values):
+        raise _Misfit(f"has {len(values)} items: it must have {len(hints)}")
+    for index, (each, value) in enumerate(zip(hints, values, strict=True)):
+        try:
+            yield _checked(each, value)
+        except _Misfit as misfit:
+            raise misfit.below(f"[{index}]") from None
+
+
+def _checked_option(options: Sequence[Any], value: Any) -> Any:
+    """The first alternative that fits; where only one is left beside null, its own error."""
+    if value is None and NoneType in options:
+        return None
+    *others, last = [option for option in options if option is not NoneType]
+    for option in others:
+        try:
+            return _checked(option, value)
+        except _Misfit:
+            continue
+    try:
+        return _checked(last, value)
+    except _Misfit as misfit:
+        if not others:
+            raise
+        raise _Misfit(f"is {_shown(value)}: it must be {' or '.join(map(_named, options))}") from misfit
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
+    if hint is float or hint is int:
+        return type(value) in (hint, int) and abs(value) <= LARGEST
+    return _is_plain(value) if hint is Any else type(value) is hint
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a value of free shape can be written again and drawn: finite numbers, not nested without end."""
+    if isinstance(value, (list, tuple, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return depth < DEEPEST and all(_is_plain(item, depth + 1) for item in items)
+    return not isinstance(value, (int, float)) or abs(value) <= LARGEST
+
+
+def _named(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    if dataclasses.is_dataclass(hint) or is_typeddict(hint):
+        return "an object"
+    names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false", NoneType: "null"}
+    names |= {list: "a list", tuple: "a list", dict: "an object", Any: "of finite numbers and little depth"}
+    return names[get_origin(hint) or hint]
+
+
+@cache
+def _fields(kind: Any) -> tuple[dict[str, Any], list[str]]:
+    """Annotations by field, and the fields that must be there."""
+    hints = get_type_hints(kind)
+    if is_typeddict(kind):
+        marked = get_type_hints(kind, include_extras=True)
+        optional = {name for name, hint in marked.items() if get_origin(hint) is NotRequired or not kind.__total__}
+        return hints, [name for name in hints if name not in optional]
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    missing = dataclasses.MISSING
+    needed = [each.name for each in fields if each.default is missing and each.default_factory is missing]
+    return {each.name: hints[each.name] for each in fields}, needed

@@ -6,16 +6,17 @@ formula is held in the tests against bytes counted on shrunken models.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from stepgrpo_lab.engines import WIDTH_STEP
+from stepgrpo_lab.engines.files import SMALL, read_json
 from stepgrpo_lab.engines.hub import ADAPTER_CONFIG, first_line, loading_options, model_location
 from stepgrpo_lab.engines.models import adapter_base
+from stepgrpo_lab.method.records import from_json
 
 KNOWN_TYPES = ("qwen3", "qwen2", "llama")
 """Architectures whose parameters the formulas below count exactly; R1's distilled models are the latter two."""
@@ -120,34 +121,51 @@ QWEN3: dict[str, ModelDimensions] = {
 """The dense models of the recipes, from the ``config.json`` of each at https://huggingface.co/Qwen."""
 
 
+class _Sizes(TypedDict):
+    """What a ``config.json`` says of sizes."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: NotRequired[int | None]
+    head_dim: NotRequired[int | None]
+    max_position_embeddings: int
+
+
+MOST_SIZE = 10**8
+
+
 def config_dimensions(config: dict[str, Any]) -> ModelDimensions:
     """The dimensions in a ``config.json``.
 
     Raises:
-        ValueError: An architecture that is not counted here, or a key that is missing.
+        ValueError: An architecture that is not counted here, or a key that is missing or no size.
     """
-    kind = config.get("model_type")
+    kind = from_json(dict[str, Any], config).get("model_type")
     if kind not in KNOWN_TYPES:
         raise ValueError(f"cannot plan for model_type {kind!r}: known are {', '.join(KNOWN_TYPES)}")
     if config.get("mlp_bias") or (config.get("attention_bias") and kind != "qwen2"):
         raise ValueError(f"cannot plan for this {kind} model: biases in its attention output or MLP are not counted")
-    try:
-        heads = config["num_attention_heads"]
-        return ModelDimensions(
-            vocabulary=config["vocab_size"],
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            tied=bool(config.get("tie_word_embeddings", False)),
-            positions=config["max_position_embeddings"],
-            qk_norm=kind == "qwen3",
-            qkv_bias=kind == "qwen2",
-        )
-    except KeyError as error:
-        raise ValueError(f"the model's config.json has no {error}: it is not a whole configuration") from error
+    sizes = from_json(_Sizes, config)
+    for name in _Sizes.__annotations__:
+        if not 0 < (config.get(name) or 1) <= MOST_SIZE:
+            raise ValueError(f"field {name!r} is {config[name]}: a size lies between 1 and {MOST_SIZE}")
+    heads = sizes["num_attention_heads"]
+    return ModelDimensions(
+        vocabulary=sizes["vocab_size"],
+        hidden=sizes["hidden_size"],
+        intermediate=sizes["intermediate_size"],
+        layers=sizes["num_hidden_layers"],
+        heads=heads,
+        kv_heads=sizes.get("num_key_value_heads") or heads,
+        head_dim=sizes.get("head_dim") or sizes["hidden_size"] // heads,
+        tied=bool(config.get("tie_word_embeddings", False)),
+        positions=sizes["max_position_embeddings"],
+        qk_norm=kind == "qwen3",
+        qkv_bias=kind == "qwen2",
+    )
 
 
 def model_dimensions(path_or_id: str) -> ModelDimensions:
@@ -168,7 +186,7 @@ def model_dimensions(path_or_id: str) -> ModelDimensions:
     if not (folder / "config.json").is_file() and (folder / ADAPTER_CONFIG).is_file():
         return model_dimensions(adapter_base(folder))
     if (folder / "config.json").is_file():
-        return config_dimensions(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        return read_json(folder / "config.json", config_dimensions, "it is not a whole configuration", SMALL)
     from transformers import AutoConfig
 
     try:

@@ -6,14 +6,14 @@ import dataclasses
 import gzip
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
-from stepgrpo_lab.engines.files import write_atomically
+from stepgrpo_lab.engines.files import iterate_rows, write_atomically
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.method.boxes import opening_tokens
-from stepgrpo_lab.method.records import Outcome, Problem, Trajectory, from_json, to_json
+from stepgrpo_lab.method.records import Problem, from_json, to_json
 from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recordings.schema import RecordedGroup, RecordedMember
@@ -39,12 +39,24 @@ def load_recordings(path: str | Path | None = None) -> list[RecordedGroup]:
         ['trained', 'untrained']
     """
     path = data_path("trajectories", "overthinker.jsonl.gz") if path is None else Path(path)
+    token_text: TokenText | None = None
+
+    def parse(row: Any) -> RecordedGroup | None:
+        nonlocal token_text
+        if token_text is not None:
+            return _group(row, token_text)
+        token_text = _token_text(row)
+        return None
+
     try:
-        head, *rows = gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
-        token_text = _token_text(json.loads(head))
-        return [_group(json.loads(row), token_text) for row in rows]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is no recording ({error}); make one with `stepgrpo record`") from error
+        groups = list(iterate_rows(path, parse, "it is no recording; make one with `stepgrpo record`"))
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); make a recording with `stepgrpo record`"
+        ) from error
+    if not any(groups):
+        raise ValueError(f"{path} holds no recorded groups; make a recording with `stepgrpo record`")
+    return [group for group in groups if group is not None]
 
 
 def load_survey() -> list[RecordedGroup]:
@@ -102,12 +114,27 @@ def _token_ids(group: RecordedGroup) -> Iterable[int]:
         yield from (token for probe in trajectory.probes for token in probe.token_ids)
 
 
-def _token_text(head: Mapping[str, Any]) -> TokenText:
-    if head.get("format") != FORMAT:
-        raise ValueError(f"its format is {head.get('format')!r}, expected {FORMAT}")
+class _Head(TypedDict):
+    """The first line."""
+
+    format: Literal[1]
+    tokens: dict[str, str]
+    eos_ids: list[int]
+    close_id: int | None
+    encodings: dict[str, list[int]]
+
+
+def _token_text(data: Any) -> TokenText:
+    head = from_json(_Head, data)
     table = {int(token): piece.encode("utf-8", "surrogateescape") for token, piece in head["tokens"].items()}
-    encodings = {text: list(ids) for text, ids in head["encodings"].items()}
-    return TokenText(table, frozenset(head["eos_ids"]), head["close_id"], encodings.__getitem__)
+    encodings = head["encodings"]
+
+    def encode(text: str) -> list[int]:
+        if text not in encodings:
+            raise ValueError(f"the recording has no token ids of {text!r}")
+        return encodings[text]
+
+    return TokenText(table, frozenset(head["eos_ids"]), head["close_id"], encode)
 
 
 def _row(group: RecordedGroup) -> dict[str, Any]:
@@ -138,31 +165,55 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _group(row: dict[str, Any], token_text: TokenText) -> RecordedGroup:
-    settings = RolloutSettings(**row["settings"]) if row["settings"] else None
+class _Trajectory(TypedDict):
+    completion_ids: list[int]
+    probes: list[dict[str, Any]]
+
+
+class _Member(TypedDict):
+    trajectory: _Trajectory
+
+
+class _Row(TypedDict):
+    """A group, as far as it is looked at before its members are completed."""
+
+    model: str
+    rollout: str
+    problem: Problem
+    settings: RolloutSettings | None
+    limit: int
+    prompt_ids: list[int]
+    members: list[_Member]
+
+
+def _group(data: Any, token_text: TokenText) -> RecordedGroup:
+    row = from_json(_Row, data)
+    settings = row["settings"]
+    for text in _forced_texts(settings) if settings else []:
+        token_text.encode(text)
 
     def probe(stored: dict[str, Any]) -> dict[str, Any]:
         if "opening" in stored or settings is None:
             return stored
-        pieces = [token_text.decode([token]) for token in stored["token_ids"]]  # a file of 0.1 does not say it
+        tokens = from_json(list[int], stored.get("token_ids"))
+        pieces = [token_text.decode([token]) for token in tokens]  # a file of 0.1 does not say it
         return {**stored, "opening": opening_tokens(pieces, settings.box_opened)}
 
-    def member(stored: dict[str, Any]) -> RecordedMember:
-        trajectory = from_json(
-            Trajectory,
-            {
-                **stored["trajectory"],
-                "prompt_ids": row["prompt_ids"],
-                "text": token_text.decode(stored["trajectory"]["completion_ids"]),
-                "probes": [probe(one) for one in stored["trajectory"]["probes"]],
-            },
-        )
-        return RecordedMember(**{**stored, "trajectory": trajectory, "outcome": from_json(Outcome, stored["outcome"])})
+    def member(stored: _Member) -> RecordedMember:
+        trajectory = {
+            **stored["trajectory"],
+            "prompt_ids": row["prompt_ids"],
+            "text": token_text.decode(stored["trajectory"]["completion_ids"]),
+            "probes": [probe(one) for one in stored["trajectory"]["probes"]],
+        }
+        return from_json(RecordedMember, {**stored, "trajectory": trajectory})
 
+    if not row["members"]:
+        raise ValueError("field 'members' is empty")
     return RecordedGroup(
         model=row["model"],
         rollout=row["rollout"],
-        problem=from_json(Problem, row["problem"]),
+        problem=row["problem"],
         members=[member(stored) for stored in row["members"]],
         settings=settings,
         limit=row["limit"],

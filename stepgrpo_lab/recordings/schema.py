@@ -87,6 +87,9 @@ class RecordedMember:
         labels: Label of each semantic step; None where the truth is not known.
         policy_logprobs: Log-probability of every completion token under the policy, forced ones included, at the
             sampling temperature; None where the policy was not asked.
+
+    Raises:
+        ValueError: The lists differ in length.
     """
 
     trajectory: Trajectory
@@ -94,6 +97,16 @@ class RecordedMember:
     trials_right: list[bool]
     labels: list[StepLabel] | None = None
     policy_logprobs: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        trajectory = self.trajectory
+        for name, values, expected in (
+            ("trials_right", self.trials_right, len(trajectory.probes)),
+            ("policy_logprobs", self.policy_logprobs, trajectory.tokens),
+            ("trajectory.logprobs", trajectory.logprobs, trajectory.tokens),
+        ):
+            if values is not None and len(values) != expected:
+                raise ValueError(f"{name} has {len(values)} entries, not {expected}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.engines.files import write_atomically
+from stepgrpo_lab.engines.files import read_json, write_atomically
 from stepgrpo_lab.engines.models import mixed_precision
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.grading import Grader
@@ -86,7 +86,7 @@ def select_once(
 
     path = folder / SELECTION
     if path.exists():
-        return Selection.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return read_json(path, Selection.from_json, "remove the file to sample again")
     rollout, optimisation = recipe.rollout, recipe.optimisation
     selection = select_completions(
         model,

@@ -11,25 +11,33 @@ import os
 import platform
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypedDict
 
 from stepgrpo_lab.engines.distributed import is_main_process
-from stepgrpo_lab.engines.files import move_into_place, part_of, write_atomically
+from stepgrpo_lab.engines.files import (
+    SMALL,
+    inside,
+    iterate_rows,
+    move_into_place,
+    part_of,
+    read_json,
+    read_text,
+    write_atomically,
+)
 from stepgrpo_lab.engines.hub import model_location
 from stepgrpo_lab.engines.models import adapter_folder, merge_lora
 from stepgrpo_lab.engines.writers import Writer, is_unused
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
-from stepgrpo_lab.recipes.loading import load_recipe, read_yaml, write_recipe
+from stepgrpo_lab.method.records import from_json
+from stepgrpo_lab.recipes.loading import MOST_RECIPE, load_recipe, read_yaml, write_recipe
 from stepgrpo_lab.recipes.schema import Recipe
-from stepgrpo_lab.training.metrics import METRICS_FILE, json_rows, read_metrics
-
-Value = TypeVar("Value")
+from stepgrpo_lab.training.metrics import METRICS_FILE, read_metrics
 
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
@@ -175,6 +183,39 @@ def system() -> dict[str, Any]:
     return {"versions": found, "platform": platform.platform()}
 
 
+_REMEDY = "repair the file, or remove it to leave its section out"
+
+
+class Environment(TypedDict, total=False):
+    """What ``environment.json`` notes of the machine; there may be more, which a report shows as it is."""
+
+    versions: dict[str, str]
+    seconds: dict[str, float]
+    device: str
+    command: str
+
+
+class _Asked(TypedDict):
+    id: str
+    prompt: str
+
+
+class _Side(TypedDict):
+    text: str
+    tokens: int
+    steps: int
+    correct: bool
+
+
+class _Pair(TypedDict):
+    """A row of ``completions.jsonl``."""
+
+    problem: _Asked
+    gold: str
+    before: _Side
+    after: _Side
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """A run, from its files; None or empty where a file is missing.
@@ -195,8 +236,8 @@ class RunRecord:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     before: Evaluation | None = None
     after: Evaluation | None = None
-    completions: list[dict[str, Any]] = field(default_factory=list)
-    environment: dict[str, Any] = field(default_factory=dict)
+    completions: list[_Pair] = field(default_factory=list)
+    environment: Environment = field(default_factory=Environment)
 
     @cached_property
     def summaries(self) -> dict[str, dict[str, Any]]:
@@ -208,7 +249,12 @@ class RunRecord:
     @cached_property
     def comparison(self) -> Comparison | None:
         """Before against after; None unless both were measured."""
-        return compare(self.before, self.after) if self.before and self.after else None
+        if self.before is None or self.after is None:
+            return None
+        try:
+            return compare(self.before, self.after)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: evaluation_before.json against evaluation_after.json: {error}") from error
 
 
 def read_run(folder: Path | str) -> RunRecord:
@@ -220,16 +266,19 @@ def read_run(folder: Path | str) -> RunRecord:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"run folder {str(folder)!r} does not exist; pass the output folder of a finished run")
-    recipe = _read(folder / "recipe.yaml", str, "")
+    path = inside(folder, "recipe.yaml")
+    recipe = read_text(path, MOST_RECIPE) if path.exists() else ""
+    before, after = (inside(folder, f"evaluation_{when}.json") for when in ("before", "after"))
+    pairs = inside(folder, "completions.jsonl")
     return RunRecord(
         name=folder.resolve().name,
         recipe=recipe,
-        model=_model_name(recipe, folder / "recipe.yaml"),
-        metrics=read_metrics(folder / METRICS_FILE),
-        before=_read(folder / "evaluation_before.json", _evaluation, None),
-        after=_read(folder / "evaluation_after.json", _evaluation, None),
-        completions=_read(folder / "completions.jsonl", _completions, []),
-        environment=read_environment(folder / "environment.json"),
+        model=_model_name(recipe, path),
+        metrics=read_metrics(inside(folder, METRICS_FILE)),
+        before=read_evaluation(before) if before.exists() else None,
+        after=read_evaluation(after) if after.exists() else None,
+        completions=list(iterate_rows(pairs, partial(from_json, _Pair), _REMEDY)) if pairs.exists() else [],
+        environment=read_environment(inside(folder, "environment.json")),
     )
 
 
@@ -239,51 +288,16 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         ValueError: The file is broken; the message names it.
     """
-    return cast(Evaluation, _read(path, _evaluation, None))
+    return read_json(path, Evaluation.from_dict, _REMEDY)
 
 
-def read_environment(path: Path) -> dict[str, Any]:
+def read_environment(path: Path) -> Environment:
     """What was noted of the machine; empty without a file.
 
     Raises:
         ValueError: The file is broken; the message names it.
     """
-    return _read(path, _environment, {})
-
-
-def _read(path: Path, parse: Callable[[str], Value], missing: Value) -> Value:
-    if not path.exists():
-        return missing
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}; repair the file, or remove it to leave its section out") from error
-
-
-def _completions(text: str) -> list[dict[str, Any]]:
-    rows = json_rows(text)
-    for number, row in enumerate(rows, start=1):
-        parts = {name: row.get(name) or {} for name in ("problem", "before", "after")}
-        wanted = {
-            "gold": row,
-            **{f"problem.{key}": parts["problem"] for key in ("id", "prompt")},
-            **{f"{s}.{key}": parts[s] for s in ("before", "after") for key in ("text", "tokens", "steps", "correct")},
-        }
-        for name, holder in wanted.items():
-            if name.rpartition(".")[2] not in holder:
-                raise ValueError(f"row {number} lacks {name!r}")
-    return rows
-
-
-def _environment(text: str) -> dict[str, Any]:
-    noted = json.loads(text)
-    if not isinstance(noted, dict):
-        raise ValueError("it must hold a JSON object")
-    return noted
-
-
-def _evaluation(text: str) -> Evaluation | None:
-    return Evaluation.from_dict(json.loads(text))
+    return read_json(path, partial(from_json, Environment), _REMEDY, SMALL) if path.exists() else {}
 
 
 def _model_name(recipe: str, path: Path) -> str:

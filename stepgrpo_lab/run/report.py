@@ -97,7 +97,7 @@ def conditions(evaluation: Evaluation) -> str:
     """How completions were decoded, in words: "plain decoding, temperature 0.6, 1 sample each"."""
     settings = evaluation.settings
     rollout = settings.get("rollout")
-    decoding = f"truncated rollout, preset {rollout['preset']}" if rollout else "plain decoding"
+    decoding = f"truncated rollout, preset {rollout.get('preset')}" if rollout else "plain decoding"
     samples = len(evaluation.outcomes[0])
     temperature = f", temperature {settings['temperature']:g}" if "temperature" in settings else ""
     return f"{decoding}{temperature}, {samples} sample{'' if samples == 1 else 's'} each"

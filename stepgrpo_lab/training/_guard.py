@@ -33,6 +33,9 @@ TRAINER_STATE = "trainer_state.json"
 PICKLED_ARGUMENTS = "training_args.bin"
 """A pickle that transformers writes beside the weights; it is removed unread."""
 
+LONGEST_HEADER = 100_000_000
+"""Bytes; safetensors reads no longer one either."""
+
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
@@ -286,12 +289,12 @@ def _is_whole_safetensors(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             [length] = struct.unpack("<Q", file.read(8))
-            if length > path.stat().st_size:
+            if length > min(path.stat().st_size, LONGEST_HEADER):
                 return False
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         return path.stat().st_size == 8 + length + max(ends, default=0)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -55,8 +55,12 @@ class Selection:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Selection:
-        """Rebuild a selection from :meth:`to_json`'s dictionary."""
-        return cls([from_json(Trajectory, row) for row in data["completions"]], data["figures"])
+        """Rebuild a selection from :meth:`to_json`'s dictionary.
+
+        Raises:
+            ValueError: A field cannot be; the message names it.
+        """
+        return from_json(cls, data)
 
 
 def select_completions(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, cast
 
+from stepgrpo_lab.engines.files import iterate_rows
 from stepgrpo_lab.evaluation.statistics import calibration
-from stepgrpo_lab.method.records import Outcome, Probe, Trajectory
+from stepgrpo_lab.method.records import Outcome, Probe, Trajectory, from_json
 from stepgrpo_lab.method.rewards import group_advantages, grouped, is_informative
 
 EXITS = ("natural", "early", "near_budget", "budget")
@@ -163,38 +164,22 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         >>> read_metrics("no/such/metrics.jsonl")
         []
     """
-    path = Path(path)
-    if not path.exists():
-        return []
     try:
-        return json_rows(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}; repair the file, or remove it to go without its metrics") from error
+        return list(iterate_rows(path, _metrics_row, "repair the file, or remove it to go without its metrics"))
+    except FileNotFoundError:
+        return []
 
 
-def json_rows(text: str) -> list[dict[str, Any]]:
-    """The objects of JSON Lines text, without a last line that is cut off.
+class _Row(TypedDict):
+    step: int
 
-    Raises:
-        ValueError: Another row is not a JSON object; the message names it.
 
-    Example:
-        >>> json_rows('{"step": 1}\\n{"ste')
-        [{'step': 1}]
-    """
-    *lines, last = text.split("\n")
-    rows = []
-    for number, line in enumerate([*lines, last] if last else lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number > len(lines):
-                break
-            raise ValueError(f"row {number} is not JSON ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"row {number} is not a JSON object")
-        rows.append(row)
-    return rows
+def _metrics_row(row: Any) -> dict[str, Any]:
+    """A row as it was written: a norm of gradients may be infinite there."""
+    from_json(dict[str, Any], row)
+    finite = {key: value for key, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
+    from_json(_Row, from_json(dict[str, float | str | bool | None], finite))
+    return cast(dict[str, Any], row)
 
 
 METRICS_FILE = "metrics.jsonl"

@@ -41,7 +41,7 @@ ROWS: dict[str, tuple[bytes, str, str]] = {
     "two objects": (GOOD.encode() * 2, "not valid JSON (Extra data, column", "write one object a line"),
     "a list": (b"[1, 2]", "a list, not an object", "write {...}"),
     "a number": (b"7", "a int, not an object", "write {...}"),
-    "nested too deeply": (b"[" * 100_000, "nested too deeply", "write {...}"),
+    "nested too deeply": (b"[" * 100_000, "nested too deeply", "write one object a line"),
     "no question": (b'{"answer": "2"}', "has none", "needs exactly one of the fields prompt, problem, question"),
     "no answer": (b'{"problem": "x?"}', "field 'answer' is missing", "add it"),
     "answer null": (b'{"problem": "x?", "answer": null}', "field 'answer' is a NoneType", "put it in quotes"),
@@ -229,9 +229,9 @@ FILES: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "holds no sections"),
     "Latin-1": (b"name: caf\xe9", "is not UTF-8 text"),
     "control characters": (b"name: \x00", "is not YAML"),
-    "an object": (b"name: !!python/object/apply:os.system [true]", "is not YAML"),
+    "an object": (b"name: !!python/object/apply:os.system [true]", "holds the type"),
     "aliases that explode": (b"a: &a [x,x]\nb: &b [*a,*a]\nname: [*b,*b]\n", "holds aliases (*name)"),
-    "nested too deeply": (b"name: " + b"[" * 5000, "is not YAML"),
+    "nested too deeply": (b"name: " + b"[" * 5000, "levels deep"),
     "a pickle": (b"\x80\x04\x95.", "is not"),
 }
 

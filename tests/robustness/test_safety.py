@@ -225,5 +225,5 @@ RECORDINGS = {
 def test_recordings_from_a_stranger_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "evil.jsonl.gz"
     path.write_bytes(RECORDINGS[name])
-    with pytest.raises(ValueError, match=r"evil\.jsonl\.gz is no recording"):
+    with pytest.raises(ValueError, match=r"evil\.jsonl\.gz.* `stepgrpo record`"):
         load_recordings(path)

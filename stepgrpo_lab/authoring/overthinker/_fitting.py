@@ -7,14 +7,16 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stepgrpo_lab.engines.files import sync, write_atomically
+from stepgrpo_lab.engines.files import SMALL, inside, read_json, sync, write_atomically
+from stepgrpo_lab.method.records import from_json
 
 IGNORED = -100
 PAD_MULTIPLE = 16  # a new shape means a new kernel on a CPU: few shapes, reused
@@ -150,7 +152,16 @@ def _save(model: Any, optimizer: torch.optim.Optimizer, folder: Path, done: int)
 def updates_done(checkpoint: Path) -> int:
     """Updates that a checkpoint folder of :func:`fit` has behind it; 0 without one."""
     marker = checkpoint / "progress.json"
-    return int(json.loads(marker.read_text())["updates"]) if marker.exists() else 0
+    return _progress(marker)["updates"] if marker.exists() else 0
+
+
+class _Progress(TypedDict):
+    updates: int
+    state: str
+
+
+def _progress(marker: Path) -> _Progress:
+    return read_json(marker, partial(from_json, _Progress), "remove the folder to begin again", SMALL)
 
 
 def _restore(model: Any, optimizer: torch.optim.Optimizer, folder: Path) -> int:
@@ -158,8 +169,8 @@ def _restore(model: Any, optimizer: torch.optim.Optimizer, folder: Path) -> int:
     marker = folder / "progress.json"
     if not marker.exists():
         return 0
-    record = json.loads(marker.read_text())
-    tensors = load_file(folder / record["state"])
+    record = _progress(marker)
+    tensors = load_file(inside(folder, record["state"]))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
@@ -169,7 +180,7 @@ def _restore(model: Any, optimizer: torch.optim.Optimizer, folder: Path) -> int:
         optimizer.state[parameter] = {
             key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
         }
-    return int(record["updates"])
+    return record["updates"]
 
 
 def _indexed_state(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:

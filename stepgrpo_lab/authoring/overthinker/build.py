@@ -19,6 +19,7 @@ from stepgrpo_lab.authoring.overthinker.stages import (
     new_tokenizer,
     train_on_traces,
 )
+from stepgrpo_lab.engines.files import read_json
 
 WORK_FOLDER = "build"
 """Sub-folder of the output that holds resumable checkpoints; removed at the end."""
@@ -67,6 +68,6 @@ def build_overthinker(
 def _claim(work: Path, settings: BuildSettings) -> None:
     """Remember the settings beside the checkpoints, so that a resumed build cannot mix two of them."""
     record, ours = work / "settings.json", settings.to_json()
-    if record.exists() and json.loads(record.read_text()) != ours:
+    if record.exists() and read_json(record, lambda kept: kept, "remove that folder") != ours:
         raise ValueError(f"{work} holds checkpoints of another build: remove that folder or choose another output")
     record.write_text(json.dumps(ours, indent=1))
