@@ -11,11 +11,9 @@ from pathlib import Path
 import stepgrpo_lab
 from stepgrpo_lab.cli._parsing import add_command as _command
 from stepgrpo_lab.cli._parsing import add_engine_arguments, add_recipe_arguments
+from stepgrpo_lab.cli._running import check_arguments, ensure_utf8, run
 from stepgrpo_lab.cli._scaling import add_plan, add_rate
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells expect it."""
 
 _EXAMPLES = """examples:
   stepgrpo train                                        train the embedded model (minutes on two CPU cores)
@@ -27,19 +25,25 @@ _EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 2 for an error in what was asked, 130 after Ctrl-C."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    try:
-        return int(find_command(options.function)(options))
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        from stepgrpo_lab.cli._output import printable
+    """Run the command.
 
-        print(f"stepgrpo: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
-        return 2
+    Args:
+        arguments: By default those of the process.
+
+    Returns:
+        The exit code: 0, 2 for an error in what was asked or what the machine lacks, 1 for one that nobody foresaw,
+        128 plus its number after a signal (130 after Ctrl-C).
+    """
+    if arguments is None:
+        ensure_utf8()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+
+    def command() -> int:
+        check_arguments(given)
+        options = build_parser().parse_args(given)
+        return int(find_command(options.function)(options))
+
+    return run(command, debug="--debug" in given)
 
 
 def find_command(name: str) -> Callable[[argparse.Namespace], int]:
@@ -60,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"stepgrpo-lab {stepgrpo_lab.__version__}")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_evaluate(commands)
