@@ -7,12 +7,14 @@ import json
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -419,3 +421,68 @@ def test_every_real_gold_grades_itself_right_and_a_perturbed_one_wrong(
     assert [error for error in grader.check_golds(golds) if error] == []
     assert [gold for gold, right in zip(golds, grader.grade(golds, golds), strict=True) if not right] == []
     assert [gold for gold, right in zip(golds, grader.grade(perturbed, golds), strict=True) if right] == []
+
+
+# ---- workers that the system kills -----------------------------------------------------------------------------------
+
+STARTS = """import os, pathlib, signal
+starts = pathlib.Path({starts!r})
+with starts.open("a") as file:
+    file.write("x")
+if len(starts.read_text()) in {killed}:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def killed_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Kills workers while they start, counted from 1; returns the file whose length counts them."""
+
+    def kill(*starts: int) -> Path:
+        path = tmp_path / "starts"
+        (tmp_path / "sitecustomize.py").write_text(STARTS.format(starts=str(path), killed=starts))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+        return path
+
+    return kill
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(killed_at_start: Callable[..., Path]) -> None:
+    starts = killed_at_start(1)
+    with Grader(timeout=60) as grader:
+        assert grader.grade(["2+z"], ["z+2"]) == [True]
+    assert starts.read_text() == "xx"
+
+
+def test_workers_that_cannot_live_are_named(killed_at_start: Callable[..., Path]) -> None:
+    killed_at_start(1, 2)
+    with Grader(timeout=60) as grader, pytest.raises(RuntimeError, match="cannot start"):
+        grader.grade(["2+z"], ["z+2"])
+
+
+def test_a_question_whose_worker_is_killed_is_asked_once_more(killed_at_start: Callable[..., Path]) -> None:
+    starts = killed_at_start()
+    with Grader(timeout=60) as grader:
+        assert grader.grade(["1+z"], ["z+1"]) == [True]
+        worker = grader._idle.queue[0]
+        exchange = worker._exchange
+
+        def killed_in_the_middle(process: Any, question: Any) -> Any:
+            worker._exchange = exchange
+            os.kill(process.pid, signal.SIGSTOP)  # so that it cannot answer first
+            threading.Timer(0.3, process.kill).start()
+            return exchange(process, question)
+
+        worker._exchange = killed_in_the_middle
+        assert grader.grade(["2+z"], ["z+2"]) == [True]
+    assert starts.read_text() == "xx"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_leaves_the_worker(number: int) -> None:
+    with Grader(timeout=60) as grader:
+        grader.grade(["1+z"], ["z+1"])
+        process = grader._idle.queue[0]._process
+        assert process is not None
+        process.send_signal(number)
+        assert grader.grade(["2+z"], ["z+2"]) == [True] and grader._idle.queue[0]._process is process

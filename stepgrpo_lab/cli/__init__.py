@@ -20,12 +20,10 @@ from stepgrpo_lab.cli._parsing import (
     add_temperature,
 )
 from stepgrpo_lab.cli._parsing import add_command as _command
+from stepgrpo_lab.cli._running import check_arguments, ensure_utf8, run
 from stepgrpo_lab.cli._scaling import add_plan, add_rate
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
 from stepgrpo_lab.overthinker.tasks import most_problems
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells expect it."""
 
 _EXAMPLES = """examples:
   stepgrpo train                                        train the embedded model (minutes on two CPU cores)
@@ -37,19 +35,25 @@ _EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 2 for an error in what was asked, 130 after Ctrl-C."""
-    try:
-        options = parse(arguments)
-        return int(find_command(options.function)(options))
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        from stepgrpo_lab.cli._output import printable
+    """Run the command.
 
-        for mistake in getattr(error, "mistakes", [str(error)]):
-            print(f"stepgrpo: error: {printable(' '.join(mistake.split()))}", file=sys.stderr)
-        return 2
+    Args:
+        arguments: By default those of the process.
+
+    Returns:
+        The exit code: 0, 2 for an error in what was asked or what the machine lacks, 1 for one that nobody foresaw,
+        128 plus its number after a signal (130 after Ctrl-C).
+    """
+    if arguments is None:
+        ensure_utf8()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+
+    def command() -> int:
+        check_arguments(given)
+        options = parse(given)
+        return int(find_command(options.function)(options))
+
+    return run(command, debug="--debug" in given)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -82,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"stepgrpo-lab {stepgrpo_lab.__version__}")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_evaluate(commands)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from stepgrpo_lab.cli._output import StatusLine, printable, result_lines, rollout_lines
 from stepgrpo_lab.cli.quiet import quiet
 from stepgrpo_lab.engines.distributed import is_main_process
+from stepgrpo_lab.engines.signals import exit_code
 from stepgrpo_lab.method.records import Problem
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _train(options: Namespace) -> int:
         status.end()
     if result.after is None:
         print(f"stopped and saved; go on with: stepgrpo train --resume {folder}")
-        return 0
+        return exit_code(result.signal)
     comparison = compare(result.before, result.after)
     print(f"accuracy {result.before.mean('correct'):.1%} -> {result.after.mean('correct'):.1%}", end="")
     print(f" (difference {comparison.accuracy_points} points)")

@@ -35,6 +35,9 @@ ORPHAN_GRACE_SECONDS = 10
 KEPT = 4096
 """Verdicts, and parsed golds, that a worker remembers: groups, epochs and evaluations ask the same again."""
 
+_DIED: dict[str, Any] = {}
+"""The reply of a worker that has died."""
+
 MEMORY_LIMIT_BYTES = 4 * 1024**3
 """Address space of a worker, where the platform can limit it."""
 
@@ -56,16 +59,21 @@ class WorkerProcess:
     def ask(self, question: Question) -> dict[str, Any]:
         """Return the process's reply; a question that takes too much time or memory is answered as wrong.
 
+        A process that dies over a question may have been killed by the system to free memory: another is asked once
+        more, and if it dies as well, the question is the reason.
+
         Raises:
             RuntimeError: The process cannot start; the message says why.
         """
         try:
-            process = self._running_process()
-            reply = self._exchange(process, question)
+            reply = self._exchange(self._running_process(), question)
+            if reply == _DIED:
+                self.stop()
+                reply = self._exchange(self._running_process(), question)
         except BaseException:  # an interrupt must not leave this reply for the next question
             self.stop()
             raise
-        if reply is None:
+        if reply is None or reply == _DIED:
             self.stop()
             too_slow = f"math-verify needed more than {self._timeout:g} s or all of its memory"
             return {"correct": False, "error": too_slow}
@@ -81,19 +89,27 @@ class WorkerProcess:
                 cast(IO[str], process.stdin).close()
 
     def _exchange(self, process: subprocess.Popen[str], question: Question) -> dict[str, Any] | None:
-        """The worker's reply; None if its time is up or it has died."""
+        """The worker's reply; None if its time is up, and :data:`_DIED` if it has died."""
         gold, answer = question
         try:
             cast(IO[str], process.stdin).write(json.dumps({"gold": gold, "answer": answer}) + "\n")
             cast(IO[str], process.stdin).flush()
             line = self._lines.get(timeout=self._timeout)
-        except (queue.Empty, BrokenPipeError):
+        except queue.Empty:
             return None
-        return cast(dict[str, Any], json.loads(line)) if line else None
+        except BrokenPipeError:
+            return _DIED
+        return cast(dict[str, Any], json.loads(line)) if line else _DIED
 
     def _running_process(self) -> subprocess.Popen[str]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
+        alive = self._process is not None and self._process.poll() is None
+        if not alive and not self._start() and not self._start():  # once more: the system may kill it to free memory
+            module = "stepgrpo_lab.evaluation._grading_worker"
+            raise RuntimeError(f"a grading worker cannot start: it ended at once, twice; run: python -m {module} 9")
+        return cast("subprocess.Popen[str]", self._process)
+
+    def _start(self) -> bool:
+        """Start a process and wait until it is ready; False if it died before."""
         self.stop()
         root = str(Path(__file__).resolve().parents[2])
         self._process = subprocess.Popen(
@@ -113,23 +129,16 @@ class WorkerProcess:
         )
         self._lines = queue.Queue()
         threading.Thread(target=_read_lines, args=(self._process.stdout, self._lines), daemon=True).start()
-        self._await_greeting()
-        return self._process
-
-    def _await_greeting(self) -> None:
         try:
             line = self._lines.get(timeout=STARTUP_SECONDS)
         except queue.Empty:
             raise RuntimeError(
                 f"a grading worker was not ready within {STARTUP_SECONDS:g} s; free the machine and try again"
             ) from None
-        greeting = (
-            json.loads(line)
-            if line
-            else {"error": "it ended at once; run: python -m stepgrpo_lab.evaluation._grading_worker 9"}
-        )
+        greeting = json.loads(line) if line else {}
         if "error" in greeting:
             raise RuntimeError(f"a grading worker cannot start: {greeting['error']}")
+        return bool(line)
 
 
 def _read_lines(stream: IO[str], lines: queue.Queue[str]) -> None:
@@ -225,7 +234,9 @@ def _alarm() -> Callable[[int], object]:
 def main() -> None:
     """Serve on stdin and stdout; the first argument is the seconds after which a stuck orphan ends itself."""
     replies = _claim_stdout()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted notebook cell must not take the worker with it
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach whole groups of processes; whoever asks ends in order
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     _limit_memory()
     try:
         import math_verify  # noqa: F401  (slow: load it before the first clock starts)

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from stepgrpo_lab.engines.files import SMALL, read_json, write_atomically
 from stepgrpo_lab.engines.models import load_model
+from stepgrpo_lab.engines.signals import RunStopped
 from stepgrpo_lab.engines.writers import InUseError, Writer
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments._measure import Measured, Measuring, mean_structure, measure, measure_run
@@ -72,7 +73,7 @@ def run_experiment(
 
     Raises:
         ValueError: No such row, a recipe that cannot be, or a folder that was begun with another plan.
-        InterruptedError: Ctrl-C ended a run early, or the hours are over; call again to go on.
+        InterruptedError: Ctrl-C (or SIGTERM, SIGHUP) ended a run early, or the hours are over; call again to go on.
 
     Example:
         >>> from stepgrpo_lab.experiments.plan import find_experiment
@@ -340,7 +341,8 @@ class Runs:
             progress_every=self.progress_every,
         )
         if not result.finished:
-            raise InterruptedError(f"{row.title} was stopped and saved in {place}: run the same command to go on")
+            line = f"{row.title} was stopped and saved in {place}: run the same command to go on"
+            raise RunStopped(line, result.signal)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)  # a finished run is not resumed
         return result
 

@@ -66,14 +66,16 @@ class RunResult:
 
     Attributes:
         folder: The run folder.
-        finished: False after Ctrl-C: ``train(None, folder, resume=True)`` goes on.
+        finished: False after Ctrl-C, SIGTERM or SIGHUP: ``train(None, folder, resume=True)`` goes on.
         before, after: The test set before and after training; ``after`` is None if unfinished.
+        signal: Number of the signal that stopped it, if one did.
     """
 
     folder: Path
     finished: bool
     before: Evaluation
     after: Evaluation | None
+    signal: int | None = None
 
 
 def train(
@@ -111,7 +113,7 @@ def train(
         InUseError: Another process is writing there; the message names it, and nothing was touched.
         OSError: The run folder cannot be written to, or its disk is full; the last checkpoint is kept.
         FloatingPointError: Loss, logits, rewards or gradients are not finite; the message names step and batch.
-        KeyboardInterrupt: Ctrl-C outside training, or twice.
+        KeyboardInterrupt: Ctrl-C (or SIGTERM, SIGHUP) outside training, or twice.
 
     An error that nobody foresaw leaves its traceback in ``error.log``.
 
@@ -185,6 +187,7 @@ class _Run:
     callbacks: Sequence[TrainerCallback] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     engine: SyncedEngine | None = None
+    stopped_by: int | None = None
 
     def _say(self, line: str) -> None:
         """Report a line of progress, from one process of several."""
@@ -224,7 +227,7 @@ class _Run:
             finished = self._train(trainer)
             self.note_environment(trainer)
             if not finished:
-                return RunResult(self.folder, False, before, None)
+                return RunResult(self.folder, False, before, None, self.stopped_by)
             save_policy(trainer, trained)
             policy = self._policy_of(trainer)
         with policy as model:
@@ -291,7 +294,7 @@ class _Run:
         return gathered_policy(trainer)
 
     def _train(self, trainer: Any) -> bool:
-        """Train to the end; False if Ctrl-C stopped it."""
+        """Train to the end; False if Ctrl-C or another signal stopped it."""
         from stepgrpo_lab.training.callbacks import Interrupt, is_over
 
         own = [callback for callback in self.callbacks if isinstance(callback, Interrupt)]
@@ -305,6 +308,7 @@ class _Run:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             interrupt.restore()
+            self.stopped_by = interrupt.signal
             for phase, seconds in trainer.seconds.items():
                 self.seconds[phase] += seconds
         return not interrupt.interrupted or is_over(trainer.state, self._token_budget)

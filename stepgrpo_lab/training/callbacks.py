@@ -1,10 +1,8 @@
-"""What happens around the steps: metrics on disk, validation, a progress line, and an orderly Ctrl-C."""
+"""What happens around the steps: metrics on disk, validation, a progress line, and an orderly stop."""
 
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from stepgrpo_lab.engines.distributed import all_reduce_any
+from stepgrpo_lab.engines.distributed import all_gather, all_reduce_any
 from stepgrpo_lab.engines.files import sync, write_atomically
+from stepgrpo_lab.engines.signals import Handlers, give_back_signals, raise_stop, take_signals
 from stepgrpo_lab.training.config import StepGRPOConfig
 from stepgrpo_lab.training.metrics import read_metrics
 
@@ -182,50 +181,52 @@ def duration(seconds: float) -> str:
 
 
 class Interrupt(TrainerCallback):
-    """Ctrl-C stops training in order: the first finishes the current step (and the steps of its rollout) and saves,
-    the second stops at once.
+    """Ctrl-C, SIGTERM and SIGHUP stop training in order: the first signal finishes the current step (and the steps of
+    its rollout) and saves, the second stops at once.
 
-    Only the main thread receives signals; elsewhere the callback does nothing.
+    Only the main thread receives signals; elsewhere the callback does nothing. A signal that was ignored stays so.
 
     Args:
-        progress: Receives one line when Ctrl-C was heard.
+        progress: Receives one line when a signal was heard.
 
     Attributes:
-        interrupted: Ctrl-C was heard during the last training.
+        interrupted: One was heard during the last training.
+        signal: Its number; None without.
     """
 
     def __init__(self, progress: Callable[[str], None] | None = None) -> None:
         self.progress = progress
         self.interrupted = False
-        self._previous: Any = None
-        self._installed = False
+        self.signal: int | None = None
+        self._before: Handlers = {}
 
     def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.interrupted = False
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._heard)
-            self._installed = True
+        self.interrupted, self.signal = False, None
+        self._before = take_signals(self._heard)
 
     def _heard(self, number: int, frame: Any) -> None:
         if self.interrupted:
             self.restore()
-            raise KeyboardInterrupt
-        self.interrupted = True
+            raise_stop(number)
+        self.interrupted, self.signal = True, number
         if self.progress:
-            self.progress("stopping after this step and saving; Ctrl-C again stops at once, without saving")
+            self.progress(
+                "stopping after this step and saving; a second Ctrl-C or signal stops at once, without saving"
+            )
 
     def on_step_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step % args.window_steps:
             return
-        self.interrupted = all_reduce_any(self.interrupted)  # the signal may reach them in different steps
+        # A signal may reach the processes in different steps, or one of them alone.
+        self.interrupted = all_reduce_any(self.interrupted)
         if self.interrupted:
+            self.signal = max(all_gather(self.signal or 0)) or None
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.restore()
 
     def restore(self) -> None:
-        """Give SIGINT back to whoever had it before training; also needed when training ended in an error."""
-        if self._installed:
-            signal.signal(signal.SIGINT, self._previous)
-            self._installed = False
+        """Give the signals back to whoever had them before training; also needed when training ended in an error."""
+        give_back_signals(self._before)
+        self._before = {}
