@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ Value = TypeVar("Value")
 
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG),
 )
 """Error numbers of a disk that is full or broken, and of a place where nothing may be written."""
 
@@ -57,15 +58,27 @@ def stored_recipe(folder: Path) -> Recipe:
     return load_recipe(stored)
 
 
+def check_unused(folder: Path) -> None:
+    """Check that a run folder is new, or empty but for a recipe that a kill cut off.
+
+    Raises:
+        ValueError: The folder is in use.
+    """
+    if folder.exists() and any(path.name != "recipe.yaml.part" for path in folder.iterdir()):
+        raise ValueError(
+            f"{folder} is not empty: give another --output, or continue that run with --resume "
+            f"{shlex.quote(str(folder))}"
+        )
+
+
 def start_folder(recipe: Recipe, folder: Path) -> None:
     """Start a run folder with its recipe.
 
     Raises:
         ValueError: The folder is in use.
     """
+    check_unused(folder)
     stored, beside = folder / "recipe.yaml", folder / "recipe.yaml.part"
-    if folder.exists() and any(path != beside for path in folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: give another --output, or continue that run with --resume {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, beside)
     os.replace(beside, stored)  # half a recipe could be taken for one with other values
@@ -81,7 +94,7 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
             raise
         raise OSError(
             f"the run folder {folder} cannot be written to ({error.strerror}): make room or give another --output; a "
-            f"run that has begun goes on with --resume {folder}"
+            f"run that has begun goes on with --resume {shlex.quote(str(folder))}"
         ) from error
 
 
