@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from stepgrpo_lab.engines.completions import RolloutEngine
 
 
+def check_engine(options: Namespace) -> None:
+    """Check that engine and model of a command are there, before problems are made and weights are loaded.
+
+    Raises:
+        ImportError: vLLM is not installed.
+        ValueError: No such model.
+    """
+    from stepgrpo_lab.engines.hub import loading_options
+    from stepgrpo_lab.engines.vllm_engine import check_vllm
+    from stepgrpo_lab.run.folder import model_folder
+
+    if options.engine == "vllm":
+        check_vllm("--engine")
+    loading_options(model_folder(options.model))
+
+
 @contextmanager
 def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
     """The engine that ``--engine`` names for the model of a command, and the model's tokenizer.

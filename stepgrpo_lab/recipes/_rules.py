@@ -114,6 +114,18 @@ def source_fault(source: str) -> str | None:
     )
 
 
+def check_source(source: str, count: int | None) -> None:
+    """Check the name of a source and the number asked of it, before any problem is made or read.
+
+    Raises:
+        ValueError: There is no such source, or it has not so many.
+    """
+    if fault := source_fault(source):
+        raise ValueError(f"--data is {fault}")
+    if fault := count_fault(source, count):
+        raise ValueError(f"--count is {count}: {fault}")
+
+
 def count_fault(source: str, count: int | None) -> str | None:
     """What is wrong with the number of problems asked of a source; None if nothing is."""
     name, _, split = source.partition(":")

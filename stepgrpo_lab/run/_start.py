@@ -92,7 +92,7 @@ def _check_trackers(recipe: Recipe) -> None:
                 INTEGRATION_TO_CALLBACK[name]()
             except Exception as error:  # each tracker fails in its own way
                 raise ImportError(
-                    f"report_to is {name!r}, which cannot be used here: {first_line(error)}; install it, or set "
+                    f"report_to is {name!r}, which cannot be used here: {first_line(error).rstrip('.')}; or set "
                     "report_to=none"
                 ) from error
 
@@ -163,30 +163,6 @@ def _matches(pattern: str, name: str) -> bool:
         return re.fullmatch(pattern, name) is not None
     except re.error:
         return False
-
-
-def new_parts(folder: Path) -> list[Path]:
-    """Check that a folder can be made and written into, by making it; what was made for that is gone again.
-
-    Returns:
-        The folders that are not there yet, the outermost first.
-
-    Raises:
-        OSError: It cannot be made; the error says why.
-    """
-    made: list[Path] = []
-    try:
-        for part in reversed([folder, *folder.parents]):
-            if not part.exists():
-                part.mkdir()
-                made.append(part)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    finally:
-        for part in reversed(made):
-            part.rmdir()
-    return made
 
 
 @contextmanager

@@ -33,6 +33,12 @@ UNWRITABLE = (
 )
 """Error numbers of a disk that is full or broken, and of a place where nothing may be written."""
 
+RUN_FILES = (
+    *("recipe.yaml", METRICS_FILE, "evaluation_before.json", "evaluation_after.json"),
+    *("completions.jsonl", "environment.json"),
+)
+"""What a run leaves and a report is made of."""
+
 PACKAGES = (
     "stepgrpo-lab",
     "torch",
@@ -71,6 +77,42 @@ def check_unused(folder: Path) -> None:
         )
 
 
+def new_parts(folder: Path) -> list[Path]:
+    """Check that a folder can be made and written into, by making it; what was made for that is gone again.
+
+    Returns:
+        The folders that are not there yet, the outermost first.
+
+    Raises:
+        OSError: It cannot be made; the error says why.
+    """
+    made: list[Path] = []
+    try:
+        for part in reversed([folder, *folder.parents]):
+            if not part.exists():
+                part.mkdir()
+                made.append(part)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    finally:
+        for part in reversed(made):
+            part.rmdir()
+    return made
+
+
+def check_file(path: Path) -> None:
+    """Check that a file can be written, before what is to be written into it is made.
+
+    Raises:
+        ValueError: It is a folder.
+        OSError: Its folder cannot be made; the error says why.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file")
+    new_parts(path.parent)
+
+
 def start_folder(recipe: Recipe, folder: Path) -> None:
     """Start a run folder with its recipe.
 
@@ -82,6 +124,17 @@ def start_folder(recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, beside)
     os.replace(beside, stored)  # half a recipe could be taken for one with other values
+
+
+def check_is_run(folder: Path) -> None:
+    """Check that a folder holds a run, or at least one of the files that a run leaves.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not any((folder / name).is_file() for name in RUN_FILES):
+        what = "is no run folder" if folder.is_dir() else "does not exist"
+        raise ValueError(f"run folder {str(folder)!r}: it {what} (no recipe.yaml); pass the output folder of a run")
 
 
 @contextmanager
@@ -121,6 +174,7 @@ def export_model(run: str | Path, output: str | Path) -> Path:
     folder, output = Path(model_folder(run)), Path(output)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty: give another folder")
+    new_parts(output)
     if (folder / "adapter_config.json").exists():
         from stepgrpo_lab.engines.models import merge_lora
 

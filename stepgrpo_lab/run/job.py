@@ -31,10 +31,11 @@ from stepgrpo_lab.recipes._building import (
 from stepgrpo_lab.recipes.loading import check_recipe
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.run._policy import evaluate_policy, fine_tuner, reinforcer, select_once
-from stepgrpo_lab.run._start import Problems, check_fit, check_machine, check_optimiser, gone_if_refused, new_parts
+from stepgrpo_lab.run._start import Problems, check_fit, check_machine, check_optimiser, gone_if_refused
 from stepgrpo_lab.run.folder import (
     check_unused,
     disk_errors_named,
+    new_parts,
     read_evaluation,
     save_policy,
     start_folder,
