@@ -71,3 +71,8 @@ def tiny_overrides(model: Path, **changes: Any) -> list[str]:
         **changes,
     }
     return [f"{key}={value}" for key, value in values.items()]
+
+
+def by_position(correct: Any, steps: Any, formatted: Any, tokens: Any) -> list[float]:
+    """A reward for models that are never right, whose weights would not move: a member's place in its group."""
+    return [float(position) for position in range(len(correct))]

@@ -53,7 +53,7 @@ class Process(subprocess.Popen):  # type: ignore[type-arg]
 
 
 HIDDEN = {
-    "os": without(os, set(POSIX_OS_CALLS.split()), open=open_no_folder),
+    "os": without(os, set(POSIX_OS_CALLS.split()), name="nt", open=open_no_folder),
     "signal": without(
         signal,
         {name for name in vars(signal) if name.startswith("SIG")} - WINDOWS_SIGNALS | set(POSIX_SIGNAL_CALLS.split()),

@@ -20,10 +20,13 @@ from stepgrpo_lab.cli._parsing import (
     add_temperature,
 )
 from stepgrpo_lab.cli._parsing import add_command as _command
-from stepgrpo_lab.cli._running import check_arguments, ensure_utf8, run
+from stepgrpo_lab.cli._running import check_arguments, check_output, ensure_utf8, run
 from stepgrpo_lab.cli._scaling import add_plan, add_rate
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
 from stepgrpo_lab.overthinker.tasks import most_problems
+
+_RESULT_IN_FILES = ("train", "compare", "reproduce", "authoring.record", "scaling.rate", "authoring.build_overthinker")
+"""Commands that have done their work even if nobody could be told."""
 
 _EXAMPLES = """examples:
   stepgrpo train                                        train the embedded model (minutes on two CPU cores)
@@ -51,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         check_arguments(given)
         options = parse(given)
-        return int(find_command(options.function)(options))
+        code = int(find_command(options.function)(options))
+        if options.function not in _RESULT_IN_FILES:
+            check_output()
+        return code
 
     return run(command, debug="--debug" in given)
 

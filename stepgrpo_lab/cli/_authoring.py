@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from functools import partial
+from importlib.util import find_spec
 
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.cli._output import StatusLine, bar, printable
@@ -13,19 +14,24 @@ from stepgrpo_lab.cli.quiet import quiet
 def record(options: Namespace) -> int:
     """``stepgrpo record``."""
     quiet()
-    from stepgrpo_lab.engines.hub import model_location
+    from stepgrpo_lab.engines.hub import loading_options, model_location
     from stepgrpo_lab.engines.writers import Writer
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes._building import recipe_config
     from stepgrpo_lab.recordings.making import record_survey, record_trajectories
+    from stepgrpo_lab.run.folder import check_file
 
+    models = {"untrained": model_location(options.untrained), "trained": model_location(options.trained)}
+    for model in reversed(models.values()):
+        loading_options(model)
+    check_file(options.output)
     config = recipe_config(load_recipe("overthinker"), options.output.parent)
-    record_all = partial(record_survey, problems=options.survey) if options.survey else record_trajectories
+    record_all = record_trajectories if options.survey is None else partial(record_survey, problems=options.survey)
     status = StatusLine()
     try:
         with Writer.beside(options.output):
             path = record_all(
-                {"untrained": model_location(options.untrained), "trained": model_location(options.trained)},
+                models,
                 options.output,
                 settings=config.rollout,
                 limit=config.max_completion_length,
@@ -44,7 +50,9 @@ def build_overthinker(options: Namespace) -> int:
     from stepgrpo_lab.authoring.overthinker.build import build_overthinker
     from stepgrpo_lab.authoring.overthinker.stages import BuildSettings
     from stepgrpo_lab.engines.writers import Writer
+    from stepgrpo_lab.run.folder import new_parts
 
+    new_parts(options.output)
     status = StatusLine()
 
     def show_progress(stage: str, done: int, total: int, loss: float) -> None:
@@ -65,7 +73,14 @@ def build_notebooks(options: Namespace) -> int:
     require("building notebooks", "jupytext", "nbclient", "ipykernel", "kaleido", install="'stepgrpo-lab[authoring]'")
     from stepgrpo_lab.authoring.notebooks.building import build_notebooks as build
 
-    for path in build(options.root, options.names, fast=options.fast, progress=lambda name: print(f"running {name}")):
+    for package in ("jupytext", "nbformat", "nbclient", "ipykernel", "ipywidgets", "anywidget"):
+        if find_spec(package) is None:
+            raise ImportError(f"building notebooks needs {package}: pip install 'stepgrpo-lab[authoring,notebooks]'")
+
+    def show_progress(name: str) -> None:
+        print(f"running {printable(name)}")
+
+    for path in build(options.root, options.names, fast=options.fast, progress=show_progress):
         print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")
     return 0
 
@@ -76,5 +91,5 @@ def check_notebooks(options: Namespace) -> int:
     from stepgrpo_lab.authoring.notebooks.linting import lint_course
 
     findings = lint_course(options.root)
-    print("\n".join(findings or ["every notebook is as its script builds it"]))
+    print("\n".join(map(printable, findings) if findings else ["every notebook is as its script builds it"]))
     return 1 if findings else 0

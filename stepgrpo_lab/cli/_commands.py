@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from argparse import Namespace
 from contextlib import redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.cli._output import StatusLine, printable, result_lines, rollout_lines
-from stepgrpo_lab.cli.quiet import quiet
+from stepgrpo_lab.cli.quiet import hush, quiet
 from stepgrpo_lab.engines.distributed import is_main_process
 from stepgrpo_lab.engines.signals import exit_code
 from stepgrpo_lab.method.records import Problem
@@ -36,13 +37,14 @@ def train(options: Namespace) -> int:
 def _train(options: Namespace) -> int:
     from stepgrpo_lab.recipes import load_recipe
 
-    if options.resume and (options.recipe or options.overrides or options.seed is not None or options.output):
+    given = (options.recipe, options.seed, options.output)
+    if options.resume and (options.overrides or any(value is not None for value in given)):
         raise ValueError("--resume goes on with the run's own recipe: drop --recipe, --set, --seed and --output")
+    hush()
     recipe, folder = None, options.resume
     if not options.resume:
-        recipe = load_recipe(options.recipe or "overthinker", options.overrides)
-        if options.seed is not None:
-            recipe = replace(recipe, seed=options.seed)
+        seed = [] if options.seed is None else [f"seed={options.seed}"]
+        recipe = load_recipe("overthinker" if options.recipe is None else options.recipe, [*options.overrides, *seed])
         folder = options.output or Path("runs") / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     quiet()
     from stepgrpo_lab.evaluation.results import compare
@@ -56,33 +58,42 @@ def _train(options: Namespace) -> int:
         )
     except KeyboardInterrupt:
         status.end()
-        print(f"stopped without saving; go on from the last checkpoint: stepgrpo train --resume {folder}")
+        print(f"stopped without saving; go on from the last checkpoint: stepgrpo train --resume {_word(folder)}")
         raise
     finally:
         status.end()
     if result.after is None:
-        print(f"stopped and saved; go on with: stepgrpo train --resume {folder}")
+        print(f"stopped and saved; go on with: stepgrpo train --resume {_word(folder)}")
         return exit_code(result.signal)
     comparison = compare(result.before, result.after)
     print(f"accuracy {result.before.mean('correct'):.1%} -> {result.after.mean('correct'):.1%}", end="")
     print(f" (difference {comparison.accuracy_points} points)")
     print(f"tokens   {result.before.mean('tokens'):.1f} -> {result.after.mean('tokens'):.1f}", end="")
     print(f" (ratio {comparison.token_ratio * 100} %)")
-    print(f"report: {folder / 'report.html'}")
-    print(f"model:  {folder / 'model'}")
+    print(f"report: {printable(str(folder / 'report.html'))}")
+    print(f"model:  {printable(str(folder / 'model'))}")
     return 0
+
+
+def _word(path: Path) -> str:
+    """A path as one word of a command that is printed."""
+    return printable(shlex.quote(str(path)))
 
 
 def evaluate(options: Namespace) -> int:
     """``stepgrpo evaluate``."""
     quiet()
-    from stepgrpo_lab.cli._engines import opened_engine
+    from stepgrpo_lab.cli._engines import check_engine, opened_engine
     from stepgrpo_lab.evaluation import evaluating as evaluation
     from stepgrpo_lab.method.rollout import Sampling, rollout_settings
     from stepgrpo_lab.recipes._building import recipe_problems
+    from stepgrpo_lab.recipes._rules import check_source
 
     generated = options.data.startswith("overthinker:")
-    problems = recipe_problems(options.data, options.count or (GENERATED_PROBLEMS if generated else None))
+    count = GENERATED_PROBLEMS if generated and options.count is None else options.count
+    check_source(options.data, count)
+    check_engine(options)
+    problems = recipe_problems(options.data, count)
     status = StatusLine()
 
     def show_progress(done: int, total: int) -> None:
@@ -116,12 +127,15 @@ def evaluate(options: Namespace) -> int:
 def benchmark(options: Namespace) -> int:
     """``stepgrpo benchmark``."""
     quiet()
+    from stepgrpo_lab.engines.hub import loading_options, model_location
     from stepgrpo_lab.engines.models import load_model
-    from stepgrpo_lab.evaluation.benchmarks import PAPER_SUITE, evaluate_suite, suite_problems, suite_table
+    from stepgrpo_lab.evaluation.benchmarks import PAPER_SUITE, check_suite, evaluate_suite, suite_problems, suite_table
 
-    names = options.sets or list(PAPER_SUITE)
+    names, path = options.sets or list(PAPER_SUITE), model_location(options.model)
+    check_suite(names, options.folder)
+    loading_options(path)
     problems = {name: suite_problems(name, options.folder, count=options.count) for name in names}
-    model, tokenizer = load_model(options.model, dtype=options.dtype)
+    model, tokenizer = load_model(path, dtype=options.dtype)
     status = StatusLine()
 
     def show_progress(name: str, done: int, total: int) -> None:
@@ -146,7 +160,7 @@ def benchmark(options: Namespace) -> int:
 def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
     quiet()
-    from stepgrpo_lab.cli._engines import opened_engine
+    from stepgrpo_lab.cli._engines import check_engine, opened_engine
     from stepgrpo_lab.engines.completions import Decoding
     from stepgrpo_lab.engines.tokenizers import encode_prompt
     from stepgrpo_lab.evaluation.grading import Grader
@@ -155,14 +169,13 @@ def rollout(options: Namespace) -> int:
     from stepgrpo_lab.method.sampling import SampleKey
     from stepgrpo_lab.recipes._building import recipe_problems
 
-    if options.index < 0:
-        raise ValueError(f"--index is {options.index}: it counts from 0")
+    changes = {} if options.threshold is None else {"exit_threshold": options.threshold}
+    settings = rollout_settings(options.preset, markers=options.markers, **changes)
+    check_engine(options)
     if options.problem is not None:
         problem = Problem(id="own", prompt=options.problem, answer="")
     else:
         problem = recipe_problems("overthinker:test", options.index + 1)[options.index]
-    changes = {} if options.threshold is None else {"exit_threshold": options.threshold}
-    settings = rollout_settings(options.preset, markers=options.markers, **changes)
     with opened_engine(options) as (engine, tokenizer):
         [trajectory], _ = engine.generate(
             [encode_prompt(tokenizer, problem.prompt)],
@@ -188,8 +201,12 @@ def export(options: Namespace) -> int:
 
 def report(options: Namespace) -> int:
     """``stepgrpo report``."""
+    from stepgrpo_lab.run.folder import check_file, check_is_run
     from stepgrpo_lab.run.report import headline_svg, summary_markdown, write_report
 
+    check_is_run(options.run)
+    if options.picture:
+        check_file(options.picture)
     written = [write_report(options.run)]
     if options.picture:
         options.picture.write_text(headline_svg(options.run), encoding="utf-8")
@@ -202,16 +219,14 @@ def report(options: Namespace) -> int:
 
 def reproduce(options: Namespace) -> int:
     """``stepgrpo reproduce``: :func:`compare` under its old name."""
-    import shlex
-
     from stepgrpo_lab.cli import parse
 
     arguments = ["compare", options.table]
-    if options.row:
+    if options.row is not None:
         arguments += ["--row", _row_name(options.table, options.row)]
     if options.output:
         arguments += ["--output", str(options.output)]
-    print(f"stepgrpo reproduce is now: stepgrpo {shlex.join(arguments)}", file=sys.stderr)
+    print(f"stepgrpo reproduce is now: stepgrpo {printable(shlex.join(arguments))}", file=sys.stderr)
     return compare(parse(arguments))
 
 

@@ -12,6 +12,21 @@ if TYPE_CHECKING:
     from stepgrpo_lab.engines.completions import RolloutEngine
 
 
+def check_engine(options: Namespace) -> None:
+    """Check that engine and model of a command are there, before problems are made and weights are loaded.
+
+    Raises:
+        ImportError: vLLM is not installed.
+        ValueError: No such model.
+    """
+    from stepgrpo_lab.engines.hub import loading_options, model_location
+    from stepgrpo_lab.engines.vllm_engine import check_vllm
+
+    if options.engine == "vllm":
+        check_vllm("--engine")
+    loading_options(model_location(options.model))
+
+
 @contextmanager
 def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
     """The engine that ``--engine`` names for the model of a command, and the model's tokenizer.
@@ -27,10 +42,6 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
     from stepgrpo_lab.engines.hub import model_location
     from stepgrpo_lab.engines.models import load_model, load_tokenizer
 
-    if options.engine == "vllm":
-        from stepgrpo_lab.engines.vllm_engine import check_vllm
-
-        check_vllm()
     path = model_location(options.model)
     engine: Any
     if options.engine == "lockstep":

@@ -67,13 +67,13 @@ class SteadyStream:
 
 
 @contextmanager
-def steady_streams() -> Iterator[SteadyStream]:
-    """Within, ``print`` cannot fail; yields standard output."""
+def steady_streams() -> Iterator[None]:
+    """Within, ``print`` cannot fail."""
     _open_descriptors()
     out, err = (SteadyStream(stream or io.StringIO()) for stream in (sys.stdout, sys.stderr))
     with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
         try:
-            yield out
+            yield
         finally:
             out.flush()
             err.flush()
@@ -98,12 +98,23 @@ def run(command: Callable[[], int], *, debug: bool) -> int:
     Returns:
         The command's; or as :func:`stepgrpo_lab.cli.main` says.
     """
-    with steady_streams() as out, stops_raised():
+    with steady_streams(), stops_raised():
         code = _attempt(command, debug)
-        out.flush()
-        if out.lost and code == 0:
-            return _say(f"standard output cannot be written ({out.lost}): make room, or send it elsewhere")
+        if code == 0:
+            _attempt(check_output, debug=False)
         return code
+
+
+def check_output() -> int:
+    """Check that what was printed could be written, if anybody reads it.
+
+    Raises:
+        OSError: It could not.
+    """
+    sys.stdout.flush()
+    if lost := getattr(sys.stdout, "lost", None):
+        raise OSError(f"standard output cannot be written ({lost}): make room, or send it elsewhere")
+    return 0
 
 
 def _attempt(command: Callable[[], int], debug: bool) -> int:

@@ -49,11 +49,13 @@ def add_rate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def plan(options: Namespace) -> int:
     """``stepgrpo plan``; the exit code is 0 also where the recipe does not fit."""
+    from stepgrpo_lab.cli.quiet import hush
     from stepgrpo_lab.planning import plan_memory
     from stepgrpo_lab.planning.views import plan_lines
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes._launching import launch_line
 
+    hush()
     recipe = load_recipe(options.recipe, options.overrides)
     launch = launch_line(recipe, options.recipe, options.overrides)
     planned = plan_memory(
@@ -68,21 +70,26 @@ def plan(options: Namespace) -> int:
 
 def rate(options: Namespace) -> int:
     """``stepgrpo rate``."""
-    from stepgrpo_lab.cli.quiet import quiet
+    from stepgrpo_lab.cli.quiet import hush, quiet
     from stepgrpo_lab.recipes import load_recipe
 
+    hush()
     recipe = load_recipe(options.recipe, options.overrides)
     chosen = recipe.data.pass_rates
     if chosen is None:
         raise ValueError(f"recipe {recipe.name!r} has no data.pass_rates: add --set data.pass_rates.samples=8")
     quiet()
+    from stepgrpo_lab.engines.hub import loading_options
     from stepgrpo_lab.engines.models import mixed_precision
     from stepgrpo_lab.engines.writers import Writer
     from stepgrpo_lab.evaluation.grading import Grader
     from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates, measure_pass_rates, read_pass_rates
     from stepgrpo_lab.method.sampling import Sampling
     from stepgrpo_lab.recipes._building import recipe_model, recipe_problems
+    from stepgrpo_lab.run.folder import check_file
 
+    loading_options(recipe.model.path)
+    check_file(Path(chosen.file))
     path, status = Path(chosen.file), StatusLine()
     problems = recipe_problems(recipe.data.train, recipe.data.counts.train)
     known = read_pass_rates(path) if path.exists() else {}

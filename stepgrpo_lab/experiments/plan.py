@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments.rows import RECIPE_ROWS, ROWS, STEP_GRPO, SWEEP_ROWS, VANILLA, Row, find_rows
+from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.records import from_json
 
 MOST_STEPS = 1000
@@ -146,7 +147,9 @@ def find_experiment(name: str) -> Experiment:
         ['vanilla', 'step-grpo', 'grpo']
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"no experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}")
+        raise ValueError(
+            f"no experiment {shown(name)}: choose one of {', '.join(EXPERIMENTS)}{did_you_mean(name, EXPERIMENTS)}"
+        )
     return EXPERIMENTS[name]
 
 

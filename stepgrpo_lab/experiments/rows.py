@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from stepgrpo_lab.method.names import did_you_mean, listed, shown
+
 Kind = Literal["untrained", "method", "ablation", "setting", "proof"]
 Inference = Literal["plain", "deer", "budget"]
 
@@ -316,5 +318,9 @@ def find_rows(names: Iterable[str], rows: Sequence[Row] = ROWS) -> list[Row]:
     """
     wanted = set(names)
     if unknown := wanted - {row.name for row in rows}:
-        raise ValueError(f"no row {min(unknown)!r}: choose from {', '.join(row.name for row in rows)}")
+        known = [row.name for row in rows]
+        raise ValueError(
+            f"no row {shown(min(unknown))}: choose from {listed(known)} (stepgrpo compare --list shows them)"
+            + did_you_mean(min(unknown), known)
+        )
     return [row for row in rows if not wanted or row.name in wanted]

@@ -326,7 +326,7 @@ class Runs:
     def _train(self, row: Row, seed: int, rate: float | None) -> job.RunResult:
         place = self.place(row, seed, rate)
         if (place / job.AFTER).exists():  # nothing to do, so no model is loaded
-            return job.RunResult(place, True, *(read_evaluation(place / name) for name in (job.BEFORE, job.AFTER)))
+            return job.RunResult(place, True, read_evaluation(place / job.BEFORE), read_evaluation(place / job.AFTER))
         begun = (place / "recipe.yaml").exists()
         if row.budget_of and not begun:
             other = self.rows[row.budget_of]

@@ -243,6 +243,11 @@ def check_recipe_problems(
         raise ValueError(f"{source}, {line}")
     settings = recipe.rollout.settings if recipe.rollout.dynamic else None
     room = prompt_room(model, tokenizer, recipe.rollout.max_tokens, settings)
+    if room is not None and room < 1:
+        raise ValueError(
+            f"rollout.max_tokens is {recipe.rollout.max_tokens}: completion and probes leave no room for a prompt in "
+            f"the model's context; lower it by more than {-room}"
+        )
     for line in long_prompts(problems, tokenizer, room, recipe.data.suffix):
         raise ValueError(f"{source}, {line}")
 
@@ -477,7 +482,7 @@ def check_engine(recipe: Recipe) -> None:
     """
     if recipe.rollout.engine != "vllm":
         return
-    check_vllm()
+    check_vllm("rollout.engine")
     if process_count() > 1:
         raise ValueError(
             f"rollout.engine is vllm in {process_count()} processes: this version starts one engine in one process; "

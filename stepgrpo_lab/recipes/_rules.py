@@ -19,6 +19,9 @@ Broken = tuple[tuple[str, ...], str]
 
 LONGEST_NAME = 100
 
+MOST_ROWS = 1_000_000
+"""Completions of a step: a bound for slips of the finger, far above any published batch."""
+
 _NAME = re.compile(r"(?!\.)[\w.-]+")
 _OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|:.+")
 """Code of one's own: "module:name", or ":name" where it was passed in Python."""
@@ -111,6 +114,18 @@ def source_fault(source: str) -> str | None:
     )
 
 
+def check_source(source: str, count: int | None) -> None:
+    """Check the name of a source and the number asked of it, before any problem is made or read.
+
+    Raises:
+        ValueError: There is no such source, or it has not so many.
+    """
+    if fault := source_fault(source):
+        raise ValueError(f"--data is {fault}")
+    if fault := count_fault(source, count):
+        raise ValueError(f"--count is {count}: {fault}")
+
+
 def count_fault(source: str, count: int | None) -> str | None:
     """What is wrong with the number of problems asked of a source; None if nothing is."""
     name, _, split = source.partition(":")
@@ -170,7 +185,13 @@ def _engine(recipe: Recipe) -> Iterator[Broken]:
 def _optimisation(recipe: Recipe) -> Iterator[Broken]:
     optimisation = recipe.optimisation
     rows, given = optimisation.prompts_per_step * optimisation.group_size, optimisation.rows_per_pass
-    if rows % given:
+    if rows > MOST_ROWS:
+        yield (
+            ("optimisation.prompts_per_step", "optimisation.group_size"),
+            f"optimisation.prompts_per_step is {optimisation.prompts_per_step}: times group_size that is {rows} "
+            f"completions a step, and at most {MOST_ROWS} are offered",
+        )
+    elif rows % given:
         fitting = next(divisor for divisor in range(min(given, rows), 0, -1) if rows % divisor == 0)
         yield (
             tuple(f"optimisation.{key}" for key in ("rows_per_pass", "prompts_per_step", "group_size")),

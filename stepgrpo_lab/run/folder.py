@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import platform
+import shlex
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
@@ -41,9 +42,15 @@ from stepgrpo_lab.training.metrics import METRICS_FILE, read_metrics
 
 UNWRITABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG),
 )
 """Error numbers of a disk that is full or broken, and of a place where nothing may be written."""
+
+RUN_FILES = (
+    *("recipe.yaml", METRICS_FILE, "evaluation_before.json", "evaluation_after.json"),
+    *("completions.jsonl", "environment.json"),
+)
+"""What a run leaves and a report is made of."""
 
 PACKAGES = (
     "stepgrpo-lab",
@@ -70,16 +77,75 @@ def stored_recipe(folder: Path) -> Recipe:
     return load_recipe(stored)
 
 
+def check_unused(folder: Path) -> None:
+    """Check that a run folder is new, or empty but for a recipe that a kill cut off.
+
+    Raises:
+        ValueError: The folder is in use.
+    """
+    if not is_unused(folder):
+        raise ValueError(
+            f"{folder} is not empty: give another --output, or continue that run with --resume "
+            f"{shlex.quote(str(folder))}"
+        )
+
+
+def new_parts(folder: Path) -> list[Path]:
+    """Check that a folder can be made and written into, by making it; what was made for that is gone again.
+
+    Returns:
+        The folders that are not there yet, the outermost first.
+
+    Raises:
+        OSError: It cannot be made; the error says why.
+    """
+    made: list[Path] = []
+    try:
+        for part in reversed([folder, *folder.parents]):
+            if not part.exists():
+                part.mkdir()
+                made.append(part)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    finally:
+        for part in reversed(made):
+            part.rmdir()
+    return made
+
+
+def check_file(path: Path) -> None:
+    """Check that a file can be written, before what is to be written into it is made.
+
+    Raises:
+        ValueError: It is a folder.
+        OSError: Its folder cannot be made; the error says why.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file")
+    new_parts(path.parent)
+
+
 def start_folder(recipe: Recipe, folder: Path) -> None:
     """Start a run folder with its recipe.
 
     Raises:
         ValueError: The folder is in use.
     """
-    if not is_unused(folder):
-        raise ValueError(f"{folder} is not empty: give another --output, or continue that run with --resume {folder}")
+    check_unused(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, folder / "recipe.yaml")
+
+
+def check_is_run(folder: Path) -> None:
+    """Check that a folder holds a run, or at least one of the files that a run leaves.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not any((folder / name).is_file() for name in RUN_FILES):
+        what = "is no run folder" if folder.is_dir() else "does not exist"
+        raise ValueError(f"run folder {str(folder)!r}: it {what} (no recipe.yaml); pass the output folder of a run")
 
 
 @contextmanager
@@ -92,7 +158,7 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
             raise
         raise OSError(
             f"the run folder {folder} cannot be written to ({error.strerror}): make room or give another --output; a "
-            f"run that has begun goes on with --resume {folder}"
+            f"run that has begun goes on with --resume {shlex.quote(str(folder))}"
         ) from error
 
 
@@ -135,6 +201,7 @@ def export_model(run: str | Path, output: str | Path) -> Path:
 def _export(folder: Path, output: Path, run: str | Path) -> Path:
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output} is not empty: give another folder")
+    new_parts(output)
     beside = part_of(output)
     shutil.rmtree(beside, ignore_errors=True)
     if adapter_folder(str(folder)):

@@ -24,20 +24,21 @@ from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import Segmenter
 from stepgrpo_lab.recipes._building import (
     Parts,
-    check_recipe_problems,
     note_passed,
     recipe_engine,
     recipe_model,
     recipe_parts,
-    recipe_problems,
     trainer_config,
-    training_problems,
 )
+from stepgrpo_lab.recipes.loading import check_recipe
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.run._policy import evaluate_policy, fine_tuner, reinforcer, select_once
+from stepgrpo_lab.run._start import Problems, check_fit, check_machine, check_optimiser, gone_if_refused
 from stepgrpo_lab.run.folder import (
+    check_unused,
     disk_errors_named,
     errors_logged,
+    new_parts,
     read_evaluation,
     save_policy,
     start_folder,
@@ -165,14 +166,22 @@ def _opened(recipe: Recipe | None, folder: Path, resume: bool, reward: Any, segm
         raise ValueError("no recipe given: pass one, or resume a run")
     else:
         recipe = note_passed(recipe, reward, segmenter)
+    made: list[Path] | None = None
+    if not resume:
+        check_recipe(recipe)
+        if is_main_process():
+            check_unused(folder)
+            made = new_parts(folder)
     parts = recipe_parts(recipe, reward, segmenter)
+    problems = check_machine(recipe)
     config = trainer_config(recipe, folder)  # processes that were launched together meet here
+    check_optimiser(recipe, config)
     with Writer.in_folder(folder) if is_main_process() else nullcontext():
         if not resume and is_main_process():
             start_folder(recipe, folder)
         folder = Path(broadcast(str(folder)))  # a name may hold the time
         config.output_dir = str(folder / "checkpoints")
-        with errors_logged(folder), closing(_Run(recipe, folder, config, parts)) as run:
+        with errors_logged(folder), closing(_Run(recipe, folder, config, parts, problems, made)) as run:
             yield run
 
 
@@ -182,6 +191,8 @@ class _Run:
     folder: Path
     config: Any
     parts: Parts
+    problems: Problems
+    made: list[Path] | None
     progress: Progress = _silent
     progress_every: int = 1
     callbacks: Sequence[TrainerCallback] = ()
@@ -201,14 +212,14 @@ class _Run:
 
     def begin(self, grader: Grader) -> tuple[Any, Any, list[Problem], Evaluation]:
         """Model, tokenizer, test problems, and the untrained model's evaluation on them."""
-        data = self.recipe.data
-        self._say("loading model and problems")
-        model, tokenizer = recipe_model(self.recipe)
-        self.engine = recipe_engine(self.recipe, model, tokenizer)
-        if self.engine is not None and (self.recipe.model.lora is None or hasattr(model, "peft_config")):
-            self.engine.push(model)  # a server may hold what an earlier run has trained
-        test = recipe_problems(data.test, data.counts.test)
-        check_recipe_problems(self.recipe, test, data.test, tokenizer, model, grader)
+        with gone_if_refused(self.folder, self.made):
+            self._say("loading model and problems")
+            model, tokenizer = recipe_model(self.recipe)
+            check_fit(self.recipe, self.problems, model, tokenizer, grader)
+            self.engine = recipe_engine(self.recipe, model, tokenizer)
+            if self.engine is not None and (self.recipe.model.lora is None or hasattr(model, "peft_config")):
+                self.engine.push(model)  # a server may hold what an earlier run has trained
+        test = self.problems["test"]
         before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
         return model, tokenizer, test, before
 
@@ -245,11 +256,7 @@ class _Run:
         """The trainer of the recipe's method, with everything that happens around its steps."""
         from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, TokenBudget, Validation
 
-        data = self.recipe.data
-        problems = training_problems(self.recipe)
-        check_recipe_problems(self.recipe, problems, data.train, tokenizer, model, grader)
-        held_out = recipe_problems(data.validation, data.counts.validation)
-        check_recipe_problems(self.recipe, held_out, data.validation, tokenizer, model, grader)
+        problems, held_out = self.problems["train"], self.problems["validation"]
         if self.recipe.method == "sft":
             with self._timed("rollout"):
                 source = (self.folder, self.parts.segmenter, model, tokenizer, problems, grader)
