@@ -14,7 +14,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SLOW = (
-    *("browser", "distributed", "with_vllm", "robustness/test_hostile_output", "robustness/test_killed_runs"),
+    *("browser", "distributed", "with_vllm", "robustness/test_foreign_files", "robustness/test_hostile_output"),
+    *("robustness/test_killed_runs", "test_user_paths"),
     *("test_ci", "test_embedded_model", "test_experiments", "test_methods", "test_recipes_run", "test_recordings"),
     *("test_tools", "test_vllm_engine", "test_vllm_training"),
 )

@@ -193,7 +193,10 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     """
     tokenizer = _read_tokenizer(model_location(path_or_id))
     separate_padding(tokenizer)
-    check_tokenizer(tokenizer)
+    try:
+        check_tokenizer(tokenizer)
+    except ValueError as error:
+        raise ValueError(f"model {str(path_or_id)!r}: {error}") from error
     return tokenizer
 
 

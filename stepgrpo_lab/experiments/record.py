@@ -100,6 +100,10 @@ class SeedResult:
     test: Measurement | None = None
     first_cut: dict[str, Interval] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if any(len(point) != 2 for curve in self.curves.values() for point in curve):
+            raise ValueError("curves must hold pairs of step and value")
+
 
 @dataclass(frozen=True)
 class RowResult:

@@ -74,7 +74,10 @@ def stored_recipe(folder: Path) -> Recipe:
     stored = folder / "recipe.yaml"
     if not stored.exists():
         raise ValueError(f"{folder} holds no run to resume (recipe.yaml is missing): give the folder of a run")
-    return load_recipe(stored)
+    try:
+        return load_recipe(stored)
+    except ValueError as error:
+        raise error if str(stored) in str(error) else ValueError(f"{stored}: {error}") from error
 
 
 def check_unused(folder: Path) -> None:

@@ -269,7 +269,7 @@ def checkpoint_damage(checkpoint: Path, verify: Verify = "full") -> str | None:
     if "global_step" not in state:
         return f"{TRAINER_STATE} is cut off"
     cut_off = [path for path in weights if not _is_whole_safetensors(path)]
-    cut_off += [path for path in states if not zipfile.is_zipfile(path)]  # a zip file's directory is its end
+    cut_off += [path for path in states if not _is_whole_zip(path)]
     if cut_off:
         return f"{cut_off[0].name} is cut off"
     return manifest_damage(checkpoint, verify, required=MARK in (state.get("stateful_callbacks") or {}))
@@ -282,6 +282,14 @@ def _state(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
+
+
+def _is_whole_zip(path: Path) -> bool:
+    """Whether a file ends with a zip file's directory."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # one that claims to go on elsewhere
+        return False
 
 
 def _is_whole_safetensors(path: Path) -> bool:

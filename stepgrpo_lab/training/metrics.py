@@ -178,7 +178,7 @@ def _metrics_row(row: Any) -> dict[str, Any]:
     """A row as it was written: a norm of gradients may be infinite there."""
     from_json(dict[str, Any], row)
     finite = {key: value for key, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
-    from_json(_Row, from_json(dict[str, float | str | bool | None], finite))
+    from_json(_Row, from_json(dict[str, float], finite))
     return cast(dict[str, Any], row)
 
 
@@ -193,5 +193,8 @@ def run_decoded_tokens(folder: str | Path) -> int:
 def run_curves(folder: str | Path, keys: Sequence[str]) -> dict[str, list[list[float]]]:
     """Some metrics of a run folder: key -> [[step, value], ...], rounded for a record; keys without values left out."""
     rows = read_metrics(Path(folder) / METRICS_FILE)
-    curves = {key: [[row["step"], round(row[key], 5)] for row in rows if key in row] for key in keys}
+    curves = {
+        key: [[row["step"], round(row[key], 5)] for row in rows if key in row and math.isfinite(row[key])]
+        for key in keys
+    }
     return {key: curve for key, curve in curves.items() if curve}

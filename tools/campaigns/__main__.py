@@ -3,6 +3,7 @@
 python -m tools.campaigns kill --count 20
 python -m tools.campaigns fuzz --minutes 10
 python -m tools.campaigns load --rows 1000000
+python -m tools.campaigns mutate --count 20000
 """
 
 from __future__ import annotations
@@ -63,6 +64,13 @@ def load(rows: int) -> dict[str, Any]:
     return measure(rows)
 
 
+def mutate(count: int, seed: int) -> dict[str, Any]:
+    """Break so many files in every way, and have each read."""
+    from .mutating import campaign
+
+    return campaign(count, seed)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.campaigns", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -74,10 +82,13 @@ def main() -> int:
     command.add_argument("--seed", type=int, default=0)
     command = commands.add_parser("load")
     command.add_argument("--rows", type=int, default=1_000_000)
+    command = commands.add_parser("mutate")
+    command.add_argument("--count", type=int, default=20_000)
+    command.add_argument("--seed", type=int, default=0)
     options = vars(parser.parse_args())
     name = options.pop("command")
     started = time.monotonic()
-    found = {"kill": kill, "fuzz": fuzz, "load": load}[name](**options)
+    found = {"kill": kill, "fuzz": fuzz, "load": load, "mutate": mutate}[name](**options)
     command_line = " ".join([name, *(f"--{key} {value}" for key, value in options.items())])
     record = {
         "command": f"python -m tools.campaigns {command_line}",
