@@ -37,7 +37,7 @@ from stepgrpo_lab.engines.writers import Writer, is_unused
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.method.records import from_json
 from stepgrpo_lab.recipes.loading import MOST_RECIPE, load_recipe, read_yaml, write_recipe
-from stepgrpo_lab.recipes.schema import Recipe
+from stepgrpo_lab.recipes.schema import Recipe, RecipeError
 from stepgrpo_lab.training.metrics import METRICS_FILE, read_metrics
 
 UNWRITABLE = (
@@ -76,8 +76,8 @@ def stored_recipe(folder: Path) -> Recipe:
         raise ValueError(f"{folder} holds no run to resume (recipe.yaml is missing): give the folder of a run")
     try:
         return load_recipe(stored)
-    except ValueError as error:
-        raise error if str(stored) in str(error) else ValueError(f"{stored}: {error}") from error
+    except RecipeError as error:
+        raise RecipeError([f"{stored}: {line}" for line in error.mistakes]) from error
 
 
 def check_unused(folder: Path) -> None:
