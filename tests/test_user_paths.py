@@ -37,6 +37,7 @@ SMALL = {
     "optimisation.group_size": 2,
     "optimisation.rows_per_pass": 2,
     "optimisation.learning_rate": 1e-2,
+    "optimisation.warmup_steps": 0,
     "rollout.max_tokens": 24,
     "evaluation.every": 2,
 }

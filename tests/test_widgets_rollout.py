@@ -126,7 +126,7 @@ def test_the_shipped_set_shows_an_exit_that_moves() -> None:
 def player() -> RolloutPlayer:
     """One rollout with a declined and an accepted probe, and one whose probes were both declined."""
     members = [
-        dataclasses.replace(GROUP.members[0], trajectory=trajectory, trials_right=[True, True])
+        dataclasses.replace(GROUP.members[0], trajectory=trajectory, trials_right=[True, True], policy_logprobs=None)
         for trajectory in (DECLINED_THEN_ACCEPTED, DECLINED_TWICE)
     ]
     group = RecordedGroup("toy", "official", GROUP.problem, members, OFFICIAL, LIMIT, TEXT)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import shlex
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -122,7 +122,7 @@ class Writer:
         try:
             found = json.loads(self.holder.read_text(encoding="utf-8"))
             pid, host, command, since = (found[key] for key in ("pid", "host", "command", "since"))
-            on = "" if host == socket.gethostname() else f" on {host}"
+            on = "" if host == platform.node() else f" on {host}"
             who, stop = f"process {int(pid)}{on} since {since} ({command})", f"kill {int(pid)}{on}"
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             who, stop = "another process", "stop it"
@@ -134,7 +134,7 @@ def _myself() -> dict[str, Any]:
     name = program.parent.name if program.name == "__main__.py" else program.name
     return {
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": platform.node(),
         "command": shlex.join([name, *sys.argv[1:]]),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }

@@ -24,6 +24,7 @@ from stepgrpo_lab.run import job as run
 from stepgrpo_lab.run.report import write_report
 from stepgrpo_lab.training import StepGRPOConfig, StepGRPOTrainer, problems_dataset
 from stepgrpo_lab.training._guard import last_checkpoint
+from stepgrpo_lab.training._proof import Proof
 from stepgrpo_lab.widgets import LiveDashboard
 
 REFUSED = (ValueError, OSError)
@@ -127,6 +128,7 @@ def test_no_file_of_a_checkpoint_executes_anything_on_resume(
         (folder / "checkpoint-1" / name).write_bytes(packed)
         if name == "pytorch_model.bin":
             (folder / "checkpoint-1" / "model.safetensors").unlink()
+        Proof(folder / "checkpoint-1", "full").finish()  # whoever can change a file can change the manifest
         whole = last_checkpoint(folder) is not None
         assert whole == (name == "training_args.bin" or (kind == "torch" and name != "pytorch_model.bin"))
         if whole and name != "training_args.bin":
