@@ -41,7 +41,8 @@ SMALL = {
     "rollout.max_tokens": 24,
     "evaluation.every": 2,
 }
-GRPO = {"reward.function": "tiny:by_position"}  # or nothing would move: completions this short are never right
+# Completions this short are never right, so a place in the group is the reward; hot, or both members would be the same.
+GRPO = {"reward.function": "tiny:by_position", "rollout.temperature": 3.0}
 LORA = {**GRPO, "model.lora.r": 4, "model.lora.alpha": 8, "optimisation.learning_rate": 1e-1}
 KINDS: dict[str, dict[str, Any]] = {
     "all weights": GRPO,
@@ -126,7 +127,7 @@ def test_every_place_of_a_model_samples_alike(
     question = ("--problem", "7+8=?", *short[2:])
     places = (run, run / "model", run / "checkpoints" / "checkpoint-2", export)
     rollouts = [printed(capsys, "rollout", place, *question) for place in places]
-    assert rollouts == rollouts[:1] * 4 and "THINK" in rollouts[0]
+    assert rollouts == rollouts[:1] * 4 and "tokens kept" in rollouts[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
