@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.recipes.schema import RecipeError
+
 from .mutations import mutate, restore
 
 MOST_SECONDS, MOST_GROWTH = 2.0, 200 * 2**20
@@ -29,7 +31,7 @@ MOST_SECONDS, MOST_GROWTH = 2.0, 200 * 2**20
 PATIENCE = 60
 """Seconds after which a process that reads one mutant is given up."""
 
-REFUSALS = (ValueError, FileNotFoundError, OSError)
+REFUSALS = (ValueError, FileNotFoundError, OSError, RecipeError)
 """The errors that the command line turns into one line; of these types exactly, not of those derived from them."""
 
 Read = Callable[[Path], Any]
@@ -381,14 +383,14 @@ class Bench:
 
 def _fault_of(error: BaseException, path: Path) -> str:
     """What is wrong with an error; empty if it is one line of ours that names the file or its folder."""
-    message = str(error)
-    what = f"{type(error).__name__}: {message[:300]}"
+    what = f"{type(error).__name__}: {str(error)[:300]}"
     if type(error) not in REFUSALS:
         return f"no error of ours: {what}"
-    if "\n" in message or len(message) > 1000:
-        return f"not one line: {what}"
-    if not any(name in message for name in (path.name, path.parent.name)):
-        return f"names no file: {what}"
+    for message in getattr(error, "mistakes", [str(error)]):  # a recipe's are listed, a line each
+        if "\n" in message or len(message) > 1000:
+            return f"not one line: {what}"
+        if not any(name in message for name in (path.name, path.parent.name)):
+            return f"names no file: {what}"
     return ""
 
 
