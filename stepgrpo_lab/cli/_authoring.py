@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from functools import partial
-from importlib.util import find_spec
 
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.cli._output import StatusLine, bar, printable
@@ -70,12 +69,9 @@ def build_overthinker(options: Namespace) -> int:
 
 def build_notebooks(options: Namespace) -> int:
     """``stepgrpo notebooks build``."""
-    require("building notebooks", "jupytext", "nbclient", "ipykernel", "kaleido", install="'stepgrpo-lab[authoring]'")
+    packages = ("jupytext", "nbformat", "nbclient", "ipykernel", "kaleido", "ipywidgets", "anywidget")
+    require("building notebooks", *packages, install="'stepgrpo-lab[authoring,notebooks]'")
     from stepgrpo_lab.authoring.notebooks.building import build_notebooks as build
-
-    for package in ("jupytext", "nbformat", "nbclient", "ipykernel", "ipywidgets", "anywidget"):
-        if find_spec(package) is None:
-            raise ImportError(f"building notebooks needs {package}: pip install 'stepgrpo-lab[authoring,notebooks]'")
 
     def show_progress(name: str) -> None:
         print(f"running {printable(name)}")

@@ -116,7 +116,7 @@ def read_yaml(text: str, path: str | Path) -> Any:
         trap = _trap(yaml.parse(text, Loader=loader))
         if trap is None:
             return loader(text).get_single_data()
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none, or a huge number
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date, or a huge number
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     raise ValueError(f"{path} {trap}")
 

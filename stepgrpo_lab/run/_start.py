@@ -6,10 +6,10 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab._imports import require
 from stepgrpo_lab.engines.hub import first_line, loading_options
 from stepgrpo_lab.engines.tokenizers import check_markers
 from stepgrpo_lab.evaluation.grading import Grader
@@ -65,11 +65,9 @@ def _checks(recipe: Recipe, problems: Problems) -> Iterator[tuple[str, Callable[
 
 
 def _check_quantization(recipe: Recipe) -> None:
-    if recipe.model.quantization and find_spec("bitsandbytes") is None:
-        raise ImportError(
-            "model.quantization is nf4, which needs bitsandbytes: pip install 'stepgrpo-lab[quant]', or set "
-            "model.quantization=null"
-        )
+    if recipe.model.quantization:
+        install = "'stepgrpo-lab[quant]', or set model.quantization=null"
+        require(f"model.quantization={recipe.model.quantization}", "bitsandbytes", install=install)
 
 
 def _check_precision(choice: str) -> None:
