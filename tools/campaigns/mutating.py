@@ -203,8 +203,8 @@ def read_run_files(folder: Path) -> None:
 
 def read_recipe(folder: Path) -> None:
     # Asked for the names that they know only where a recipe holds an unknown one: their import is not the reader's cost.
-    import transformers.integrations.integration_utils
-    import transformers.training_args  # noqa: F401
+    import transformers.integrations.integration_utils  # noqa: F401
+    import transformers.training_args
 
     from stepgrpo_lab.run.folder import stored_recipe
 
