@@ -202,9 +202,7 @@ def read_run_files(folder: Path) -> None:
 
 
 def read_recipe(folder: Path) -> None:
-    # Asked for the names that they know only where a recipe holds an unknown one: their import is not the reader's cost.
-    import transformers.integrations.integration_utils  # noqa: F401
-    import transformers.training_args
+    # Asked only where a recipe holds a name that we do not know; importing them is not the reader's cost.
 
     from stepgrpo_lab.run.folder import stored_recipe
 
