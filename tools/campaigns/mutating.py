@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -202,10 +203,11 @@ def read_run_files(folder: Path) -> None:
 
 
 def read_recipe(folder: Path) -> None:
-    # Asked only where a recipe holds a name that we do not know; importing them is not the reader's cost.
-
     from stepgrpo_lab.run.folder import stored_recipe
 
+    # Asked only where a recipe holds a name that we do not know; importing them is not the reader's cost.
+    for module in ("transformers.training_args", "transformers.integrations.integration_utils"):
+        import_module(module)
     stored_recipe(folder)
 
 
