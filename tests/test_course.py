@@ -306,7 +306,7 @@ def test_a_strict_check_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (0.1 + 0.2, 0.3, True),
         (True, 1, False),
-        (1, True, False),
+        (1, True, True),
         ([1, 2.0000000001], [1, 2], True),
         ((1, 2), [1, 2, 3], False),
         ("12", ["1", "2"], False),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from typing import Any
 
 import pytest
 from test_widgets_rollout import group_of
+from traitlets import TraitError
 
 from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.recordings import RecordedGroup, load_recordings
 from stepgrpo_lab.widgets import GroupExplorer, LossExplorer
+from stepgrpo_lab.widgets.group_explorer import METHODS
 from stepgrpo_lab.widgets.loss_explorer import LATER, SHOWN
 
 
@@ -166,3 +169,40 @@ def test_it_starts_at_the_shipped_set_s_forced_close() -> None:
         members = [dataclasses.replace(member, policy_logprobs=None) for member in FORCED.members]
         LossExplorer(dataclasses.replace(FORCED, members=members))
     assert load_recordings()
+
+
+def shortest_right(correct: list[bool], steps: list[int], formatted: list[bool], tokens: list[int]) -> list[float]:
+    least = min((n for n, right in zip(tokens, correct, strict=True) if right), default=None)
+    return [1.0 if right and n == least else 0.5 * right for n, right in zip(tokens, correct, strict=True)]
+
+
+def test_a_reward_of_ones_own_stands_beside_the_package_s() -> None:
+    explorer = GroupExplorer([GOLDEN], methods={"mine <b>": shortest_right}, method="mine <b>")
+    assert explorer.rewards["mine <b>"] == [1.0, 0.5, 0.5, 0.0, 0.0]
+    assert explorer.rewards.keys() == {*METHODS, "mine <b>"}
+    assert "mine <b>" in explorer.sentence and "<b>" not in explorer.body()
+    assert any(row != [0.0] * len(row) for row in explorer.push)
+    for scale in ("batch", "none", "group"):
+        explorer.scale = scale
+        assert len(explorer.advantages["mine <b>"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("methods", "error"),
+    [
+        ({"GRPO": shortest_right}, ValueError),
+        ({"mine": 0.5}, TypeError),
+        ({"mine": lambda correct, steps, formatted, tokens: [1.0]}, ValueError),
+        ({"mine": lambda correct, steps, formatted, tokens: [math.nan] * len(correct)}, ValueError),
+    ],
+)
+def test_a_reward_that_cannot_be_shown_is_refused(methods: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        GroupExplorer([GOLDEN], methods=methods)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    explorer = GroupExplorer([GOLDEN])
+    with pytest.raises(TraitError):
+        explorer.method = "mine"
+    assert explorer.method == METHODS[0]

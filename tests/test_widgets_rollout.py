@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from itertools import pairwise
 
 import pytest
 from test_replay import DECLINED_THEN_ACCEPTED, DECLINED_TWICE, LIMIT, OFFICIAL
 from test_rollout import TEXT
 
-from stepgrpo_lab.method.records import Outcome, Probe, Problem, Trajectory
+from stepgrpo_lab.method.records import Outcome, Probe, Problem, Step, Trajectory
 from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.method.settings import rollout_settings
+from stepgrpo_lab.method.steps import Segmenter, StepScanner
 from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.recordings import RecordedGroup, RecordedMember
+from stepgrpo_lab.recordings import RecordedGroup, RecordedMember, load_recordings
 from stepgrpo_lab.widgets import RolloutPlayer, StepInspector
 
 TOY = TokenText.from_pieces(["so ", "Wait ", "then ", "Alternatively ", "</think>", "7", "<eos>"], eos_ids=[6])
@@ -193,3 +196,26 @@ def test_the_slider_fits_the_completion(player: RolloutPlayer) -> None:
 def test_no_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="no groups to play"):
         RolloutPlayer([])
+
+
+class Lines(Segmenter):
+    """Every line of the thoughts is a step."""
+
+    def split(self, text: str) -> list[Step]:
+        thoughts = text.partition("</think>")[0]
+        ends = [*(match.end() for match in re.finditer("\n", thoughts)), len(thoughts)]
+        return [Step(i, None, text[a:b], a, b) for i, (a, b) in enumerate(pairwise([0, *dict.fromkeys(ends)]))]
+
+    def scanner(self, token_text: TokenText) -> StepScanner:
+        raise NotImplementedError("showing recorded completions needs none")
+
+
+def test_a_segmenter_of_ones_own_cuts_what_is_shown() -> None:
+    group = load_recordings()[0]
+    lines = group.steps(0, Lines())
+    text = group.members[0].trajectory.text
+    assert "".join(step.text for step in lines) == text.partition("</think>")[0]
+    inspector = StepInspector(segmenter=Lines())
+    shown = inspector.recorded.steps(inspector.place, Lines())
+    assert inspector.body().count('class="badge"') == len(shown)
+    assert inspector.points == StepInspector().points  # the probes stay where they were recorded

@@ -9,7 +9,7 @@ from functools import cached_property
 from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.method.records import Outcome, Probe, Problem, Step, StepLabel, Trajectory
 from stepgrpo_lab.method.settings import RolloutSettings
-from stepgrpo_lab.method.steps import MarkerSegmenter
+from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recordings.replay import Frame, replay
 
@@ -163,9 +163,10 @@ class RecordedGroup:
         """The text of each token; a token with a part of a character shows as U+FFFD."""
         return [self.token_text.decode([token]) for token in token_ids]
 
-    def steps(self, member: int, markers: str | Sequence[str] = "paper") -> list[Step]:
-        """The semantic steps of one member, with their token spans."""
-        return MarkerSegmenter(markers).split_ids(self.members[member].trajectory.completion_ids, self.token_text)
+    def steps(self, member: int, markers: str | Sequence[str] | Segmenter = "paper") -> list[Step]:
+        """The semantic steps of one member, with their token spans; by markers, or by a segmenter of your own."""
+        segmenter = markers if hasattr(markers, "split_ids") else MarkerSegmenter(markers)
+        return segmenter.split_ids(self.members[member].trajectory.completion_ids, self.token_text)
 
     def exit_point(self, member: int, rule: ExitRule) -> ExitPoint:
         """Where a rule would have stopped one member.

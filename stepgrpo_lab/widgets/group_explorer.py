@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from traitlets import Bool, Enum, Float, Int
+from traitlets import Bool, Enum, Float, Int, TraitError, Unicode, validate
 
 from stepgrpo_lab.method.baselines import (
     OutcomeReward,
@@ -44,15 +45,16 @@ METHODS = ("Step-GRPO", "GRPO", "LP", "SOP", "Kimi")
 class GroupExplorer(LabWidget):
     """Change the reward of a recorded group and see its advantages, and what they do to every token.
 
-    Every reward is ``step_alpha * r + (1 - step_alpha) * format``, so that the methods differ in r alone.
+    Every reward of the package is ``step_alpha * r + (1 - step_alpha) * format``, so that they differ in r alone.
 
     Args:
         groups: Recorded groups; by default the package's own.
+        methods: Name -> reward of your own, shown beside the package's.
         state: Traits to start with.
 
     Attributes:
         group: Which group is shown.
-        method: Whose push is drawn, one of :data:`METHODS`.
+        method: Whose push is drawn, one of :data:`METHODS` or of your own.
         step_alpha, step_beta, mean_over: The step-aware reward's settings.
         penalty: Strength of the length penalty (LP).
         overlong_limit: Length of the full soft overlong punishment (SOP), in tokens; the slope takes a fifth of it.
@@ -62,16 +64,23 @@ class GroupExplorer(LabWidget):
         rewards, advantages: Method -> ``[members]``.
 
     Raises:
-        ValueError: There are no groups.
+        ValueError: There are no groups; a reward of your own has the name of one of the package's, or does not return
+            one finite number for each member.
+        TypeError: A reward of your own is not a function.
 
     Example:
         >>> explorer = GroupExplorer(step_beta=0.0)
         >>> explorer.rewards["Step-GRPO"] == explorer.rewards["GRPO"]
         True
+
+        >>> def shortest(correct, steps, formatted, tokens):
+        ...     return [float(c and n == min(tokens)) for c, n in zip(correct, tokens)]
+        >>> GroupExplorer(methods={"mine": shortest}, method="mine").method
+        'mine'
     """
 
     group = Int(0, min=0).tag(state=True)
-    method = Enum(METHODS, METHODS[0]).tag(state=True)
+    method = Unicode(METHODS[0]).tag(state=True)
     step_alpha = Float(0.9, min=0.0, max=1.0).tag(state=True)
     step_beta = Float(0.5, min=0.0, max=0.95).tag(state=True)
     mean_over = Enum(("correct", "all"), "correct").tag(state=True)
@@ -81,10 +90,19 @@ class GroupExplorer(LabWidget):
     loss_type = Enum(LOSS_TYPES, "dapo").tag(state=True)
     train_forced = Bool(True).tag(state=True)
 
-    def __init__(self, groups: Sequence[RecordedGroup] | None = None, **state: Any) -> None:
+    def __init__(
+        self,
+        groups: Sequence[RecordedGroup] | None = None,
+        *,
+        methods: Mapping[str, GroupReward] | None = None,
+        **state: Any,
+    ) -> None:
         self.groups = load_recordings() if groups is None else list(groups)
         if not self.groups:
             raise ValueError("there are no groups to explore; pass at least one")
+        self.own_rewards = dict(methods or {})
+        _check_own(self.own_rewards)
+        self.methods = (*METHODS, *self.own_rewards)
         self.rewards: dict[str, list[float]] = {}
         self.advantages: dict[str, list[float]] = {}
         super().__init__(**state)
@@ -94,8 +112,16 @@ class GroupExplorer(LabWidget):
         """The group that is shown."""
         return self.groups[min(self.group, len(self.groups) - 1)]
 
+    @validate("method")
+    def _known_method(self, proposal: Any) -> str:
+        if proposal["value"] not in self.methods:
+            raise TraitError(f"there is no method {proposal['value']!r}; there are {', '.join(self.methods)}")
+        return str(proposal["value"])
+
     def reward(self, method: str) -> GroupReward:
         """A method's reward with the settings as they are."""
+        if method in self.own_rewards:
+            return self.own_rewards[method]
         limit = self.overlong_limit
         outcomes: dict[str, Outcomes] = {
             "LP": partial(length_penalty_rewards, strength=self.penalty),
@@ -109,7 +135,10 @@ class GroupExplorer(LabWidget):
         return OutcomeReward(step_alpha=self.step_alpha)
 
     def _rewarded(self, group: RecordedGroup, method: str) -> list[float]:
-        return outcome_rewards(self.reward(method), [member.outcome for member in group.members])
+        rewards = outcome_rewards(self.reward(method), [member.outcome for member in group.members])
+        if not all(map(math.isfinite, rewards)):
+            raise ValueError(f"the reward {method!r} gives {rewards}: return a finite number for each member")
+        return rewards
 
     def _advantages(self, method: str) -> list[float]:
         batch_std = None
@@ -121,8 +150,8 @@ class GroupExplorer(LabWidget):
 
     def compute(self) -> None:
         self.clamp("group", len(self.groups) - 1)
-        self.rewards = {method: self._rewarded(self.recorded, method) for method in METHODS}
-        self.advantages = {method: self._advantages(method) for method in METHODS}
+        self.rewards = {method: self._rewarded(self.recorded, method) for method in self.methods}
+        self.advantages = {method: self._advantages(method) for method in self.methods}
         members = [member.outcome for member in self.recorded.members]
         correct = [member.correct for member in members]
         mean = group_mean_steps(correct, [member.steps for member in members], cast(MeanOver, self.mean_over))
@@ -176,19 +205,22 @@ class GroupExplorer(LabWidget):
                 str(member.outcome.steps),
                 str(member.outcome.tokens),
                 member.outcome.close or "never",
-                *(f"{self.rewards[method][index]:.3f} ({self.advantages[method][index]:+.2f})" for method in METHODS),
+                *(
+                    f"{self.rewards[method][index]:.3f} ({self.advantages[method][index]:+.2f})"
+                    for method in self.methods
+                ),
             ]
             for index, member in enumerate(self.recorded.members)
         ]
         problem = self.recorded.problem
-        head = ["member", "answer", "boxed", "steps", "tokens", "thoughts closed", *METHODS]
+        head = ["member", "answer", "boxed", "steps", "tokens", "thoughts closed", *map(visible_text, self.methods)]
         question = f"<p>{visible_text(problem.prompt)} <span class='quiet'>(gold answer {visible_text(problem.answer)})"
         return f"{question}</span></p>" + table("Reward of every method, and its advantage in brackets", head, rows)
 
     def controls(self) -> list[Any]:
         return [
             controls.group_menu(self, "group", self.groups),
-            controls.menu(self, "method", "method", METHODS, "whose push is drawn"),
+            controls.menu(self, "method", "method", self.methods, "whose push is drawn"),
             controls.slider(self, "step_alpha", "step_alpha", 0.0, 1.0, 0.05, "correctness against format"),
             controls.slider(self, "step_beta", "step_beta", 0.0, 0.95, 0.05, "strength of the step term"),
             controls.menu(self, "mean_over", "mean steps over", {"correct members": "correct", "all members": "all"}),
@@ -198,6 +230,18 @@ class GroupExplorer(LabWidget):
             controls.menu(self, "loss_type", "loss type", LOSS_TYPES),
             controls.check(self, "train_forced", "forced tokens train"),
         ]
+
+
+def _check_own(rewards: Mapping[str, GroupReward]) -> None:
+    taken = sorted(set(rewards) & set(METHODS))
+    if taken:
+        raise ValueError(f"{taken[0]!r} is the name of one of the package's rewards; give yours another")
+    for name, reward in rewards.items():
+        if not callable(reward):
+            raise TypeError(
+                f"methods[{name!r}] is {reward!r}: pass the function itself, which takes correct, steps, formatted and "
+                "tokens of one group"
+            )
 
 
 def _count(number: int, noun: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from stepgrpo_lab.method.records import Probe, Step
+    from stepgrpo_lab.method.steps import Segmenter
 
 
 class StepInspector(LabWidget):
@@ -26,6 +27,7 @@ class StepInspector(LabWidget):
 
     Args:
         groups: Recorded groups; those whose probes ended thoughts are left out. By default the package's own.
+        segmenter: A segmenter of your own, which cuts the text that is shown. The probes stay where they were recorded.
         state: Traits to start with.
 
     Attributes:
@@ -50,7 +52,10 @@ class StepInspector(LabWidget):
     markers = Tuple().tag(state=True)
     skip_first = Int(1, min=0, max=3).tag(state=True)
 
-    def __init__(self, groups: Sequence[RecordedGroup] | None = None, **state: Any) -> None:
+    def __init__(
+        self, groups: Sequence[RecordedGroup] | None = None, *, segmenter: Segmenter | None = None, **state: Any
+    ) -> None:
+        self.segmenter = segmenter
         given = load_recordings() if groups is None else groups
         self.groups = [group for group in given if group.watched and _probes(group)]
         if not self.groups:
@@ -142,9 +147,9 @@ class StepInspector(LabWidget):
     def _text(self) -> str:
         """The completion, step by step, the probes in their places, and what the rule cuts off in grey."""
         group, text = self.recorded, self.recorded.members[self.place].trajectory.text
-        steps = group.steps(self.place, self.words)
+        steps = group.steps(self.place, self.segmenter or self.words)
         labels: Sequence[str] = group.members[self.place].labels or []
-        if len(labels) != len(steps):
+        if len(labels) != len(steps) or self.segmenter:
             labels = ["unlabelled"] * len(steps)
         stop, shown, number, after, parts = self.point.probe, 0, 0, "", []
         for step, label in zip(steps, labels, strict=True):
@@ -152,7 +157,7 @@ class StepInspector(LabWidget):
                 parts.append(self._chip(shown))
                 after = " after" if shown == stop else after
                 shown += 1
-            opens = step.marker is None or step.marker in (self.markers or self.words)
+            opens = self.segmenter is not None or step.marker is None or step.marker in (self.markers or self.words)
             number += opens
             parts.append(_step(step, label, f"{number} {label}" if opens else label, after))
         rest = f'<span class="{after.strip()}">{visible_text(text[steps[-1].end :])}</span>'

@@ -6,16 +6,40 @@ import functools
 import html
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Real
+from types import FrameType
 from typing import Any
 
 STRICT_VARIABLE = "STEPGRPO_STRICT"
 """Environment variable: "1" makes an unsolved exercise raise."""
 
 
+TIME_LIMIT = 20.0
+"""Seconds of processor time for one check, where the system has such timers and the check is in the main thread."""
+
+TOLERANCE = 2e-5
+"""Absolute and relative: single precision passes, and an ``eps`` of 1e-4 that is missing does not."""
+
+NEARLY_ALL = 0.7
+"""Share of the telling inputs on which a likely mistake must answer as the learner does, to be named."""
+
+DRAWS = 60
+"""Random inputs that :func:`draws` makes."""
+
+
 class Unsolved(AssertionError):
     """An exercise that is not solved yet, with a message for the learner."""
+
+
+class _OutOfTime(BaseException):
+    """Raised inside the learner's code; not an Exception, so that ``except Exception`` there cannot swallow it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +69,7 @@ class CheckResult:
 def exercise(number: str, praise: str) -> Callable[[Callable[[Any], None]], Callable[[Any], CheckResult]]:
     """Make a check of a function that takes what the learner wrote and raises :class:`Unsolved` where it is wrong.
 
-    Whatever the learner's code raises becomes a red result as well.
+    Whatever the learner's code raises becomes a red result as well, and so does code that never ends.
 
     Args:
         number: Number of the exercise, ``"<notebook>.<place>"``.
@@ -63,8 +87,11 @@ def exercise(number: str, praise: str) -> Callable[[Callable[[Any], None]], Call
         @functools.wraps(check)
         def checked(solution: Any) -> CheckResult:
             try:
-                check(solution)
-            except Exception as error:  # a learner's code may raise anything
+                with _time_limit(TIME_LIMIT):
+                    check(solution)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a learner's code may raise anything, and call exit() too
                 result = CheckResult(number, False, _message(error))
                 if os.environ.get(STRICT_VARIABLE) == "1":
                     raise Unsolved(repr(result)) from error
@@ -77,6 +104,131 @@ def exercise(number: str, praise: str) -> Callable[[Callable[[Any], None]], Call
     return decorate
 
 
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Stop the body after so many seconds of processor time: a busy machine fails nobody.
+
+    Without such timers (Windows, a browser) and outside the main thread nothing is stopped.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def draws(make: Callable[[random.Random, int], tuple[Any, ...]], count: int = DRAWS) -> list[tuple[Any, ...]]:
+    """Random arguments for :func:`agree`, the same in every session.
+
+    Args:
+        make: Called with a random generator and a size that grows from 1 to 8; returns the arguments of one call.
+        count: How many to draw.
+
+    Example:
+        >>> draws(lambda rng, size: ([rng.randint(1, 9) for _ in range(size)],), count=2)
+        [([7],), ([7, 1, 5, 9, 8],)]
+    """
+    rng = random.Random(0)
+    return [make(rng, 1 + 8 * index // count) for index in range(count)]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What one call gave: a value, or the exception that it raised."""
+
+    value: Any = None
+    error: Exception | None = None
+
+    def same(self, other: _Outcome) -> bool:
+        return self.error is None and other.error is None and same(self.value, other.value)
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> _Outcome:
+    try:
+        return _Outcome(function(*deepcopy(arguments)))
+    except Exception as error:
+        return _Outcome(error=error)
+
+
+def agree(
+    solution: Callable[..., Any],
+    reference: Callable[..., Any],
+    cases: Iterable[tuple[Any, ...]],
+    name: str,
+    *,
+    mistakes: Mapping[str, Callable[..., Any]] | None = None,
+    hint: str | Callable[..., str] = "",
+    show: Callable[..., str] | None = None,
+) -> None:
+    """Hold a learner's function against the right one on many inputs, and show the smallest on which they differ.
+
+    A handful of examples can be met by chance, or by code that was fitted to them; random inputs cannot. Numpy arrays
+    and tensors are accepted wherever lists and numbers are expected (see :func:`same`).
+
+    Args:
+        solution: The learner's function, called with positional arguments.
+        reference: The right one.
+        cases: The arguments of each call: the corner cases that the exercise speaks of, and :func:`draws`.
+        name: The function's name in messages.
+        mistakes: What to say -> a wrong function. Where the learner's differs from the right one just as that one does,
+            the message says this in place of the right value and the hint.
+        hint: Where to look, or a function of the arguments that says it.
+        show: How a call is written, from its arguments; by default ``name(arguments)``.
+
+    Raises:
+        Unsolved: They differ.
+
+    Example:
+        >>> agree(lambda a, b: a - b, lambda a, b: a + b, [(0, 0), (12, 30), (1, 2)], "add")
+        Traceback (most recent call last):
+        ...
+        stepgrpo_lab.course.checks._result.Unsolved: add(1, 2) gives -1; expected 3
+    """
+    tried = [(case, _call(solution, case), _Outcome(reference(*deepcopy(case)))) for case in cases]
+    failing = sorted((row for row in tried if not row[1].same(row[2])), key=lambda row: len(repr(row[0])))
+    if not failing:
+        return
+    if all(mine.error is None and (mine.value is None or mine.value is ...) for _, mine, _ in tried):
+        mistakes = {}  # nothing is written yet
+    message, (case, mine, right) = _mistake(tried, mistakes or {}) or ("", failing[0])
+    if isinstance(mine.error, NotImplementedError):
+        raise mine.error
+    what = show(*case) if show else f"{name}({', '.join(_short(value) for value in case)})"
+    gives = f"gives {_short(mine.value)}" if mine.error is None else f"raises {type(mine.error).__name__}: {mine.error}"
+    if message:
+        raise Unsolved(f"{what} {gives}: {message}")
+    said = hint(*case) if callable(hint) else hint
+    if not mistakes:
+        expect(mine.value, right.value, what, hint=said)
+    raise Unsolved(f"{what} {gives}; expected {_short(right.value)}" + _sentence(said)) from mine.error
+
+
+Row = tuple[tuple[Any, ...], _Outcome, _Outcome]
+
+
+def _mistake(tried: Sequence[Row], mistakes: Mapping[str, Callable[..., Any]]) -> tuple[str, Row] | None:
+    """The mistake that explains the learner's answers nearly everywhere, with the smallest case where it shows."""
+    best: tuple[float, str, Row] | None = None
+    for message, wrong in mistakes.items():
+        rows = [(row, _call(wrong, row[0])) for row in tried]
+        telling = [(row, value) for row, value in rows if not row[1].same(row[2]) or not value.same(row[2])]
+        telling = [(row, value) for row, value in telling if row[1].error is None] or telling
+        explained = [row for row, value in telling if row[1].same(value)]
+        share = len(explained) / len(telling)
+        if share >= NEARLY_ALL and (best is None or share > best[0]):
+            best = share, message, min(explained, key=lambda row: len(repr(row[0])))
+    return best and best[1:]
+
+
 def expect(
     actual: Any,
     expected: Any,
@@ -84,7 +236,7 @@ def expect(
     *,
     hint: str = "",
     mistakes: Mapping[str, Any] | None = None,
-    tolerance: float = 1e-6,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Hold a learner's value against the right one; numbers, also inside lists, tuples and dictionaries, may be off.
 
@@ -113,18 +265,25 @@ def expect(
 def _sentence(hint: str) -> str:
     if not hint:
         return ""
-    plain = hint.split(maxsplit=1)[0].rstrip(".,;:").isalpha()  # a name, as trials_right[i], keeps its case
+    first, *rest = hint.split()
+    plain = first.rstrip(".,;:").isalpha() and rest[:1] != ["="]  # a name keeps its case: trials_right[i], r = ...
     return f". {hint[:1].upper()}{hint[1:]}" if plain else f": {hint}"
 
 
-def same(actual: Any, expected: Any, tolerance: float = 1e-6) -> bool:
+def same(actual: Any, expected: Any, tolerance: float = TOLERANCE) -> bool:
     """Whether a learner's value is the expected one; see :func:`expect`.
 
+    Arrays and tensors count as the lists or numbers that they hold, tuples as lists, and 0 and 1 as False and True.
+
     Example:
-        >>> same([0.1 + 0.2], (0.3,)), same(True, 1), same("1", 1)
-        (True, False, False)
+        >>> same([0.1 + 0.2], (0.3,)), same([1, 0], [True, False]), same(True, 1), same("1", 1)
+        (True, True, False, False)
     """
-    if isinstance(expected, bool) or expected is None or isinstance(expected, str):
+    if hasattr(actual, "tolist"):  # numpy and torch, arrays and single numbers alike
+        actual = actual.tolist()
+    if isinstance(expected, bool):
+        return isinstance(actual, int) and actual in (0, 1) and bool(actual) is expected
+    if expected is None or isinstance(expected, str):
         return type(actual) is type(expected) and bool(actual == expected)
     if isinstance(expected, Mapping):
         return (
@@ -133,30 +292,41 @@ def same(actual: Any, expected: Any, tolerance: float = 1e-6) -> bool:
             and all(same(actual[key], value, tolerance) for key, value in expected.items())
         )
     if isinstance(expected, Sequence):
-        items = actual.tolist() if hasattr(actual, "tolist") else actual
         return (
-            isinstance(items, Sequence)
-            and not isinstance(items, str)
-            and len(items) == len(expected)
-            and all(same(mine, right, tolerance) for mine, right in zip(items, expected, strict=True))
+            isinstance(actual, Sequence)
+            and not isinstance(actual, str)
+            and len(actual) == len(expected)
+            and all(same(mine, right, tolerance) for mine, right in zip(actual, expected, strict=True))
         )
     if isinstance(expected, int | float):
-        number = actual.item() if hasattr(actual, "item") else actual
-        if isinstance(number, bool) or not isinstance(number, int | float):
+        if isinstance(actual, bool) or not isinstance(actual, Real):
             return False
-        both_nan = math.isnan(number) and math.isnan(expected)
-        return both_nan or math.isclose(number, expected, rel_tol=tolerance, abs_tol=tolerance)
+        both_nan = math.isnan(actual) and math.isnan(expected)
+        return both_nan or math.isclose(actual, expected, rel_tol=tolerance, abs_tol=tolerance)
     return bool(actual == expected)
 
 
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, Unsolved):
         return str(error)
+    if isinstance(error, _OutOfTime):
+        return f"your code was still busy after {TIME_LIMIT:g} seconds: does every round of its loop move on?"
     if isinstance(error, NotImplementedError):
         return "write the body first"
     return f"your code raised {type(error).__name__}: {error}"
 
 
 def _short(value: Any, limit: int = 200) -> str:
-    text = repr(round(value, 6) if isinstance(value, float) else value)
+    text = repr(_rounded(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _rounded(value: Any) -> Any:
+    """The value as a message shows it: the same on every machine."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value, 4) if abs(value) >= 1 else float(f"{value:.4g}")
+    if type(value) in (list, tuple):
+        return type(value)(_rounded(item) for item in value)
+    return value

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
-from stepgrpo_lab.course.checks._result import exercise, expect
+from stepgrpo_lab.course.checks._result import agree, draws, exercise
 
 
 @exercise("05.1", "the same places twice: that is all there is to going back")
@@ -15,17 +17,36 @@ def places_of_probe(solution: Callable[[int, int, int], list[int]]) -> None:
         >>> places_of_probe(lambda base, prompt, trial: list(range(base, base + prompt + trial))).passed
         False
     """
-    for base, prompt, trial in ((13, 6, 4), (2, 4, 5), (0, 1, 1)):
-        fed = list(range(base, base + prompt + trial))
-        expected = [*fed[:-1], base]
-        mistakes = {
-            "the last token of a trial answer is chosen, but never fed": [*fed, base],
-            "the marker goes back to the place where the probe began": fed,
-            "afterwards the marker is fed again, at its old place": fed[:-1],
-            "the probe begins at the marker's own place, for the marker is held back": [p + 1 for p in expected],
-        }
-        what = f"places_of_probe({base}, {prompt}, {trial})"
-        expect(solution(base, prompt, trial), expected, what, mistakes=mistakes)
+
+    def fed(base: int, prompt: int, trial: int) -> list[int]:
+        return [*range(base, base + prompt + trial - 1), base]
+
+    mistakes: dict[str, Callable[..., list[int]]] = {
+        "the last token of a trial answer is chosen, but never fed": lambda base, prompt, trial: fed(
+            base, prompt, trial + 1
+        ),
+        "the marker goes back to the place where the probe began": lambda base, prompt, trial: [
+            *range(base, base + prompt + trial)
+        ],
+        "afterwards the marker is fed again, at its old place": lambda *case: fed(*case)[:-1],
+        "the probe begins at the marker's own place, because the marker is held back": lambda base, prompt, trial: fed(
+            base + 1, prompt, trial
+        ),
+        "only the marker's return starts from its place; the probe's tokens lie one further": lambda *case: [
+            *fed(case[0] + 1, *case[1:])[:-1],
+            case[0],
+        ],
+    }
+    cases = [
+        (13, 6, 4),
+        (0, 1, 1),
+        *draws(lambda rng, size: (rng.randint(0, 30), rng.randint(1, 8), rng.randint(1, 6))),
+    ]
+    agree(solution, fed, cases, "places_of_probe", mistakes=mistakes)
+
+
+def _probe(rng: random.Random, size: int) -> tuple[int, int, int]:
+    return rng.randint(0, 30), rng.randint(1, size), rng.randint(1, 6)
 
 
 @exercise("05.2", "one comparison hides whatever a probe left behind")
@@ -36,16 +57,26 @@ def visible(solution: Callable[[Sequence[int], int], list[list[bool]]]) -> None:
         >>> visible(lambda places, width: [[True] * width for _ in places]).passed
         False
     """
-    for places, width in (([2, 0, 3], 4), ([1], 3)):
-        expected = [[cell <= place for cell in range(width)] for place in places]
-        mistakes = {
-            "a token attends to itself as well": [[cell < place for cell in range(width)] for place in places],
-            "hide cells behind a row's own place: they hold what an earlier probe left": [
-                [True] * width for _ in places
-            ],
-            "True means visible": [[cell > place for cell in range(width)] for place in places],
-        }
-        expect(solution(list(places), width), expected, f"visible({places}, {width})", mistakes=mistakes)
+
+    def mask(places: Sequence[int], width: int) -> list[list[bool]]:
+        return [[cell <= place for cell in range(width)] for place in places]
+
+    mistakes: dict[str, Callable[..., list[list[bool]]]] = {
+        "a token attends to itself as well": lambda places, width: mask([place - 1 for place in places], width),
+        "hide the cells behind a row's own place: they hold what an earlier probe left": lambda places, width: mask(
+            [width] * len(places), width
+        ),
+        "every row has its own place: one row's mask is not the others'": lambda places, width: mask(
+            [max(places)] * len(places), width
+        ),
+        "True means visible": lambda places, width: [[not cell for cell in row] for row in mask(places, width)],
+    }
+    agree(solution, mask, [([1], 3), ([2, 0, 3], 4), *draws(_rows)], "visible", mistakes=mistakes)
+
+
+def _rows(rng: random.Random, size: int) -> tuple[list[int], int]:
+    width = rng.randint(size, size + 3)
+    return [rng.randrange(width) for _ in range(rng.randint(1, 4))], width
 
 
 @exercise("05.3", "no state, so nothing that a probe or a batch could advance")
@@ -56,11 +87,26 @@ def draw(solution: Callable[[float, Sequence[float]], int]) -> None:
         >>> draw(lambda number, probabilities: 0).passed
         False
     """
-    odds = [0.0, 0.25, 0.5, 0.25]
-    mistakes = {
-        "that is the likeliest token; the number has to decide": 2,
-        "token 0 is impossible: the sum has to be greater than the number, not equal to it": 0,
-        "token 1 owns the numbers from 0 up to, but not including, 0.25": 1,
+
+    def token(number: float, probabilities: Sequence[float]) -> int:
+        return next(place for place, total in enumerate(accumulate(probabilities)) if total > number)
+
+    def too_early(number: float, probabilities: Sequence[float]) -> int:
+        return next(place for place, total in enumerate(accumulate(probabilities)) if total >= number)
+
+    mistakes: dict[str, Callable[..., int]] = {
+        "that is the likeliest token; the number has to decide": lambda number, odds: odds.index(max(odds)),
+        "the sum has to be greater than the number, not equal to it: token 0 may be impossible": too_early,
+        "compare the number with the sum of the probabilities so far, not with each of them": lambda number, odds: next(
+            (place for place, odd in enumerate(odds) if odd > number), len(odds) - 1
+        ),
     }
-    for number, expected in ((0.1, 1), (0.6, 2), (0.9, 3), (0.25, 2), (0.0, 1)):
-        expect(solution(number, list(odds)), expected, f"draw({number}, {odds})", mistakes=mistakes)
+    cases = [(0.25, [0.0, 0.25, 0.5, 0.25]), (0.0, [0.0, 1.0]), *draws(_odds)]
+    agree(solution, token, cases, "draw", mistakes=mistakes)
+
+
+def _odds(rng: random.Random, size: int) -> tuple[float, list[float]]:
+    """In eighths, whose sums are exact, some of them 0; the number often lies exactly on a sum."""
+    cuts = sorted(rng.randint(0, 8) for _ in range(size))
+    odds = [(stop - start) / 8 for start, stop in zip([0, *cuts], [*cuts, 8], strict=True)]
+    return rng.randrange(16) / 16, odds

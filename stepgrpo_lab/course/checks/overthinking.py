@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
-from stepgrpo_lab.course.checks._result import Unsolved, exercise, expect
-from stepgrpo_lab.method.records import StepLabel
+from stepgrpo_lab.course.checks._result import agree, draws, exercise
+from stepgrpo_lab.course.checks.tour import lengths
 from stepgrpo_lab.overthinker.verifier import oracle_tokens
 
-COMPLETIONS: dict[str, tuple[list[StepLabel], list[int], int]] = {
-    "two needed steps, then checks": (["needed", "needed", "verifying", "redundant"], [16, 13, 13, 12], 7),
-    "a needed step after a malformed one": (["needed", "malformed", "needed", "redundant"], [16, 10, 13, 12], 7),
-    "nothing to cut": (["needed", "needed"], [16, 13], 7),
-}
-BEFORE, AFTER = [200, 50, 50], [50, 40, 50]
-TRIALS = [[False, True, True], [False, False, True, True], [True], [False, True]]
-OWN = [True, True, False, True]
+
+def _steps(rng: random.Random, size: int) -> tuple[list[str], list[int], int]:
+    labels = rng.choices(["needed", "verifying", "redundant", "malformed"], weights=[3, 2, 2, 1], k=size)
+    return labels, [rng.randint(8, 20) for _ in labels], rng.randint(5, 9)
+
+
+def _needed_only(labels: Sequence[str], sizes: Sequence[int], closing: int) -> int:
+    return sum(size for label, size in zip(labels, sizes, strict=True) if label == "needed") + closing
+
+
+def _until_another(labels: Sequence[str], sizes: Sequence[int], closing: int) -> int:
+    other = next((place for place, label in enumerate(labels) if label != "needed"), len(labels))
+    return sum(sizes[:other]) + closing
 
 
 @exercise("01.1", "this is the length of a completion that stops as soon as it may")
@@ -26,16 +33,18 @@ def stop_after_needed(solution: Callable[[Sequence[str], Sequence[int], int], in
         >>> stop_after_needed(oracle_tokens)
         ✔ Exercise 01.1 solved: this is the length of a completion that stops as soon as it may
     """
-    for case, (labels, sizes, closing) in COMPLETIONS.items():
-        what = f"{case}: stop_after_needed({labels}, {sizes}, {closing})"
-        right = oracle_tokens(labels, sizes, closing)
-        only = sum(size for label, size in zip(labels, sizes, strict=True) if label == "needed") + closing
-        mistakes = {
-            "the close and the answer must still be written": right - closing,
-            "a step in between cannot be left out, it comes before a needed one": only,
-        }
-        hint = "look for the last needed step, and keep everything up to it"
-        expect(solution(labels, sizes, closing), right, what, hint=hint, mistakes=mistakes)
+    mistakes: dict[str, Callable[..., int]] = {
+        "the close and the answer must still be written": lambda *case: oracle_tokens(*case) - case[2],
+        "a step in between cannot be left out: it comes before a needed one": _needed_only,
+        "a needed step may come after another one: go on to the last": _until_another,
+    }
+    cases = [
+        (["needed", "verifying"], [16, 13], 7),
+        (["needed", "malformed", "needed"], [16, 10, 13], 7),
+        *draws(_steps),
+    ]
+    hint = "look for the last needed step, and keep everything up to it"
+    agree(solution, oracle_tokens, cases, "stop_after_needed", hint=hint, mistakes=mistakes)
 
 
 @exercise("01.2", "a share of all tokens: long completions count for what they cost")
@@ -46,14 +55,18 @@ def pooled_saving(solution: Callable[[Sequence[int], Sequence[int]], float]) -> 
         >>> pooled_saving(lambda before, after: 1 - sum(after) / sum(before))
         ✔ Exercise 01.2 solved: a share of all tokens: long completions count for what they cost
     """
-    right = 1 - sum(AFTER) / sum(BEFORE)
-    shares = [1 - after / before for before, after in zip(BEFORE, AFTER, strict=True)]
-    mistakes = {
-        "that is the mean of the shares; a share of all tokens is asked for": sum(shares) / len(shares),
-        "that is the share that is kept; the share that is saved is asked for": 1 - right,
-        "give a share from 0 to 1, not per cent": 100 * right,
+
+    def saved(before: Sequence[int], after: Sequence[int]) -> float:
+        return 1 - sum(after) / sum(before)
+
+    mistakes: dict[str, Callable[..., float]] = {
+        "that is the mean of the shares; a share of all tokens is asked for": lambda before, after: (
+            1 - fmean(short / long for long, short in zip(before, after, strict=True))
+        ),
+        "that is the share that is kept; the share that is saved is asked for": lambda *case: 1 - saved(*case),
+        "give a share from 0 to 1, not a percentage": lambda *case: 100 * saved(*case),
     }
-    expect(solution(BEFORE, AFTER), right, f"pooled_saving({BEFORE}, {AFTER})", mistakes=mistakes)
+    agree(solution, saved, [([200, 50, 50], [50, 40, 50]), *draws(lengths)], "pooled_saving", mistakes=mistakes)
 
 
 @exercise("01.3", "and so a fixed cut pays for what it saves: where it came too early, the answer is a guess")
@@ -65,22 +78,34 @@ def cut_accuracy(solution: Callable[[Sequence[Sequence[bool]], Sequence[bool], i
 
     Example:
         >>> cut_accuracy(lambda trials, own, steps: sum(own) / len(own))
-        ✘ Exercise 01.3 not solved yet: cut_accuracy(trials_right, own_right, 1) gives 0.75; expected 0.25: \
+        ✘ Exercise 01.3 not solved yet: cut_accuracy([[False]], [True], 1) gives 1.0; expected 0.0: \
 trials_right[i][steps - 1] is the answer given after `steps` steps
     """
-    answers = [[*trials, own] for trials, own in zip(TRIALS, OWN, strict=True)]
-    for steps in (1, 2, 3, 9):
-        what = f"cut_accuracy(trials_right, own_right, {steps})"
-        try:
-            found = solution(TRIALS, OWN, steps)
-        except IndexError:
-            raise Unsolved(
-                f"{what} raises IndexError: a completion with fewer markers ends by itself, so its own answer counts"
-            ) from None
-        after, later = (sum(row[min(cut, len(row) - 1)] for row in answers) / len(OWN) for cut in (steps - 1, steps))
-        last = sum(trials[min(steps, len(trials)) - 1] for trials in TRIALS) / len(TRIALS)
-        mistakes = {"that is the last trial answer of completions that end before; take their own answer": last}
-        if steps == 1:
-            mistakes["that is the answers after 2 steps; that after the first stands at index 0"] = later
-        hint = "trials_right[i][steps - 1] is the answer given after `steps` steps"
-        expect(found, after, what, hint=hint, mistakes=mistakes)
+
+    def accuracy(trials_right: Sequence[Sequence[bool]], own_right: Sequence[bool], steps: int) -> float:
+        rows = zip(trials_right, own_right, strict=True)
+        return fmean(trials[steps - 1] if steps <= len(trials) else own for trials, own in rows)
+
+    def hint(trials_right: Sequence[Sequence[bool]], own_right: Sequence[bool], steps: int) -> str:
+        if any(steps > len(trials) for trials in trials_right):
+            return "a completion with fewer markers ends by itself, so its own answer counts"
+        return "trials_right[i][steps - 1] is the answer given after `steps` steps"
+
+    mistakes: dict[str, Callable[..., float]] = {
+        "that takes the last trial answer of completions that end earlier; take their own answer": lambda *case: fmean(
+            trials[min(case[2], len(trials)) - 1] for trials in case[0]
+        ),
+        "a completion that ends earlier is not wrong: its own answer counts": lambda *case: fmean(
+            len(trials) >= case[2] and trials[case[2] - 1] for trials in case[0]
+        ),
+        "that is the answer after one step more; the one after the first step stands at index 0": lambda *case: (
+            accuracy(case[0], case[1], case[2] + 1)
+        ),
+    }
+    cases = [([[False]], [True], 1), ([[False, True], [True]], [True, False], 2), *draws(_cuts)]
+    agree(solution, accuracy, cases, "cut_accuracy", mistakes=mistakes, hint=hint)
+
+
+def _cuts(rng: random.Random, size: int) -> tuple[list[list[bool]], list[bool], int]:
+    trials = [[rng.random() < 0.5 for _ in range(rng.randint(1, 4))] for _ in range(size)]
+    return trials, [rng.random() < 0.7 for _ in trials], rng.randint(1, 5)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
-from stepgrpo_lab.course.checks._result import exercise, expect
-
-_BEFORE, _AFTER = [100.0, 200.0, 60.0], [50.0, 60.0, 60.0]
+from stepgrpo_lab.course.checks._result import agree, draws, exercise
+from stepgrpo_lab.course.checks.tour import lengths
 
 
 @exercise("08.1", "one draw of problems serves both models: that is all the pairing there is")
@@ -19,25 +20,28 @@ def drawn_ratio(solution: Callable[[Sequence[float], Sequence[float], Sequence[i
         >>> drawn_ratio(ratio).passed
         True
     """
-    mean_of_ratios = "that is the mean of the problems' ratios, in which a short problem counts as much as a long one"
-    expect(
-        solution(_BEFORE, _AFTER, [0, 1, 2]),
-        170 / 360,
-        "before [100, 200, 60], after [50, 60, 60], each problem drawn once,",
-        mistakes={
-            f"{mean_of_ratios}; take the ratio of the means": (0.5 + 0.3 + 1.0) / 3,
-            "this is before over after; a model that saves tokens has a ratio below 1": 360 / 170,
-        },
-    )
-    expect(
-        solution(_BEFORE, _AFTER, [0, 0, 2]),
-        160 / 260,
-        "drawn = [0, 0, 2], problem 0 twice,",
-        mistakes={
-            "that is what all three give: use only the drawn problems": 170 / 360,
-            "problem 0 must count twice; a set would lose that": 110 / 160,
-        },
-    )
+
+    def ratio(before: Sequence[float], after: Sequence[float], drawn: Sequence[int]) -> float:
+        return fmean(after[place] for place in drawn) / fmean(before[place] for place in drawn)
+
+    mistakes: dict[str, Callable[..., float]] = {
+        "that is the mean of the problems' ratios, in which a short problem counts as much as a long one; take the "
+        "ratio of the means": lambda before, after, drawn: fmean(after[place] / before[place] for place in drawn),
+        "this is before over after; a model that saves tokens has a ratio below 1": lambda *case: 1 / ratio(*case),
+        "that is what all problems give: use only the drawn ones": lambda before, after, drawn: (
+            sum(after) / sum(before)
+        ),
+        "a problem that was drawn twice must count twice; a set would lose that": lambda before, after, drawn: ratio(
+            before, after, sorted(set(drawn))
+        ),
+    }
+    cases = [([100, 200, 60], [50, 60, 60], [0, 0, 2]), *draws(_resample)]
+    agree(solution, ratio, cases, "drawn_ratio", mistakes=mistakes)
+
+
+def _resample(rng: random.Random, size: int) -> tuple[list[int], list[int], list[int]]:
+    before, after = lengths(rng, size)
+    return before, after, [rng.randrange(size) for _ in range(size)]
 
 
 @exercise("08.2", "an interval that holds 0 says that we do not know; 'no loss' needs a margin that was named before")
@@ -50,17 +54,41 @@ def verdict(solution: Callable[[float, float, float], str]) -> None:
         >>> verdict(say).passed
         True
     """
+
+    def right(low: float, high: float, margin: float) -> str:
+        return "no worse" if low > -margin else "worse" if high < -margin else "undecided"
+
+    def hint(low: float, high: float, margin: float) -> str:
+        return {
+            "no worse": "here even the worst end is a smaller loss than the margin",
+            "worse": "here even the best end is a larger loss than the margin",
+            "undecided": "here the margin lies inside the interval, so it decides nothing",
+        }[right(low, high, margin)]
+
+    mistakes: dict[str, Callable[..., str]] = {
+        "an interval that holds 0 may also hold a large loss: that does not show 'no loss'": lambda low, high, margin: (
+            "no worse" if high >= 0 else "worse"
+        ),
+        "a loss that is certain but smaller than the margin was accepted beforehand": lambda low, high, margin: right(
+            low, high, 0.0
+        ),
+        "use the margin that you are given": lambda low, high, margin: right(low, high, 1.0),
+    }
     cases = [
-        ((-0.5, 0.3, 1.0), "no worse", "even the worst end is a smaller loss than the margin"),
-        ((-3.2, -1.8, 1.0), "worse", "even the best end is a larger loss than the margin"),
-        ((-4.0, 3.0, 1.0), "undecided", "an interval that holds 0 but also a loss of 4 points does not show 'no loss'"),
-        ((-0.8, -0.3, 1.0), "no worse", "a loss that is certain, and smaller than the margin that was accepted"),
-        ((-1.4, -0.4, 1.0), "undecided", "the margin lies inside the interval"),
-        ((0.2, 0.9, 1.0), "no worse", "a gain"),
-        ((-0.5, 0.3, 0.2), "undecided", "with a margin of 0.2 points the same interval decides nothing"),
+        (-0.5, 0.3, 1.0),
+        (-3.2, -1.8, 1.0),
+        (-4.0, 3.0, 1.0),
+        (-0.8, -0.3, 1.0),
+        (-0.5, 0.3, 0.2),
+        *draws(_interval),
     ]
-    for (low, high, margin), right, why in cases:
-        expect(solution(low, high, margin), right, f"[{low}, {high}] points, margin {margin}", hint=f"Here: {why}")
+    agree(solution, right, cases, "verdict", mistakes=mistakes, hint=hint)
+
+
+def _interval(rng: random.Random, size: int) -> tuple[float, float, float]:
+    """In odd tenths, with margins in even ones: no end ever lies exactly on the margin."""
+    low = (2 * rng.randint(-25, 5) + 1) / 10
+    return low, (round(low * 10) + 2 * rng.randint(1, 20)) / 10, 2 * rng.randint(1, 10) / 10
 
 
 @exercise("08.3", "where every member was closed by force, its close can only be as good as the others': zero")
@@ -76,19 +104,33 @@ def advantage_by_close(
         >>> advantage_by_close(split).passed
         True
     """
-    expect(
-        solution([1.0, 0.5, -0.5, -1.0], [True, True, False, False]),
-        (0.75, -0.75),
-        "advantages [1, 0.5, -0.5, -1], the first two forced,",
-        mistakes={
-            "the two are exchanged; return the forced ones first": (-0.75, 0.75),
-            "divide by the number of closes of that kind, not by the size of the group": (0.375, -0.375),
-        },
-    )
-    expect(
-        solution([0.5, -0.5], [True, True]),
-        (0.0, None),
-        "two forced closes and no natural one",
-        hint="A kind that does not occur has no mean: return None for it",
-    )
-    expect(solution([0.5, -0.5], [False, False]), (None, 0.0), "two natural closes and no forced one")
+    Means = tuple[float | None, float | None]
+
+    def kinds(advantages: Sequence[float], forced: Sequence[bool]) -> tuple[list[float], list[float]]:
+        rows = list(zip(advantages, forced, strict=True))
+        return [value for value, is_forced in rows if is_forced], [value for value, is_forced in rows if not is_forced]
+
+    def means(advantages: Sequence[float], forced: Sequence[bool]) -> Means:
+        first, second = (fmean(kind) if kind else None for kind in kinds(advantages, forced))
+        return first, second
+
+    mistakes: dict[str, Callable[..., tuple[float | None, ...]]] = {
+        "the two are exchanged; return the forced ones first": lambda *case: means(*case)[::-1],
+        "divide by the number of closes of that kind, not by the size of the group": lambda *case: tuple(
+            sum(kind) / len(case[0]) if kind else None for kind in kinds(*case)
+        ),
+        "a kind that does not occur has no mean: return None for it": lambda *case: tuple(
+            mean or 0.0 for mean in means(*case)
+        ),
+    }
+
+    def hint(advantages: Sequence[float], forced: Sequence[bool]) -> str:
+        return "" if 0 < sum(forced) < len(forced) else "a kind that does not occur has no mean: return None for it"
+
+    cases = [([1.0, 0.5, -0.5, -1.0], [True, True, False, False]), ([0.5, -0.5], [True, True]), *draws(_closes)]
+    agree(solution, means, cases, "advantage_by_close", mistakes=mistakes, hint=hint)
+
+
+def _closes(rng: random.Random, size: int) -> tuple[list[float], list[bool]]:
+    share = rng.choice([0.0, 0.5, 0.5, 1.0])
+    return [rng.randint(-20, 20) / 10 for _ in range(size)], [rng.random() < share for _ in range(size)]
