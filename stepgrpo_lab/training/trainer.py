@@ -139,7 +139,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         self.segmenter = segmenter or MarkerSegmenter((args.rollout or rollout_settings()).markers)
         self.token_text = TokenText.from_tokenizer(processing_class, eos_ids=self.eos_token_ids)
         if isinstance(self.segmenter, MarkerSegmenter):
-            check_markers(self.token_text, self.segmenter.markers)
+            check_markers(self.token_text, self.segmenter.name or self.segmenter.markers)
         _lora_to_float32(self.model)
         self.engine = engine
         self._synced_step: int | None = None
