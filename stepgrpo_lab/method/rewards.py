@@ -91,7 +91,8 @@ class StepAwareReward:
         Args:
             correct: Whether each member's answer is right (c), length G.
             steps: Semantic steps of each member (k, Eq. 3), each at least 1.
-            formatted: Whether each member has a non-empty box after its first ``</think>`` (f).
+            formatted: Whether each member has a non-empty box after its first ``</think>`` (f), as
+                :func:`stepgrpo_lab.method.boxes.extract_boxed` reads it: a box of ``?`` or ``\\text{}`` is empty.
             tokens: Ignored.
 
         Returns:

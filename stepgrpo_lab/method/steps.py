@@ -147,7 +147,7 @@ class MarkerSegmenter(Segmenter):
         self.name = markers if isinstance(markers, str) else None
         self.close = close
         self._plain = self.name not in ("reader", "blank_lines") and is_plain(self.markers)
-        if not close or _WORD.match(close) or self._found("x. " + close):
+        if not close or _WORD.match(close) or self._found("*. " + close):
             raise ValueError(f"close {close!r} must start with a sign, not a letter or digit, and hold no marker")
         if self.name in ("reader", "blank_lines") and close[0].isspace():
             raise ValueError(f"close {close!r} must not start with white space, which marker set {self.name!r} reads")
