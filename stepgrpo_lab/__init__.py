@@ -24,7 +24,9 @@ _PUBLIC: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Steps and markers": {
         "method.records": ("Step",),
-        "method.steps": ("MARKER_SETS", "MarkerHit", "MarkerSegmenter", "Segmenter", "StepScanner"),
+        "method.steps": (
+            *("MARKER_SETS", "BlankLineSegmenter", "MarkerHit", "MarkerSegmenter", "Segmenter", "StepScanner"),
+        ),
         "method.token_text": ("TokenText",),
     },
     "Confidence and the truncated rollout": {

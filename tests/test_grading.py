@@ -36,6 +36,39 @@ def grader() -> Iterator[Grader]:
         yield shared
 
 
+NOTHING = [
+    *(
+        "?",
+        "??",
+        "...",
+        "…",
+        "\\ldots",
+        "\\dots",
+        "\\text{}",
+        "\\text{ }",
+        "\\text{ ? }",
+        "\\mathrm{}",
+        "\\textbf{...}",
+    ),
+    *("\\,", "\\quad", "()", "[ ]", "\\left(\\right)", "\\_\\_\\_", "___", "\\boxed{}", "$ $", ".", "？", "\\square"),
+]
+SHORT = [
+    "0",
+    "-",
+    ">",
+    "x",
+    "\\{\\}",
+    "\\emptyset",
+    "\\infty",
+    "\\text{A}",
+    "\\%",
+    "(1,2)",
+    "?7",
+    "1, 2, \\ldots",
+    "\\leftarrow",
+]
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
@@ -58,6 +91,11 @@ def grader() -> Iterator[Grader]:
         ("<think></think>\\\\\\boxed{2}", "2"),
         ("</think>\\boxed{1}</think>", "1"),
         ("", None),
+        *((f"</think>\\boxed{{{nothing}}}", None) for nothing in NOTHING),
+        *((f"</think>\\boxed{{7}} or \\boxed{{{nothing}}}", "7") for nothing in NOTHING),
+        *((f"</think>\\boxed{{{short}}}", short) for short in SHORT),
+        ("</think>" + "\\boxed{" * 100 + "}" * 100, None),
+        ("</think>\\boxed{" + "? " * 1000 + "}", None),
     ],
 )
 def test_extract_boxed(text: str, answer: str | None) -> None:

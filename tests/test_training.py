@@ -539,3 +539,21 @@ def test_outcomes_count_the_trajectorys_steps() -> None:
     with Grader() as grader:
         [row] = group_reward.judge([GROUPS[1]], ["7"], grader)
     assert row.outcome == Outcome(True, True, 4, 5, "7", False, "natural")
+
+
+def test_a_first_rollout_without_a_marker_is_said_at_once(make_trainer: Any) -> None:
+    """Before the first update, in one line that names the markers; not again, and not where a step was seen."""
+    trainer = make_trainer(segmenter=MarkerSegmenter(["Zugzwang", "等等"]), max_steps=2)
+    said: list[tuple[int, str]] = []
+    trainer.notice = lambda line: said.append((trainer.state.global_step, line))
+    trainer.train()
+    [(step, line)] = said
+    assert step == 0 and "Zugzwang, 等等" in line and "\n" not in line
+
+    trainer = make_trainer(segmenter=MarkerSegmenter(ROLLOUT["markers"]), max_steps=1)
+    trainer.notice = said.append
+    trainer.train()
+    assert len(said) == 1
+
+    with pytest.warns(UserWarning, match=r"none of the first \d+ completions holds a marker"):
+        make_trainer(segmenter=MarkerSegmenter(["Zugzwang"]), max_steps=1).train()

@@ -226,14 +226,14 @@ def test_markers_are_looked_for_once(byte_bpe_tokenizer: Any) -> None:
     looked_at: list[int] = []
 
     class Spy(MarkerSegmenter):
-        def scanner(self, token_text: TokenText) -> Any:
+        def may_open(self, piece: str) -> bool:
             looked_at.append(1)
-            return super().scanner(token_text)
+            return super().may_open(piece)
 
     finder, spy = StopFinder(TokenText.from_tokenizer(byte_bpe_tokenizer)), Spy("paper")
     first = finder.find(PAPER, spy)
     count = len(looked_at)
-    assert finder.find(PAPER, spy) == first and len(looked_at) == count
+    assert finder.find(PAPER, spy) == first and len(looked_at) == count > 0
     assert finder.find(OFFICIAL, MarkerSegmenter(["Hmm"])).markers != first.markers
     assert finder.find(PAPER).markers == first.markers
 

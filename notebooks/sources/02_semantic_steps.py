@@ -60,7 +60,8 @@ saved
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab import MARKER_SETS, MarkerSegmenter
 
-print(MARKER_SETS)
+print({name: MARKER_SETS[name] for name in ("official", "paper")})
+print("more sets:", *list(MARKER_SETS)[2:])
 steps = MarkerSegmenter("paper").split(toy)
 for step in steps:
     print(step.index, step.marker, repr(step.text))
@@ -82,9 +83,9 @@ saved.compare(len(steps))
 course.source_of(MarkerSegmenter.split)
 
 # %% [markdown]
-# `MARKER_SETS` names two sets. The public code of Step-GRPO uses "Wait" alone
-# (`official`); the paper speaks of a set (`paper`). Which of them fits
-# depends on the model, as we shall see. Any list of words will do.
+# The public code of Step-GRPO uses "Wait" alone (`official`); the paper speaks
+# of a set (`paper`). Which one fits depends on the model, as we shall see, and
+# so do the other sets, of which more below. Any list of words will do.
 #
 # The same count by hand, with a regular expression, agrees:
 
@@ -431,6 +432,95 @@ for markers in ("paper", ["wait"]):
     print(markers, k, rewards(k), sep="\n  ")
 
 # %% [markdown]
+# ## What a person would count
+#
+# The rule of the paper knows words, not what they mean. A person who reads
+# "8, wait, that's wrong" counts a turn, and none at the heading "Wait Time".
+# `MARKER_SETS` has sets for that:
+#
+# - `reader`: *wait* in any case, *Hmm*, *let me check*, *But* and others,
+#   where they open a clause; not in quotation or code, not as a noun. An
+#   opening right after another belongs to it ("But wait");
+# - `multilingual`: words of many languages. Chinese, Japanese, Thai and Korean
+#   ones are found inside longer runs of characters (嗯等等);
+# - `blank_lines`: no words. Each paragraph is a step.
+#
+# Seven short passages, with the number of steps that a person sees in each.
+# Both were **made up for this notebook**, by those who wrote the rules. So
+# the table shows what each set looks at, not how well it does on your model.
+
+# %% tags=["nbval-check-output"]
+passages = {
+    "English, lower case": (
+        "So 17-9=8, wait, all but 9 run away. So 9 are left. Hmm, let me "
+        "check: 17-8=9. But the question says sheep, and they are.",
+        4,
+    ),
+    "English, long": (
+        "Half of 12 is 6.\n\nWait, is the base 4?\n\nYes, 3*4=12. Wait, I used "
+        "that.\n\nAlternatively, count squares: 6.\n\nSo 6.",
+        4,
+    ),
+    "queueing": (
+        'The "Wait Time" column is in minutes. Average Wait is 5. Call '
+        "`wg.Wait()` last.\n\nWait, no: 5 is the median.",
+        2,
+    ),
+    "Chinese": (
+        "17-9=8。嗯等等，题目说除了9只。\n\n不过，8=17-9。不对，是9。",
+        4,
+    ),
+    "Korean": ("답은 8이다. 잠깐만, 9마리가 남는다.\n\n그래서 9.", 2),
+    "layout only": ("First, 3*4=12.\n\nThen 12/2=6.\n\nSo it is 6.", 1),
+    "a turn without a word": (
+        "It is 8. That cannot be: 8+8 is not 17. So 9.",
+        2,
+    ),
+}
+sets = ["official", "paper", "multilingual", "reader", "blank_lines"]
+print(f"{'passage':22}", *(f"{name:>12}" for name in sets), "  a person")
+missed = dict.fromkeys(sets, 0)
+for title, (passage, by_eye) in passages.items():
+    k = {name: MarkerSegmenter(name).count(passage) for name in sets}
+    missed = {name: missed[name] + abs(k[name] - by_eye) for name in sets}
+    print(f"{title:22}", *(f"{k[name]:12}" for name in sets), f"{by_eye:10}")
+print(f"{'steps off, in all':22}", *(f"{missed[name]:12}" for name in sets))
+
+# %% [markdown]
+# No set is right everywhere. `reader` comes nearest here, where it could
+# hardly fail to, and it still misses a turn that no opening announces.
+# `blank_lines` measures layout, as we saw above; it is the way out for a
+# model that says none of these words, not a better count.
+#
+# On the Overthinker, which was trained to say "Wait" and "Alternatively" at
+# the start of a step, the sets can be compared on completions that a model
+# really wrote:
+
+# %% tags=["nbval-check-output"]
+for name in sets:
+    counted = [
+        MarkerSegmenter(name).count(g.members[0].trajectory.text)
+        for g in survey
+    ]
+    same = sum(
+        k == g.members[0].trajectory.steps
+        for k, g in zip(counted, survey, strict=True)
+    )
+    mean = sum(counted) / len(counted)
+    print(
+        f"{name:12} {mean:5.2f} steps, as recorded in {same} of {len(survey)}"
+    )
+
+# %% [markdown]
+# `reader` sees nothing at all here: the Overthinker writes equations without
+# full stops or commas, so its "Wait" opens no clause. What fits prose does not
+# fit this model, and blank lines it never writes.
+#
+# A run that sees no marker in its first rollout says so at once. What a run
+# cannot say is whether the markers it sees are the turns of *your* model:
+# read a few completions, count, and compare, as in the table.
+
+# %% [markdown]
 # ## What can go wrong: the model avoids the word
 #
 # The eight completions above answer one problem; together they are a *group*.
@@ -520,6 +610,8 @@ for model in ("untrained", "trained"):
 #   certain one token late.
 # - A marker set must fit the model. "Wait" alone sees a good third of the
 #   turns in *search*, and raises no error.
+# - `reader` counts openings that a person would, `multilingual` other
+#   languages, `blank_lines` paragraphs; none of them is right everywhere.
 # - A count of words can be cheated by other words; watch tokens per step.
 #
 # Next: [03 · Confidence and calibration of the probe](03_confidence.ipynb)

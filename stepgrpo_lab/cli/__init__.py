@@ -23,6 +23,7 @@ from stepgrpo_lab.cli._parsing import add_command as _command
 from stepgrpo_lab.cli._running import check_arguments, check_output, ensure_utf8, run
 from stepgrpo_lab.cli._scaling import add_plan, add_rate
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
+from stepgrpo_lab.method.markers import MARKER_SETS
 from stepgrpo_lab.overthinker.tasks import most_problems
 
 _RESULT_IN_FILES = ("train", "compare", "reproduce", "authoring.record", "scaling.rate", "authoring.build_overthinker")
@@ -147,7 +148,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add_temperature(command, 0.6)
     add_number(command, "--top-p", 0.01, 1, whole=False, default=0.95, help="default: %(default)s")
     add_number(command, "--top-k", 0, default=20, help="default: %(default)s")
-    command.add_argument("--markers", default="paper", choices=("official", "paper"), help="words that start a step")
+    command.add_argument("--markers", default="paper", choices=tuple(MARKER_SETS), help="what starts a step")
     command.add_argument("--suffix", default="", help="text appended to every question")
     add_seed(command)
     command.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -187,7 +188,7 @@ def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     last = most_problems("test") - 1
     add_number(which, "--index", 0, last, default=0, help="which of the test problems (default: %(default)s)")
     command.add_argument("--preset", choices=("official", "paper"), default="official", help="default: %(default)s")
-    command.add_argument("--markers", choices=("official", "paper"), default="paper", help="default: %(default)s")
+    command.add_argument("--markers", choices=tuple(MARKER_SETS), default="paper", help="default: %(default)s")
     command.add_argument("--threshold", type=float, help="confidence above which the thoughts are closed")
     add_limit(command)
     add_temperature(command, 1.0)

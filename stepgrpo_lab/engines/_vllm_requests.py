@@ -106,13 +106,10 @@ class StopFinder:
         key = segmenter or settings.markers
         if key is not self._key and key != self._key:
             scanned = segmenter or MarkerSegmenter(settings.markers)
-            self._markers = frozenset(token for token in self._text.table if self._opens_a_step(scanned, token))
+            pieces = self._text.table.items()
+            self._markers = frozenset(i for i, piece in pieces if scanned.may_open(piece.decode(errors="replace")))
             self._key = key
         return StopIds(self._text.eos_ids, self._markers, self._probe_ends(settings))
-
-    def _opens_a_step(self, segmenter: Segmenter, token: int) -> bool:
-        scanner = segmenter.scanner(self._text)
-        return scanner.push(token) is not None or scanner.finish() > 1
 
     def _probe_ends(self, settings: RolloutSettings) -> frozenset[int]:
         if settings.require_close:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rollout import TrajectoryMachine
 from stepgrpo_lab.method.settings import PRESETS, RolloutSettings
-from stepgrpo_lab.method.steps import MARKER_SETS, MarkerSegmenter
+from stepgrpo_lab.method.steps import MARKER_SETS, MarkerSegmenter, resolve_markers
 from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText
 
 if TYPE_CHECKING:
@@ -110,23 +110,28 @@ def _check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ValueError("the chat template closes the thoughts before the model starts: switch its thinking mode on")
 
 
-def check_markers(token_text: TokenText, markers: Sequence[str]) -> None:
+def check_markers(token_text: TokenText, markers: str | Sequence[str]) -> None:
     """Check that the tokenizer can write every marker; one that it cannot write would never be seen.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: It cannot; of a named marker set, that it can write none.
 
     Example:
         >>> from stepgrpo_lab.method.token_text import TokenText
         >>> check_markers(TokenText.from_pieces(["Wait"]), ["Wait"])
     """
-    for marker in markers:
-        try:
-            written = token_text.decode(token_text.encode(marker))
-        except ValueError:
-            written = ""
-        if written != marker:
-            raise ValueError(f"markers: the tokenizer cannot write {marker!r}, so it would never be seen: leave it out")
+    unseen = [marker for marker in resolve_markers(markers) if not _writes(token_text, marker)]
+    if isinstance(markers, str) and len(unseen) < len(resolve_markers(markers)):
+        return
+    for marker in unseen:
+        raise ValueError(f"markers: the tokenizer cannot write {marker!r}, so it would never be seen: leave it out")
+
+
+def _writes(token_text: TokenText, marker: str) -> bool:
+    try:
+        return token_text.decode(token_text.encode(marker)) == marker
+    except ValueError:
+        return False
 
 
 # ---- prompts ---------------------------------------------------------------------------------------------------------

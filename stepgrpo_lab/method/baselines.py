@@ -18,7 +18,9 @@ import statistics
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from stepgrpo_lab.method.arrays import check_lengths, flags, number, numbers, plain
 from stepgrpo_lab.method.rewards import GroupReward, check_step_alpha
 
 THINKPRUNE_LIMITS = (4000, 3000, 2000)
@@ -35,8 +37,8 @@ def correctness_rewards(correct: Sequence[bool], tokens: Sequence[int]) -> list[
         >>> correctness_rewards([True, False], [10, 20])
         [1.0, 0.0]
     """
-    _check_group(correct, tokens)
-    return [float(bool(is_correct)) for is_correct in correct]
+    correct, tokens = _group(correct, tokens)
+    return [float(is_correct) for is_correct in correct]
 
 
 def length_penalty_rewards(correct: Sequence[bool], tokens: Sequence[int], *, strength: float = 0.2) -> list[float]:
@@ -60,7 +62,7 @@ def length_penalty_rewards(correct: Sequence[bool], tokens: Sequence[int], *, st
         >>> [round(r, 6) for r in length_penalty_rewards([True] * 3, [1000, 2000, 3000])]
         [0.954579, 0.9, 0.845421]
     """
-    _check_group(correct, tokens)
+    correct, tokens = _group(correct, tokens)
     if not 0 <= strength < 1:
         raise ValueError(f"strength is {strength}; it must lie in [0, 1) (the paper uses 0.05 to 0.4)")
     right = [length for length, is_correct in zip(tokens, correct, strict=True) if is_correct]
@@ -83,7 +85,7 @@ def kimi_length_rewards(correct: Sequence[bool], tokens: Sequence[int]) -> list[
         >>> kimi_length_rewards([True, True, False, False], [1000, 2000, 3000, 1500])
         [0.5, 0.0, -0.5, 0.0]
     """
-    _check_group(correct, tokens)
+    correct, tokens = _group(correct, tokens)
     low, high = min(tokens), max(tokens)
     if low == high:
         return [0.0] * len(tokens)
@@ -109,7 +111,8 @@ def soft_overlong_punishment(tokens: Sequence[int], *, limit: int = 20480, cache
         >>> soft_overlong_punishment([16384, 17408, 18432, 20480, 20481])
         [0.0, -0.25, -0.5, -1.0, -1.0]
     """
-    _check_not_empty(tokens)
+    tokens = _lengths(tokens)
+    check_lengths(tokens=tokens)
     if not 1 <= cache <= limit:
         raise ValueError(f"cache is {cache} and limit is {limit}; use 1 <= cache <= limit")
     return [-min(1.0, max(0.0, (length - (limit - cache)) / cache)) + 0.0 for length in tokens]
@@ -133,11 +136,9 @@ def l1_exact_rewards(
         >>> l1_exact_rewards([True], [2500], target=2000)
         [0.85]
     """
-    _check_group(correct, tokens)
+    correct, tokens = _group(correct, tokens)
     _check_target(target, per_token)
-    return [
-        bool(is_correct) - per_token * abs(target - length) for is_correct, length in zip(correct, tokens, strict=True)
-    ]
+    return [is_correct - per_token * abs(target - length) for is_correct, length in zip(correct, tokens, strict=True)]
 
 
 def l1_max_rewards(
@@ -156,12 +157,12 @@ def l1_max_rewards(
         >>> l1_max_rewards([True], [2500], target=2000)
         [0.35]
     """
-    _check_group(correct, tokens)
+    correct, tokens = _group(correct, tokens)
     _check_target(target, per_token)
     if not 0 <= offset <= 1:
         raise ValueError(f"offset is {offset}; it must lie in [0, 1] (the paper's value is 0.5)")
     return [
-        bool(is_correct) * min(1.0, max(0.0, per_token * (target - length) + offset))
+        is_correct * min(1.0, max(0.0, per_token * (target - length) + offset))
         for is_correct, length in zip(correct, tokens, strict=True)
     ]
 
@@ -186,14 +187,13 @@ def shorter_better_rewards(
         >>> shorter_better_rewards([True, True, False], [1000, 2000, 500])
         [2.0, 1.0, -0.5]
     """
-    _check_group(correct, tokens)
+    correct, tokens = _group(correct, tokens)
     if weight < 0 or per_token < 0:
         raise ValueError(f"weight is {weight} and per_token is {per_token}; neither may be negative")
     right = [length for length, is_correct in zip(tokens, correct, strict=True) if is_correct]
     best = min(right) if right else statistics.fmean(tokens)
     return [
-        weight * bool(is_correct) - per_token * abs(length - best)
-        for is_correct, length in zip(correct, tokens, strict=True)
+        weight * is_correct - per_token * abs(length - best) for is_correct, length in zip(correct, tokens, strict=True)
     ]
 
 
@@ -211,7 +211,8 @@ def serial_group_rewards(correct: Sequence[bool], *, decay: float = 0.5) -> list
         >>> serial_group_rewards([False, True, False, True, True])
         [0.0, 1.0, 0.0, 0.5, 0.25]
     """
-    _check_not_empty(correct)
+    correct = flags("correct", correct)
+    check_lengths(correct=correct)
     if not 0 < decay <= 1:
         raise ValueError(f"decay is {decay}; it must lie in (0, 1] (the paper's value is 0.5)")
     rewards, reward = [], 1.0
@@ -239,7 +240,9 @@ def shortest_correct(prompts: Sequence[Hashable], correct: Sequence[bool], token
         >>> shortest_correct(["p", "p", "p", "q"], [True, True, False, False], [30, 20, 10, 10])
         [1]
     """
-    _check_group(correct, tokens)
+    correct, tokens = _group(correct, tokens)
+    prompts = plain(prompts)
+    check_lengths(correct=correct, prompts=prompts)
     best: dict[Hashable, int] = {}
     for index, (prompt, is_correct, length) in enumerate(zip(prompts, correct, tokens, strict=True)):
         if is_correct and (prompt not in best or length < tokens[best[prompt]]):
@@ -280,6 +283,7 @@ def scaled_tokens(published: int, scale: float) -> int:
         >>> scaled_tokens(4096, 0.01)
         41
     """
+    published, scale = number("published", published), number("scale", scale)
     if not scale > 0:
         raise ValueError(f"scale is {scale}; it must be greater than 0")
     return max(1, round(published * scale))
@@ -289,15 +293,14 @@ def _sigmoid(value: float) -> float:
     return 0.5 * (1 + math.tanh(value / 2))  # never overflows, unlike 1 / (1 + exp(-value))
 
 
-def _check_group(correct: Sequence[object], tokens: Sequence[int]) -> None:
-    if len(correct) != len(tokens):
-        raise ValueError(f"tokens has {len(tokens)} entries but correct has {len(correct)}; give one per member")
-    _check_not_empty(tokens)
+def _group(correct: Sequence[bool], tokens: Sequence[int]) -> tuple[list[bool], list[Any]]:
+    correct, tokens = flags("correct", correct), _lengths(tokens)
+    check_lengths(correct=correct, tokens=tokens)
+    return correct, tokens
 
 
-def _check_not_empty(members: Sequence[object]) -> None:
-    if not members:
-        raise ValueError("the group is empty; a group needs at least one completion")
+def _lengths(tokens: Sequence[int]) -> list[Any]:
+    return numbers("tokens", tokens, 0, "a completion's length is a finite number of tokens, at least 0")
 
 
 def _check_target(target: int, per_token: float) -> None:
@@ -334,9 +337,11 @@ class OutcomeReward:
         self, correct: Sequence[bool], steps: Sequence[int], formatted: Sequence[bool], tokens: Sequence[int]
     ) -> list[float]:
         """Reward one group; ``steps`` is not used, because these rewards count tokens."""
+        formatted, (correct, tokens) = flags("formatted", formatted), _group(correct, tokens)
+        check_lengths(correct=correct, formatted=formatted)
         return [
-            self.step_alpha * outcome + (1 - self.step_alpha) * bool(is_formatted)
-            for outcome, is_formatted in zip(self.outcomes(correct, tokens), formatted, strict=True)
+            self.step_alpha * outcome + (1 - self.step_alpha) * is_formatted
+            for outcome, is_formatted in zip(plain(self.outcomes(correct, tokens)), formatted, strict=True)
         ]
 
 
@@ -393,6 +398,7 @@ def penalized_groups(correct: Sequence[Sequence[bool]], *, share: float = 0.2) -
         >>> penalized_groups([[True, False], [True, True], [False, False]], share=0.34)
         [False, True, False]
     """
+    correct = [flags(f"correct[{group}]", members) for group, members in enumerate(plain(correct))]
     if not correct or not all(correct):
         raise ValueError("the rollout holds no group, or an empty one; a group needs at least one completion")
     _check_penalized_share(share)

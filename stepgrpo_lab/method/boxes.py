@@ -9,7 +9,12 @@ from itertools import accumulate
 from stepgrpo_lab.method.token_text import THINK_CLOSE
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)  # an escaped brace is a character of the answer
-_CONTENT = re.compile(r"[^\s{}]")
+_NOTHING = re.compile(  # layout and placeholders: no answer is made of these alone
+    r"(?:[\s{}()\[\]?.,;:…·_~$？。，；：]|\\[,;:!>_$\s]|\\(?:boxed|text[a-z]*|math[a-z]+|mbox|hbox|operatorname|"
+    r"q?quad|[lchvd]?dots|square|displaystyle|left|right|underline)(?![A-Za-z]))*"
+)
+_LOOKED_AT = 256
+"""Characters of a box in which its answer begins; a longer run of nothing is read no further, to stay linear."""
 
 
 def extract_boxed(text: str) -> str | None:
@@ -17,13 +22,17 @@ def extract_boxed(text: str) -> str | None:
 
     Of nested boxes the innermost of the last one counts. ``\{`` and ``\}`` are set braces, not groups.
 
+    *Non-empty* means that something is answered: a box that holds nothing but space, brackets, LaTeX's layout
+    (``\text{}``, ``\quad``) and the signs of a blank (``?``, ``...``, ``\ldots``, ``_``) is empty.
+
     Returns:
-        The stripped content; None without a ``</think>``, or without a box that is closed and holds more than braces
-        and space.
+        The stripped content; None without a ``</think>``, or without a box that is closed and not empty.
 
     Example:
         >>> extract_boxed("<think>\\boxed{1}</think> so \\boxed{\\frac{1}{2}}.")
         '\\frac{1}{2}'
+        >>> extract_boxed("</think>\\boxed{7} \\boxed{?}"), extract_boxed("</think>\\boxed{\\text{...}}")
+        ('7', None)
     """
     close = text.find(THINK_CLOSE)
     if close < 0:
@@ -37,9 +46,16 @@ def extract_boxed(text: str) -> str | None:
             open_groups.append(token.end())
         elif token[0] == "}" and open_groups:
             start = open_groups.pop()
-            if start > answer_start and _CONTENT.search(text, start, token.start()):
+            if start > answer_start and _answers(text, start, token.start()):
                 answer, answer_start = slice(start, token.start()), start
     return text[answer].strip() if answer else None
+
+
+def _answers(text: str, start: int, end: int) -> bool:
+    seen = min(end, start + _LOOKED_AT)
+    nothing = _NOTHING.match(text, start, seen)
+    cut = 0 if seen == end else 32  # the last command may be cut off
+    return nothing is None or nothing.end() < seen - cut
 
 
 def boxed_answer_span(pieces: Sequence[str], opened: bool) -> tuple[int, int] | None:

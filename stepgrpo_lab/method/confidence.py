@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from stepgrpo_lab.method.arrays import one_row
 from stepgrpo_lab.method.records import Probe
 from stepgrpo_lab.method.steps import resolve_markers
 
@@ -63,6 +64,7 @@ def confidence(probabilities: Sequence[float], rule: str = "geometric", skip_fir
         raise ValueError(f"unknown confidence rule {rule!r}: choose one of {', '.join(RULES)}")
     if skip_first < 0:
         raise ValueError(f"skip_first is {skip_first}: it counts tokens, so use 0 or more")
+    probabilities = one_row("probabilities", probabilities)
     for place, probability in enumerate(probabilities):
         if not 0.0 <= probability <= 1.0:  # also refuses NaN
             raise ValueError(

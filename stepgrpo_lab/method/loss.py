@@ -11,9 +11,12 @@ Sources: PPO's clipped surrogate (Schulman et al., arXiv 1707.06347); GRPO (Deep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from stepgrpo_lab.method.arrays import flags, numbers, one_row, plain, token_list
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,6 +89,7 @@ def token_weights(
         >>> token_weights([[True], [True, True, True]], LossSettings("dapo"))[1]
         [0.25, 0.25, 0.25]
     """
+    masks = [flags(f"masks[{place}]", mask) for place, mask in enumerate(plain(masks))]
     if not masks:
         raise ValueError("masks is empty; give one mask for each completion")
     at_hand = sum(map(sum, masks))
@@ -95,7 +99,7 @@ def token_weights(
         "dr_grpo": [len(masks) * (settings.max_completion_length or 1)] * len(masks),
         "dapo": [max(1, at_hand if batch_tokens is None else batch_tokens)] * len(masks),
     }[settings.loss_type]
-    return [[bool(trains) / divisor for trains in mask] for mask, divisor in zip(masks, divisors, strict=True)]
+    return [[trains / divisor for trains in mask] for mask, divisor in zip(masks, divisors, strict=True)]
 
 
 # ---- in torch --------------------------------------------------------------------------------------------------------
@@ -117,8 +121,10 @@ class LossBatch:
         reference_logprobs: Under the reference model; needed by a KL penalty.
         batch_tokens: For dapo, the training tokens of the whole generation batch; by default those of ``masks``.
 
+    Arrays and tensors become lists.
+
     Raises:
-        ValueError: The parts do not fit together.
+        ValueError: The parts do not fit together, an advantage is not finite, or a log-probability is NaN.
 
     Example:
         >>> LossBatch([[1]], [[2, 3]], [[True, False]], [0.5]).completion_ids
@@ -134,6 +140,13 @@ class LossBatch:
     batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("prompt_ids", "completion_ids"):
+            object.__setattr__(self, name, [token_list(ids) for ids in getattr(self, name)])
+        object.__setattr__(self, "masks", [flags(f"masks[{i}]", mask) for i, mask in enumerate(self.masks)])
+        object.__setattr__(self, "advantages", numbers("advantages", self.advantages))
+        for name in ("old_logprobs", "reference_logprobs"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _stored(name, getattr(self, name)))
         lengths = [len(row) for row in self.completion_ids]
         if not lengths or not all(lengths) or not all(self.prompt_ids):
             raise ValueError("the batch is empty, or a prompt or a completion is; give each at least one token")
@@ -148,6 +161,17 @@ class LossBatch:
                 raise ValueError(f"{name} does not have one entry for each completion token")
 
 
+def _stored(name: str, rows: Any) -> list[list[float | None]]:
+    found = [one_row(f"{name}[{place}]", values) for place, values in enumerate(rows)]
+    for place, values in enumerate(found):
+        for token, value in enumerate(values):
+            if value is not None and math.isnan(value):
+                raise ValueError(
+                    f"{name}[{place}][{token}] is {value}; give a log-probability, or None for the policy's own"
+                )
+    return found
+
+
 def completion_logprobs(model: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> Tensor:
     """Log-probability of each token of one completion, temperature 1.
 
@@ -160,6 +184,7 @@ def completion_logprobs(model: Any, prompt_ids: Sequence[int], completion_ids: S
     """
     import torch
 
+    prompt_ids, completion_ids = token_list(prompt_ids), token_list(completion_ids)
     ids = torch.tensor([[*prompt_ids, *completion_ids]], device=model.device)
     # The logits at a place tell what comes next, so they start at the prompt's last token and end before the last one.
     logits = model(input_ids=ids).logits[0, len(prompt_ids) - 1 : -1]

@@ -1,7 +1,8 @@
 """Step-aware relative reward (Eq. 4 and 5), its ablations, and advantages: pure functions of one group.
 
 A *group* is the G completions of one prompt in one rollout. Each function takes one group as parallel sequences of
-length G, and knows nothing of problems, models or processes; :func:`grouped` cuts a flat batch into groups.
+length G, and knows nothing of problems, models or processes; :func:`grouped` cuts a flat batch into groups. Arrays and
+tensors do as well as lists.
 
 Source: Step-GRPO (arXiv 2604.16890), Eq. 3-5; group-relative advantages: DeepSeekMath (arXiv 2402.03300).
 """
@@ -12,8 +13,9 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
+from stepgrpo_lab.method.arrays import check_lengths, flags, number, numbers, one_row, plain
 from stepgrpo_lab.method.records import Outcome
 
 MeanOver = Literal["correct", "all"]
@@ -89,24 +91,24 @@ class StepAwareReward:
         Args:
             correct: Whether each member's answer is right (c), length G.
             steps: Semantic steps of each member (k, Eq. 3), each at least 1.
-            formatted: Whether each member has a non-empty box after its first ``</think>`` (f).
+            formatted: Whether each member has a non-empty box after its first ``</think>`` (f), as
+                :func:`stepgrpo_lab.method.boxes.extract_boxed` reads it: a box of ``?`` or ``\\text{}`` is empty.
             tokens: Ignored.
 
         Returns:
             G rewards, in the members' order.
 
         Raises:
-            ValueError: The sequences differ in length or are empty, or a step count is below 1.
+            ValueError: The sequences differ in length or are empty, a step count is no number of at least 1, or a flag
+                is no truth value; the message names the member.
         """
-        if len(formatted) != len(correct):
-            raise ValueError(
-                f"formatted has {len(formatted)} entries but correct has {len(correct)}; give one per member"
-            )
+        correct, formatted, steps = flags("correct", correct), flags("formatted", formatted), _steps(steps)
+        check_lengths(correct=correct, formatted=formatted)
         mean = group_mean_steps(correct, steps, self.mean_over)
         if mean is None:
             mean = statistics.fmean(steps)  # nobody is correct: only penalize_wrong will look at it
         return [
-            self._outcome(is_correct, step_excess(k, mean)) + (1 - self.step_alpha) * bool(is_formatted)
+            self._outcome(is_correct, step_excess(k, mean)) + (1 - self.step_alpha) * is_formatted
             for is_correct, k, is_formatted in zip(correct, steps, formatted, strict=True)
         ]
 
@@ -141,10 +143,16 @@ def step_aware_rewards(
 def step_excess(steps: float, mean: float) -> float:
     """How far a step count lies above its group's mean (Eq. 4): ``tanh((k - mu) / mu)``, in (-0.762, 1).
 
+    Raises:
+        ValueError: One of them is not finite, or the mean is not above 0.
+
     Example:
         >>> step_excess(4, 4.0), round(step_excess(6, 4.0), 4)
         (0.0, 0.4621)
     """
+    steps, mean = number("steps", steps), number("mean", mean)
+    if mean <= 0:
+        raise ValueError(f"mean is {mean}; a mean of step counts is at least 1")
     return math.tanh((steps - mean) / mean)
 
 
@@ -155,18 +163,14 @@ def group_mean_steps(correct: Sequence[bool], steps: Sequence[int], mean_over: M
         mu in steps; None if ``mean_over`` is "correct" and no member is.
 
     Raises:
-        ValueError: The sequences differ in length or are empty, or a step count is below 1.
+        ValueError: The sequences differ in length or are empty, or a step count is no number of at least 1.
 
     Example:
         >>> group_mean_steps([True, True, False], [2, 4, 9])
         3.0
     """
-    if len(correct) != len(steps):
-        raise ValueError(f"steps has {len(steps)} entries but correct has {len(correct)}; give one per member")
-    if not steps:
-        raise ValueError("the group is empty; a group needs at least one completion")
-    if min(steps) < 1:
-        raise ValueError(f"steps contains {min(steps)}; a completion has at least 1 step (k = 1 + markers)")
+    correct, steps = flags("correct", correct), _steps(steps)
+    check_lengths(correct=correct, steps=steps)
     _check_mean_over(mean_over)
     counted = [k for k, is_correct in zip(steps, correct, strict=True) if is_correct or mean_over == "all"]
     return statistics.fmean(counted) if counted else None
@@ -198,10 +202,9 @@ def group_advantages(
         >>> [round(a, 4) for a in group_advantages([1.207953, 1.0, 0.792047, 0.1, 0.1])]
         [1.1039, 0.6997, 0.2955, -1.0495, -1.0495]
     """
+    rewards = numbers("rewards", rewards)
     if len(rewards) < 2:
         raise ValueError(f"a group needs at least 2 rewards to be compared, got {len(rewards)}")
-    if not all(math.isfinite(reward) for reward in rewards):
-        raise ValueError(f"rewards must be finite numbers, got {list(rewards)}")
     if scale not in ("group", "batch", "none"):
         raise ValueError(f"scale is {scale!r}; use 'group', 'batch' or 'none'")
     if scale == "batch" and batch_std is None:
@@ -213,12 +216,12 @@ def group_advantages(
     if scale == "group":
         divisor = statistics.stdev(rewards) + eps
     elif batch_std is not None and scale == "batch":
-        divisor = batch_std + eps
+        divisor = number("batch_std", batch_std) + eps
     return [(reward - mean) / divisor for reward in rewards]
 
 
 def grouped(values: Sequence[Value], group_size: int) -> list[list[Value]]:
-    """Cut a flat batch into its groups: member ``i`` belongs to group ``i // group_size``.
+    """Cut a flat batch into its groups: member ``i`` belongs to group ``i // group_size``. An array becomes lists.
 
     Raises:
         ValueError: The batch does not divide into groups of this size.
@@ -227,6 +230,7 @@ def grouped(values: Sequence[Value], group_size: int) -> list[list[Value]]:
         >>> grouped([1, 2, 3, 4], 2)
         [[1, 2], [3, 4]]
     """
+    values = values.tolist() if hasattr(values, "tolist") else values
     if group_size < 1 or len(values) % group_size:
         raise ValueError(f"{len(values)} completions do not divide into groups of {group_size}")
     return [list(values[start : start + group_size]) for start in range(0, len(values), group_size)]
@@ -248,6 +252,7 @@ def outcome_rewards(reward: GroupReward, outcomes: Sequence[Outcome]) -> list[fl
         [outcome.formatted for outcome in outcomes],
         [outcome.tokens for outcome in outcomes],
     )
+    rewards = one_row("the rewards of group_reward", rewards)
     if len(rewards) != len(outcomes):
         raise ValueError(
             f"group_reward returned {len(rewards)} rewards for a group of {len(outcomes)}: return one for each member"
@@ -262,13 +267,17 @@ def is_informative(rewards: Sequence[float]) -> bool:
         >>> is_informative([0.1, 0.1]), is_informative([0.1, 1.0])
         (False, True)
     """
-    return len(set(rewards)) > 1
+    return len(set(plain(rewards))) > 1
 
 
 def check_step_alpha(step_alpha: float) -> None:
     """Refuse a weight of correctness outside [0, 1] with a ValueError."""
     if not 0 <= step_alpha <= 1:
         raise ValueError(f"step_alpha is {step_alpha}; it must lie in [0, 1] (the paper's value is 0.9)")
+
+
+def _steps(steps: Sequence[int]) -> list[Any]:
+    return numbers("steps", steps, 1, "a completion has at least 1 step (k = 1 + markers)")
 
 
 def _check_mean_over(mean_over: str) -> None:

@@ -31,7 +31,8 @@ class RolloutSettings:
 
     Attributes:
         preset: The preset that these settings started from ("official" or "paper").
-        markers: Name of a marker set, or the marker words themselves.
+        markers: Name of a marker set (official, paper, multilingual, reader, blank_lines), or the marker words
+            themselves.
         probe_prompt: The answer-inducing prompt, forced after the kept thoughts.
         confidence_rule: How token probabilities become one score (see :mod:`stepgrpo_lab.method.confidence`).
         skip_first: How many leading tokens of the trial answer the score leaves out, if they hold nothing but the brace

@@ -1,10 +1,11 @@
 """Semantic steps (Eq. 3): where a chain of thought turns to a new attempt, on text, on token ids, and while streaming.
 
-A *marker* is a standalone, case-sensitive word: a longest run of word characters (Python's ``\\w``: letters, digits and
-underscore of any script) that equals one of the marker words. "Wait," holds one, "Waiting" and "await" do not. Markers
-count before the first ``</think>``; the number of steps is ``k = 1 + markers``.
+By the paper's rule a *marker* is a standalone, case-sensitive word: a longest run of word characters (Python's ``\\w``:
+letters, digits and underscore of any script) that equals one of the marker words. "Wait," holds one, "Waiting" and
+"await" do not. Markers count before the first ``</think>``; the number of steps is ``k = 1 + markers``.
 
-To cut thoughts otherwise (blank lines, entropy peaks), subclass :class:`Segmenter` and write a :class:`StepScanner`.
+:data:`MARKER_SETS` also names sets for other languages, for what a person would count, and for paragraphs. To cut
+thoughts otherwise (entropy peaks), subclass :class:`Segmenter` and write a :class:`StepScanner`.
 """
 
 from __future__ import annotations
@@ -18,42 +19,33 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
-from stepgrpo_lab.method.names import did_you_mean, shown
+from stepgrpo_lab.method.markers import (
+    MARKER_SETS,
+    AnyScriptReader,
+    BlankLineReader,
+    Found,
+    MarkerReader,
+    WordReader,
+    is_plain,
+    is_word,
+    resolve_markers,
+)
+from stepgrpo_lab.method.reader import OpeningReader
 from stepgrpo_lab.method.records import Step
 from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText, decode_partial
 
-MARKER_SETS: dict[str, tuple[str, ...]] = {"official": ("Wait",), "paper": ("Wait", "Alternatively")}
-"""The public code's marker, and the paper's."""
+__all__ = [
+    "MARKER_SETS",
+    "BlankLineSegmenter",
+    "MarkerHit",
+    "MarkerScanner",
+    "MarkerSegmenter",
+    "Segmenter",
+    "StepScanner",
+    "resolve_markers",
+]
 
 _WORD = re.compile(r"\w+")
-
-
-def resolve_markers(markers: str | Sequence[str]) -> tuple[str, ...]:
-    """Turn the name of a marker set, or your own words, into marker words.
-
-    Raises:
-        ValueError: An unknown set, no words at all, or a marker that is not one word.
-
-    Example:
-        >>> resolve_markers("paper"), resolve_markers(["Hmm", "Wait"])
-        (('Wait', 'Alternatively'), ('Hmm', 'Wait'))
-    """
-    if isinstance(markers, str):
-        if markers not in MARKER_SETS:
-            raise ValueError(
-                f"markers: unknown marker set {shown(markers)}: use {' or '.join(MARKER_SETS)}, or a list of words"
-                + did_you_mean(markers, MARKER_SETS)
-            )
-        return MARKER_SETS[markers]
-    if not markers:
-        raise ValueError("markers is empty: name a marker set or at least one word")
-    for marker in markers:
-        if not isinstance(marker, str) or not _WORD.fullmatch(marker):
-            raise ValueError(
-                f"markers: marker {shown(marker)} is not one word: use words, or write a Segmenter of your own for "
-                "phrases"
-            )
-    return tuple(dict.fromkeys(markers))
 
 
 @dataclass(frozen=True)
@@ -105,6 +97,13 @@ class Segmenter(Protocol):
         """Number of steps ``k`` of a completion."""
         return len(self.split(text))
 
+    def may_open(self, piece: str) -> bool:
+        """Whether a token with this text is likely to open a step: an engine had better look up there.
+
+        It only saves work. By default, whether the text holds a marker all by itself.
+        """
+        return self.count(piece) > 1
+
     def count_ids(self, token_ids: Sequence[int], token_text: TokenText) -> int:
         """Number of steps ``k`` of a completion in token ids."""
         return self.count(token_text.decode(token_ids))
@@ -126,10 +125,10 @@ class Segmenter(Protocol):
 
 
 class MarkerSegmenter(Segmenter):
-    """The paper's steps: each marker word before the close opens one.
+    """Steps that open at markers: each marker before the close opens one.
 
     Args:
-        markers: Name of a marker set, or your own words.
+        markers: Name of a marker set, or your own words (see :func:`resolve_markers`).
         close: Text that ends the thoughts.
 
     Raises:
@@ -139,50 +138,92 @@ class MarkerSegmenter(Segmenter):
     Example:
         >>> [step.text for step in MarkerSegmenter().split("2+2=4. Wait, Waiting is none.</think>4 Wait")]
         ['2+2=4. ', 'Wait, Waiting is none.']
+        >>> MarkerSegmenter(["等等"]).count("嗯等等，2+2=4"), MarkerSegmenter("reader").count("8, wait, that's 9.")
+        (2, 2)
     """
 
     def __init__(self, markers: str | Sequence[str] = "paper", close: str = THINK_CLOSE) -> None:
         self.markers = resolve_markers(markers)
+        self.name = markers if isinstance(markers, str) else None
         self.close = close
-        if not close or _WORD.match(close) or set(self.markers) & set(_WORD.findall(close)):
+        self._plain = self.name not in ("reader", "blank_lines") and is_plain(self.markers)
+        if not close or _WORD.match(close) or self._found("*. " + close):
             raise ValueError(f"close {close!r} must start with a sign, not a letter or digit, and hold no marker")
+        if self.name in ("reader", "blank_lines") and close[0].isspace():
+            raise ValueError(f"close {close!r} must not start with white space, which marker set {self.name!r} reads")
 
     def split(self, text: str) -> list[Step]:
         """The steps of a completion; step 0 is the text before the first marker, and may be empty."""
         thoughts = text.partition(self.close)[0]
-        found = sorted((start, marker) for marker in set(self.markers) for start in _places(marker, thoughts))
+        found = self._found(thoughts)
         starts, names = [0, *(start for start, _ in found)], [None, *(marker for _, marker in found)]
         bounds = zip(names, starts, [*starts[1:], len(thoughts)], strict=True)
         return [Step(index, name, text[start:stop], start, stop) for index, (name, start, stop) in enumerate(bounds)]
 
     def count(self, text: str) -> int:
         """Number of steps, without the steps: a completion may be long."""
-        thoughts = text.partition(self.close)[0]
-        return 1 + sum(1 for marker in set(self.markers) for _ in _places(marker, thoughts))
+        return 1 + len(self._found(text.partition(self.close)[0]))
 
     def scanner(self, token_text: TokenText) -> MarkerScanner:
         """A fresh :class:`MarkerScanner` for one completion."""
-        return MarkerScanner(token_text, self.markers, self.close)
+        return MarkerScanner(token_text, self.reader(), self.close)
+
+    def reader(self) -> MarkerReader:
+        """What finds this segmenter's markers in the characters of one completion's thoughts."""
+        if self.name == "reader":
+            return OpeningReader(self.close)
+        if self.name == "blank_lines":
+            return BlankLineReader(self.close)
+        return WordReader(self.markers) if self._plain else AnyScriptReader(self.markers)
+
+    def may_open(self, piece: str) -> bool:
+        """See :meth:`Segmenter.may_open`; a blank line needs a paragraph before it and one after."""
+        return super().may_open(f"x{piece}x" if self.name == "blank_lines" else piece)
+
+    def _found(self, thoughts: str) -> list[Found]:
+        if self._plain:
+            return sorted(Found(start, word) for word in set(self.markers) for start in _places(word, thoughts))
+        reader = self.reader()
+        return [*reader.feed(thoughts), *reader.end()]
 
 
-class _State(NamedTuple):
-    """All that the scanner knows after some tokens; of bounded size, so that earlier states can be kept for a while."""
+class BlankLineSegmenter(MarkerSegmenter):
+    """Steps without marker words: each paragraph after a blank line is one, for models that never say "Wait".
 
-    tokens: int = 0  # pushed so far
-    steps: int = 1
-    closed: bool = False
-    run: str = ""  # the word characters at the end of the thoughts, cut once they are longer than any marker
-    run_token: int = 0  # place of the first token that a hit on this run would hold back
-    tail: str = ""  # end of the text, as long as the close can still begin in it
-    pending: bytes = b""  # an unfinished character
-    pending_token: int = 0  # as run_token, for a run that begins with the unfinished character
+    The paper names its dependence on marker words as a limitation. This is a way past it, with one of its own: it
+    counts layout, not turns. The same as marker set ``blank_lines``, by which recipes and commands name it.
+
+    Example:
+        >>> BlankLineSegmenter().count("2+2=4.\\n\\nAgain: 4.\\n\\n</think>4")
+        2
+    """
+
+    def __init__(self, close: str = THINK_CLOSE) -> None:
+        super().__init__("blank_lines", close)
+
+
+class _Pushed(NamedTuple):
+    """A pushed token, and all that the scanner knew before it."""
+
+    reader: MarkerReader
+    steps: int
+    tail: str  # end of the text, in which the close may begin
+    pending: bytes  # an unfinished character
+    chars: str  # what this token completes
+    end: int  # the character at which the token ends, an unfinished one included
+
+    @property
+    def start(self) -> int:
+        """The first character that the token touches."""
+        return self.reader.at
 
 
 class MarkerScanner:
     """Finds markers while tokens arrive, in constant time a token.
 
-    A marker is certain only once the character after it is known ("Wait" + "ing" is none), so a hit comes with the
-    lookahead token. What to hold back then is every whole token that covers the marker, and all that follow it:
+    A marker is certain only once the character after it is known ("Wait" + "ing" is none), or a few more (see the
+    marker's reader), so a hit comes with its lookahead. What to hold back then is every whole token that covers the
+    marker's start, and all that follow it:
 
     - whitespace and punctuation at the start of a covering token go with it (``.Wait``, ``(W`` + ``ait``): after an
       exit the thoughts may well end without them;
@@ -198,23 +239,24 @@ class MarkerScanner:
         [None, None, MarkerHit(marker='Wait', held=2)]
     """
 
-    def __init__(self, token_text: TokenText, markers: Sequence[str], close: str) -> None:
+    def __init__(self, token_text: TokenText, reader: MarkerReader, close: str) -> None:
         self._token_text = token_text
-        self._markers = frozenset(markers)
+        self._reader = reader
         self._close = close
-        self._longest = max(map(len, markers))
-        self._state = _State()
-        self._earlier: deque[_State] = deque()  # before each of the last tokens, as far back as a hit can reach
+        self._steps, self._closed = 1, False
+        self._tail, self._pending = "", b""
+        self._pushed: deque[_Pushed] = deque()  # the last tokens, as far back as a hit can reach
+        self._droppable = 0
 
     @property
     def steps(self) -> int:
         """1 + the markers that are certain so far."""
-        return self._state.steps
+        return self._steps
 
     @property
     def closed(self) -> bool:
         """Whether the close is complete; nothing is a marker after it."""
-        return self._state.closed
+        return self._closed
 
     def push(self, token_id: int) -> MarkerHit | None:
         """Take the next token.
@@ -223,19 +265,20 @@ class MarkerScanner:
             The first marker that it makes certain; None if there is none, or if the same token also completes the
             close and must stay, so that there is nothing left to exit from. ``steps`` counts every marker.
         """
-        before = self._state
-        after, hit = self._advance(before, self._token_text.pieces(token_id))
-        self._state = after
-        self._earlier.append(before)
-        if hit is not None:
-            reach = after.tokens - hit.held
-        elif after.run and len(after.run) <= self._longest:
-            reach = after.run_token
-        else:
-            reach = after.pending_token if after.pending else after.tokens
-        while self._earlier and self._earlier[0].tokens < reach:
-            self._earlier.popleft()
-        return None if hit is not None and hit.held == 0 and after.closed else hit
+        if self._closed:
+            self._pushed.clear()
+            self._droppable = 0
+            return None
+        pending = self._pending
+        chars, self._pending = decode_partial(pending + self._token_text.pieces(token_id))
+        before = self._reader.copy()
+        end = before.at + len(chars) + bool(self._pending)
+        self._pushed.append(_Pushed(before, self._steps, self._tail, pending, chars, end))
+        found = self._reader.feed(self._until_close(chars))
+        self._steps += len(found)
+        hit = MarkerHit(found[0].marker, self._held(found[0].start)) if found else None
+        self._forget(hit)
+        return None if hit is not None and hit.held == 0 and self._closed else hit
 
     def drop(self, count: int) -> None:
         """Forget the last ``count`` tokens, as if they had never been pushed.
@@ -243,47 +286,50 @@ class MarkerScanner:
         Raises:
             ValueError: More tokens than the last hit held.
         """
-        if not 0 <= count <= len(self._earlier):
-            raise ValueError(
-                f"cannot drop {count} tokens: the last hit leaves {len(self._earlier)}; drop at most `held`"
-            )
+        if not 0 <= count <= self._droppable:
+            raise ValueError(f"cannot drop {count} tokens: the last hit leaves {self._droppable}; drop at most `held`")
+        self._droppable -= count
         for _ in range(count):
-            self._state = self._earlier.pop()
+            first = self._pushed.pop()
+            self._reader, self._steps, self._closed = first.reader, first.steps, False
+            self._tail, self._pending = first.tail, first.pending
 
     def finish(self) -> int:
         """Number of steps if the completion ends here: a marker at the very end counts too."""
-        return self._state.steps + (self._state.run in self._markers)
+        if self._closed:
+            return self._steps
+        reader = self._reader.copy()
+        return self._steps + len(reader.feed("\ufffd" if self._pending else "")) + len(reader.end())
 
-    def _advance(self, state: _State, piece: bytes) -> tuple[_State, MarkerHit | None]:
-        place, tokens = state.tokens, state.tokens + 1
-        chars, pending = decode_partial(state.pending + piece)
-        _, steps, closed, run, run_token, tail, _, pending_token = state
-        carries = False  # whether this token's characters so far must stay when what follows them is held back
-        found: tuple[str, int] | None = None
-        for offset, char in enumerate("" if closed else chars):
-            if _is_word(char):
-                if not run:
-                    unfinished = offset == 0 and state.pending
-                    run_token = pending_token if unfinished else place + carries
-                run = run + char if len(run) <= self._longest else run
-            else:
-                if run in self._markers:
-                    steps += 1
-                    found = found or (run, run_token)
-                run = ""
-            tail = (tail + char)[-len(self._close) :]
-            carries = carries or _is_word(char) or bool(state.pending)
-            if tail == self._close:
-                closed, run = True, ""
-                break
-        if pending and (chars or not state.pending):
-            pending_token = place + carries
-        after = _State(tokens, steps, closed, run, run_token, tail, pending, pending_token)
-        return after, MarkerHit(found[0], tokens - found[1]) if found else None
+    def _until_close(self, chars: str) -> str:
+        """The characters up to the end of the close, if they complete it."""
+        joined = self._tail + chars
+        place = joined.find(self._close)
+        if place < 0:
+            self._tail = joined[-len(self._close) + 1 :] if len(self._close) > 1 else ""
+            return chars
+        self._closed, self._pending = True, b""
+        return chars[: place + len(self._close) - len(self._tail)]
 
+    def _held(self, start: int) -> int:
+        """How many tokens go with a marker that starts at this character; those forgotten hold content."""
+        for place, token in enumerate(self._pushed):
+            if token.end > start:
+                shares = token.start < start and token.pending
+                stays = shares or _WORD.search(token.chars, 0, max(0, start - token.start))
+                return len(self._pushed) - place - bool(stays)
+        return 0
 
-def _is_word(char: str) -> bool:
-    return char.isalnum() or char == "_"  # the same as \w, and faster
+    def _forget(self, hit: MarkerHit | None) -> None:
+        """Forget the tokens that no hit can hold back any more, from here or from where :meth:`drop` may lead back."""
+        since = self._pushed[-1].end if self._closed else self._reader.since
+        self._droppable = hit.held if hit else self._droppable + 1
+        while hit is None and self._droppable and self._pushed[-self._droppable].end <= since:
+            self._droppable -= 1
+        if self._droppable:
+            since = self._pushed[-self._droppable].reader.since
+        while len(self._pushed) > self._droppable and self._pushed[0].end <= since:
+            self._pushed.popleft()
 
 
 def _places(word: str, thoughts: str) -> Iterator[int]:
@@ -291,7 +337,7 @@ def _places(word: str, thoughts: str) -> Iterator[int]:
     start = -1
     while (start := thoughts.find(word, start + 1)) >= 0:
         after = start + len(word)
-        if not (_is_word(thoughts[start - 1 : start]) or _is_word(thoughts[after : after + 1])):
+        if not (is_word(thoughts[start - 1 : start]) or is_word(thoughts[after : after + 1])):
             yield start
 
 

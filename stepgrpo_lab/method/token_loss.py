@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stepgrpo_lab.method.arrays import check_lengths, number, numbers
 from stepgrpo_lab.method.loss import LossSettings, token_weights
 
 
@@ -53,7 +54,7 @@ def token_loss(
         reference_logprob: Log-probability under the reference model; needed where ``kl_weight`` is not 0.
 
     Raises:
-        ValueError: A KL penalty without a reference.
+        ValueError: A KL penalty without a reference, or a number that is not finite.
 
     Example:
         >>> import math
@@ -61,6 +62,9 @@ def token_loss(
         >>> round(token.ratio, 3), round(token.surrogate, 3), token.clipped, token.gradient
         (1.5, 1.2, True, 0.0)
     """
+    logprob, advantage = number("logprob", logprob), number("advantage", advantage)
+    old_logprob = None if old_logprob is None else number("old_logprob", old_logprob)
+    reference_logprob = None if reference_logprob is None else number("reference_logprob", reference_logprob)
     ratio = math.exp(logprob - (logprob if old_logprob is None else old_logprob))
     bound = math.inf if settings.delta is None else settings.delta
     free, held = (
@@ -113,6 +117,8 @@ def token_push(
         [[0.3333333333333333, 0.3333333333333333], [-0.3333333333333333, 0.0]]
     """
     weights = token_weights(masks, settings, batch_tokens=batch_tokens)
+    advantages = numbers("advantages", advantages)
+    check_lengths(masks=weights, advantages=advantages)
     return [
         [advantage * weight if weight else 0.0 for weight in row]
         for advantage, row in zip(advantages, weights, strict=True)

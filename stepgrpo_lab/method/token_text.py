@@ -12,7 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import index
 from typing import Any
+
+from stepgrpo_lab.method.arrays import token_list
 
 THINK_CLOSE = "</think>"
 """The text that ends the thoughts."""
@@ -76,7 +79,7 @@ class TokenText:
 
     def pieces(self, token_id: int) -> bytes:
         """The exact bytes of one token; empty for an id without a token (models pad their embedding with such ids)."""
-        return self.table.get(token_id, b"")
+        return self.table.get(index(token_id), b"")
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of a completion, special tokens included; bytes that are no UTF-8 become U+FFFD.
@@ -84,7 +87,7 @@ class TokenText:
         Equals ``tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)`` for byte-level
         tokenizers.
         """
-        return b"".join(map(self.pieces, token_ids)).decode("utf-8", errors="replace")
+        return b"".join(map(self.pieces, token_list(token_ids))).decode("utf-8", errors="replace")
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``; no special token is added, and ``</think>`` and the like become their single ids."""
@@ -101,7 +104,7 @@ class TokenText:
         """
         spans = []
         end, pending = 0, b""
-        for token_id in token_ids:
+        for token_id in token_list(token_ids):
             text, pending = decode_partial(pending + self.pieces(token_id))
             start, end = end, end + len(text)
             spans.append((start, end + bool(pending)))

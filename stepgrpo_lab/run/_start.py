@@ -15,7 +15,6 @@ from stepgrpo_lab.engines.tokenizers import check_markers
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.names import did_you_mean, listed, shown
 from stepgrpo_lab.method.records import Problem
-from stepgrpo_lab.method.steps import resolve_markers
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recipes._building import check_recipe_problems, recipe_problems, training_problems
 from stepgrpo_lab.recipes.schema import Lora, Recipe, RecipeError
@@ -134,7 +133,7 @@ def check_fit(recipe: Recipe, problems: Problems, model: Any, tokenizer: Any, gr
             cannot be graded, or a prompt that leaves no room for a completion.
     """
     _check_targets(recipe.model.lora, model)
-    check_markers(TokenText.from_tokenizer(tokenizer), resolve_markers(recipe.rollout.markers))
+    check_markers(TokenText.from_tokenizer(tokenizer), recipe.rollout.markers)
     for part, found in problems.items():
         check_recipe_problems(recipe, found, getattr(recipe.data, part), tokenizer, model, grader)
 

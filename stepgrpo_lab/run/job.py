@@ -265,6 +265,8 @@ class _Run:
         else:
             made_of = (self.config, self.parts, model, tokenizer, problems, grader)
             trainer = reinforcer(self.recipe, *made_of, self.engine)
+            if self.progress is not _silent:
+                trainer.notice = self._say
 
         truncated = self.recipe.method == "grpo" and self.recipe.rollout.dynamic
         rollout = self.recipe.rollout.settings if truncated else None

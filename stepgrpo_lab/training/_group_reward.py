@@ -32,17 +32,26 @@ class GroupRewardFunction:
         grader: Judges answers.
         scale: How the trainer scales advantages; used for the metrics alone.
         clock: Called with a phase's name and its seconds.
+        unmarked: Called with the number of completions of the first rollout, if none of them has more than one step.
     """
 
     __name__ = "group_reward"
 
     def __init__(
-        self, reward: GroupReward | BatchReward, grader: Grader, *, scale: Any, clock: Callable[[str, float], None]
+        self,
+        reward: GroupReward | BatchReward,
+        grader: Grader,
+        *,
+        scale: Any,
+        clock: Callable[[str, float], None],
+        unmarked: Callable[[int], None] = lambda completions: None,
     ) -> None:
         self.reward = reward
         self.grader = grader
         self.scale = scale
         self.clock = clock
+        self.unmarked = unmarked
+        self._first = True
 
     def __call__(
         self,
@@ -66,6 +75,9 @@ class GroupRewardFunction:
         rows = judge(step_trajectory, answer, self.grader)
         self.clock("grading", time.perf_counter() - started)
         everyone: list[RolloutRow] = gather_object(rows)
+        if self._first and all(row.outcome.steps <= 1 for row in everyone):
+            self.unmarked(len(everyone))
+        self._first = False
         groups = grouped(everyone, group_size)
         chosen = zip(self.rewards_of(groups), groups, strict=True)
         rewards = [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,12 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from stepgrpo_lab.engines.completions import Decoding, RolloutEngine
-from stepgrpo_lab.engines.distributed import all_gather
+from stepgrpo_lab.engines.distributed import all_gather, is_main_process
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.engines.tokenizers import check_markers, encode_messages
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.names import listed
 from stepgrpo_lab.method.records import Cost, Problem, Trajectory
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
@@ -92,6 +94,8 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
     """
 
     args: StepGRPOConfig
+    notice: Callable[[str], None] = staticmethod(warnings.warn)
+    """Told what a person should know at once, one line at a time; by default a warning."""
     _buffered_inputs: list[dict[str, Any]] | None
 
     def __init__(
@@ -123,7 +127,11 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         super().__init__(
             model=model,
             reward_funcs=GroupRewardFunction(
-                self.group_reward, self._grader, scale=args.scale_rewards, clock=self.clock
+                self.group_reward,
+                self._grader,
+                scale=args.scale_rewards,
+                clock=self.clock,
+                unmarked=self._note_unmarked,
             ),
             args=args,
             train_dataset=train_dataset,
@@ -139,7 +147,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         self.segmenter = segmenter or MarkerSegmenter((args.rollout or rollout_settings()).markers)
         self.token_text = TokenText.from_tokenizer(processing_class, eos_ids=self.eos_token_ids)
         if isinstance(self.segmenter, MarkerSegmenter):
-            check_markers(self.token_text, self.segmenter.markers)
+            check_markers(self.token_text, self.segmenter.name or self.segmenter.markers)
         _lora_to_float32(self.model)
         self.engine = engine
         self._synced_step: int | None = None
@@ -147,6 +155,10 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
             # TRL corrects the loss under this flag, and asks for the weights before each rollout of a new step. Its
             # own engine is not made: the arguments leave ``use_vllm`` False.
             self.use_vllm, self.vllm_generation, self._last_loaded_step = True, self, -1
+
+    def _note_unmarked(self, completions: int) -> None:
+        if is_main_process():
+            self.notice(unmarked_line(self.segmenter, completions))
 
     def close(self) -> None:
         """Stop the grader's processes, if the trainer started them."""
@@ -339,6 +351,22 @@ def _check_columns(dataset: Dataset) -> None:
     missing = {"prompt", "answer"} - set(dataset.column_names)
     if missing:
         raise ValueError(f"the data set has no column {min(missing)!r}: build it with problems_dataset(problems)")
+
+
+def unmarked_line(segmenter: Segmenter, completions: int) -> str:
+    """What to say when the first rollout holds no step but the first.
+
+    Example:
+        >>> unmarked_line(MarkerSegmenter(["Wait"]), 8)[:57]
+        'none of the first 8 completions holds a marker (Wait), so'
+    """
+    markers = getattr(segmenter, "markers", (type(segmenter).__name__,))
+    names = listed(repr(marker)[1:-1] for marker in markers)
+    return (
+        f"none of the first {completions} completions holds a marker ({names}), so every completion is one step: the "
+        "step reward compares nothing and no probe starts. Look at what it writes, and choose rollout.markers to "
+        "fit: words of its own, multilingual, reader, or blank_lines"
+    )
 
 
 def _check_whole_groups(completions: int, group_size: int) -> None:
