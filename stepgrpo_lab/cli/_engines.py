@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +69,7 @@ def _base_and_adapter(path: str) -> dict[str, Any]:
     """What vLLM is started with: a model, or the model below a LoRA adapter with room for that adapter's rank."""
     import torch
 
-    from stepgrpo_lab.engines.hub import ADAPTER_CONFIG
+    from stepgrpo_lab.engines.model_files import read_adapter
     from stepgrpo_lab.engines.models import adapter_base, adapter_folder, adapter_quantization
     from stepgrpo_lab.engines.vllm_engine import lora_room
 
@@ -82,5 +81,5 @@ def _base_and_adapter(path: str) -> dict[str, Any]:
         raise ValueError(
             f"{path} was trained on 4-bit weights, vLLM would sample from others: stepgrpo export it first"
         )
-    rank = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))["r"]
+    rank = read_adapter(adapter).get("r", 8)
     return {"path_or_id": adapter_base(adapter), "adapter": str(adapter), "max_lora_rank": lora_room(rank), **options}

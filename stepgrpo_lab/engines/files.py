@@ -14,6 +14,7 @@ import errno
 import gzip
 import json
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -65,9 +66,13 @@ def open_regular(path: str | Path) -> BufferedReader:
         ValueError: It is a folder, a pipe or a device.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a file: give the path of one")
-    return path.open("rb")
+    if path.is_file() or not path.exists():
+        # It may have been replaced since. Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return open(descriptor, "rb")
+        os.close(descriptor)
+    raise ValueError(f"{path} is not a file: give the path of one")
 
 
 def read_text(path: str | Path, most: int = LARGE) -> str:
@@ -77,14 +82,24 @@ def read_text(path: str | Path, most: int = LARGE) -> str:
         FileNotFoundError: There is none.
         ValueError: It is not UTF-8 text, not a file, or longer than ``most`` bytes; the message names it.
     """
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+
+
+def read_bytes(path: str | Path, most: int = LARGE) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is not a file, or longer than ``most`` bytes; the message names it.
+    """
     with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"{path} is larger than {_size(most)}, the most that is read: make it smaller")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+    return content
 
 
 def parse_json(text: str | bytes) -> Any:

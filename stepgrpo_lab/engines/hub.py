@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from stepgrpo_lab.engines.files import SMALL, read_json
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.method.names import did_you_mean, shown
+from stepgrpo_lab.method.records import from_json
 
 OVERTHINKER = "overthinker"
 """Name of the embedded model wherever a model path is asked for."""
@@ -19,6 +20,9 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 
 SECONDS = 5.0
 """How long the hub may take to answer at all; its own library would try for a minute."""
+
+MOST_PATH = 4000
+"""Most characters of a path in a file."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
@@ -80,17 +84,40 @@ def loading_options(path_or_id: str | Path) -> dict[str, Any]:
 
 
 def _local_options(folder: Path) -> dict[str, Any]:
-    adapter = folder / ADAPTER_CONFIG
-    if adapter.is_file() and not (folder / "config.json").is_file():
-        try:
-            base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            base = None
-        if isinstance(base, str) and base and base != str(folder):
-            return loading_options(base)
-    elif not (folder / "config.json").is_file():
+    if (folder / "config.json").is_file():
+        return {"local_files_only": True}
+    if not (folder / ADAPTER_CONFIG).is_file():
         raise ValueError(f"{folder} holds no config.json")
-    return {"local_files_only": True}
+    base = read_json(folder / ADAPTER_CONFIG, base_of_adapter, "correct it, or save the adapter again with peft", SMALL)
+    if is_adapter(base):
+        raise ValueError(f"its base model {shown(base)} is an adapter itself: merge that with stepgrpo export")
+    return loading_options(base)
+
+
+def base_of_adapter(config: Any) -> str:
+    """The folder or Hugging Face id of the model below an adapter, from its configuration's plain values.
+
+    Raises:
+        ValueError: It names none.
+
+    Example:
+        >>> base_of_adapter({"base_model_name_or_path": "some/model"})
+        'some/model'
+    """
+    named = from_json(_Named, config)["base_model_name_or_path"]
+    if not named or len(named) > MOST_PATH or "\0" in named:
+        raise ValueError("field 'base_model_name_or_path' names no model: write the base model's path")
+    return model_location(named)
+
+
+class _Named(TypedDict):
+    base_model_name_or_path: str
+
+
+def is_adapter(location: str) -> bool:
+    """Whether a folder holds an adapter and no whole model."""
+    folder = Path(location)
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def _hub_options(hub_id: str) -> dict[str, Any]:
@@ -146,6 +173,7 @@ def asking_the_hub() -> Iterator[str | None]:
             holder.HF_HUB_OFFLINE = value
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error of another library says, on one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])[:500]

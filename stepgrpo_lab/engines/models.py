@@ -6,14 +6,33 @@ adapter (a checkpoint and an export are such folders), a Hugging Face id, or "ov
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stepgrpo_lab._imports import require
-from stepgrpo_lab.engines.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS, first_line, loading_options, model_location
+from stepgrpo_lab.engines.files import SMALL, read_json
+from stepgrpo_lab.engines.hub import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    base_of_adapter,
+    first_line,
+    loading_options,
+    model_location,
+)
+from stepgrpo_lab.engines.model_files import (
+    AGAIN,
+    CONFIG,
+    FILES_OF_MODEL,
+    FILES_OF_TOKENIZER,
+    check_config,
+    check_model_files,
+    check_tokenizer_files,
+    check_weights_fit,
+    read_adapter,
+)
 from stepgrpo_lab.engines.tokenizers import check_tokenizer, separate_padding
 
 if TYPE_CHECKING:
@@ -131,7 +150,19 @@ def load_model(
         model = _read_weights(path, dtype, quantization, device)
     else:
         model = _read_adapter(adapter, dtype, quantization or adapter_quantization(adapter), device, merge)
-    return model.eval(), load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
+    _check_ids(path, tokenizer, model)
+    return model.eval(), tokenizer
+
+
+def _check_ids(path: str, tokenizer: Any, model: Any) -> None:
+    """Check that every token has a row of the embedding; models often have rows to spare."""
+    rows, largest = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise ValueError(
+            f"model {path!r}: its tokenizer has ids up to {largest}, but its embedding has {rows} rows: give it the "
+            "tokenizer that it was trained with"
+        )
 
 
 def adapter_folder(path: str) -> Path | None:
@@ -167,12 +198,9 @@ def adapter_base(adapter: Path) -> str:
     Raises:
         ValueError: Its configuration names none, or another adapter.
     """
-    from peft import PeftConfig
-
-    named = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
-    if not named:
-        raise ValueError(f"{adapter / ADAPTER_CONFIG} names no base_model_name_or_path: add the base model's path")
-    base = model_location(named)
+    base = read_json(
+        adapter / ADAPTER_CONFIG, base_of_adapter, "correct it, or save the adapter again with peft", SMALL
+    )
     if adapter_folder(base) is not None:
         raise ValueError(f"the base model of {adapter} is {base!r}, an adapter itself: merge that with stepgrpo export")
     return base
@@ -180,9 +208,10 @@ def adapter_base(adapter: Path) -> str:
 
 def adapter_quantization(adapter: Path) -> Literal["nf4"] | None:
     """How the base was quantised that an adapter was trained on: trainers here keep its ``config.json`` beside it."""
-    stored = adapter / "config.json"
-    quantised = stored.is_file() and json.loads(stored.read_text(encoding="utf-8")).get("quantization_config")
-    return "nf4" if quantised and quantised.get("load_in_4bit") else None
+    if not (adapter / CONFIG).exists():
+        return None
+    quantised = read_json(adapter / CONFIG, check_config, AGAIN, SMALL).get("quantization_config")
+    return "nf4" if isinstance(quantised, dict) and quantised.get("load_in_4bit") else None
 
 
 def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
@@ -192,26 +221,60 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
         ValueError: There is none, or one that the method cannot use.
     """
     tokenizer = _read_tokenizer(model_location(path_or_id))
-    separate_padding(tokenizer)
     try:
-        check_tokenizer(tokenizer)
+        with _panics_as_errors():
+            separate_padding(tokenizer)
+            check_tokenizer(tokenizer)
     except ValueError as error:
         raise ValueError(f"model {str(path_or_id)!r}: {error}") from error
     return tokenizer
 
 
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """The tokenizers library, written in Rust, panics where it meets what it does not expect; that is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"its tokenizer.json cannot be used ({first_line(error)}): {AGAIN}") from None
+
+
+def _folder_of(path: str, names: tuple[str, ...]) -> Path | None:
+    """The folder that holds files of a model: for a Hugging Face id, that of its download; None where there is none."""
+    if Path(path).is_dir():
+        return Path(path)
+    from transformers.utils import cached_file
+
+    quiet: Any = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = None
+    for name in names:
+        with suppress(OSError, ValueError):  # whoever reads the file says so
+            found = cached_file(path, name, **quiet) or found
+    return None if found is None else Path(found).parent
+
+
 def _read_weights(path: str, dtype: str, quantization: str | None, device: str) -> PreTrainedModel:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    found = loading_options(path)
+    if folder := _folder_of(path, FILES_OF_MODEL):
+        told = check_model_files(folder)
+        if Path(path).is_dir():
+            check_weights_fit(folder, told, told.get("text_config"))
     options: dict[str, Any] = {
-        **loading_options(path),
+        **found,
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
         "trust_remote_code": False,
         **({"quantization_config": nf4_config(dtype), "device_map": {"": device}} if quantization else {}),
     }
     try:
+        if Path(path).is_dir():
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False, **found)
+            check_weights_fit(Path(path), config.to_dict(), config.get_text_config(decoder=True).to_dict())
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except ImportError:
         raise
@@ -244,19 +307,15 @@ def _read_adapter(adapter: Path, dtype: str, quantization: str | None, device: s
     """transformers by itself would give a plain model with hidden adapters, which no one else takes for one."""
     from peft import PeftModel
 
+    read_adapter(adapter)
     base = _read_base(adapter, dtype, quantization, device)
     if merge and quantization:
         base = base.dequantize()  # merging into 4 bits would round
     try:
         model = PeftModel.from_pretrained(base, str(adapter))
+        return model.merge_and_unload() if merge else model
     except Exception as error:  # a broken file of each format has an error of its own
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"adapter {str(adapter)!r} cannot be loaded: {first_line}") from error
-    if not merge:
-        return model
-    if not hasattr(model, "merge_and_unload"):
-        raise ValueError(f"{adapter} is an adapter that cannot be merged: only LoRA and its kin can")
-    return model.merge_and_unload()
+        raise ValueError(f"adapter {str(adapter)!r} cannot be loaded: {first_line(error)}") from error
 
 
 def nf4_config(dtype: str) -> Any:
@@ -281,8 +340,12 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     options = loading_options(path)
+    if folder := _folder_of(path, FILES_OF_TOKENIZER):
+        check_tokenizer_files(folder)
+        check_model_files(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options)
+        with _panics_as_errors():
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options)
     except ImportError:
         raise
     except Exception as error:  # a broken file of each format has an error of its own

@@ -98,12 +98,11 @@ def _check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat_template: set tokenizer.chat_template or use an instruct model")
     try:
-        rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "question"}], tokenize=False, add_generation_prompt=True
-        )
-    except Exception as error:  # Jinja's errors have no base class of ours, and a template may raise its own
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the chat template refuses one user message ({reason}): set another chat_template") from error
+        rendered = _chat_text(tokenizer, [{"role": "user", "content": "question"}])
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: set another chat_template, in chat_template.jinja or tokenizer_config.json"
+        ) from error
     if "question" not in rendered:
         raise ValueError("the chat template loses the user's question: set another tokenizer.chat_template")
     if THINK_CLOSE in rendered:
@@ -166,10 +165,20 @@ def encode_messages(
     template_options: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Encode a conversation, the assistant's turn opened; shape (prompt length,)."""
-    encoded = tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=True, tokenize=True, return_dict=True, **(template_options or {})
-    )
-    return list(encoded["input_ids"])
+    text = _chat_text(tokenizer, messages, template_options)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _chat_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    template_options: Mapping[str, Any] | None = None,
+) -> str:
+    """What ``tokenizer.apply_chat_template`` gives, except that the template is held to bounds."""
+    from stepgrpo_lab.engines.templates import render_chat
+
+    known = {**tokenizer.special_tokens_map, "add_generation_prompt": True, **(template_options or {})}
+    return render_chat(tokenizer.get_chat_template(), messages, known)
 
 
 # ---- whether prompts fit, asked before a run begins instead of in its middle -----------------------------------------

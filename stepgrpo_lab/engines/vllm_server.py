@@ -17,6 +17,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from stepgrpo_lab.engines._vllm_requests import RequestRow, StopFinder, TokenRequest, check_weights, request_rows
 from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
+from stepgrpo_lab.engines.files import parse_json
+from stepgrpo_lab.engines.model_files import tensor_shapes
 from stepgrpo_lab.method.records import Cost, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
 
@@ -213,7 +215,7 @@ class VLLMServerEngine:
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
                 text = response.read()
-                return json.loads(text) if response.headers.get_content_type() == "application/json" else text
+                return parse_json(text) if response.headers.get_content_type() == "application/json" else text
         except HTTPError as error:
             if error.code == 404 and needs:
                 raise RuntimeError(
@@ -221,15 +223,11 @@ class VLLMServerEngine:
                 ) from error
             reason = error.read().decode(errors="replace").strip()
             raise RuntimeError(f"the server at {self.url} refused a request ({error.code}): {reason[:500]}") from error
+        except ValueError as error:
+            raise RuntimeError(f"the server at {self.url} sent what cannot be read: {error}") from error
         except (URLError, TimeoutError, ConnectionError) as error:
             raise ConnectionError(f"no vLLM server answers at {self.url}: start one with {_START}") from error
 
 
 def _names_in(folder: Path) -> set[str]:
-    from safetensors import safe_open
-
-    names: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as weights:
-            names |= set(weights.keys())
-    return names
+    return {name for path in folder.glob("*.safetensors") for name in tensor_shapes(path)}

@@ -19,12 +19,14 @@ import shlex
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from filelock import FileLock, Timeout
 
-from stepgrpo_lab.engines.files import write_atomically
+from stepgrpo_lab.engines.files import SMALL, read_json, write_atomically
+from stepgrpo_lab.method.records import from_json
 
 LOCK = ".writer.lock"
 """In a run folder while somebody writes there; beside it the holder's name."""
@@ -120,16 +122,23 @@ class Writer:
     def _named(self) -> str:
         """Who holds the lock, and what to do about it, in words; a file that says something else is passed over."""
         try:
-            found = json.loads(self.holder.read_text(encoding="utf-8"))
-            pid, host, command, since = (found[key] for key in ("pid", "host", "command", "since"))
-            on = "" if host == platform.node() else f" on {host}"
-            who, stop = f"process {int(pid)}{on} since {since} ({command})", f"kill {int(pid)}{on}"
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            found = read_json(self.holder, partial(from_json, _Holder), "remove it", SMALL)
+            on = "" if found["host"] == platform.node() else f" on {found['host']}"
+            who = f"process {found['pid']}{on} since {found['since']} ({found['command']})"
+            stop = f"kill {found['pid']}{on}"
+        except (OSError, ValueError):
             who, stop = "another process", "stop it"
         return f"{who}: wait until it has ended, end it ({stop}), or give another folder"
 
 
-def _myself() -> dict[str, Any]:
+class _Holder(TypedDict):
+    pid: int
+    host: str
+    command: str
+    since: str
+
+
+def _myself() -> _Holder:
     program = Path(sys.argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
     return {

@@ -153,8 +153,15 @@ def select_by_pass_rate(
 
 
 def append_pass_rates(path: str | Path, rates: Iterable[PassRate]) -> None:
-    """Add rates to a JSON Lines file; what is in it stays, but for a last line that a kill cut off."""
-    with Path(path).open("a+b") as file:
+    """Add rates to a JSON Lines file; what is in it stays, but for a last line that a kill cut off.
+
+    Raises:
+        ValueError: It is a folder, a pipe or a device.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would never let go
+        raise ValueError(f"{path} is not a file: give the path of one")
+    with path.open("a+b") as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
         file.write("".join(json.dumps(asdict(rate)) + "\n" for rate in rates).encode())

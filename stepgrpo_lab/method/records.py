@@ -271,6 +271,8 @@ def _checked(hint: Any, value: Any) -> Any:
         return _checked_record(cast(Any, hint), value)
     if origin in (Union, UnionType):
         return _checked_option(arguments, value)
+    if origin is list and isinstance(value, list) and _all_numbers(arguments[0], value):
+        return list(value)
     if origin in (list, tuple) and isinstance(value, (list, tuple)):
         return origin(_checked_items(hint, value))
     if origin is dict and isinstance(value, dict):
@@ -341,6 +343,17 @@ def _fits(hint: Any, value: Any) -> bool:
     if hint is float or hint is int:
         return type(value) in (hint, int) and abs(value) <= LARGEST
     return _is_plain(value) if hint is Any else type(value) is hint
+
+
+def _all_numbers(hint: Any, values: list[Any]) -> bool:
+    """Whether a list holds what it should, told at once where that is numbers: recordings hold millions."""
+    kinds = _NUMBERS.get(hint)
+    if kinds is None or not kinds.issuperset(map(type, values)):
+        return False
+    return all(map(LARGEST.__ge__, map(abs, (value for value in values if value is not None))))
+
+
+_NUMBERS: dict[Any, set[type]] = {int: {int}, float: {int, float}, float | None: {int, float, NoneType}}
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:

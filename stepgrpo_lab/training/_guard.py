@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +23,8 @@ from transformers import Trainer, TrainerCallback
 
 from stepgrpo_lab.engines.distributed import all_reduce_any, is_main_process, process_count
 from stepgrpo_lab.engines.failures import full_disk, in_words, machine_trouble
-from stepgrpo_lab.engines.files import write_atomically
+from stepgrpo_lab.engines.files import read_json, write_atomically
+from stepgrpo_lab.engines.model_files import tensor_shapes
 from stepgrpo_lab.training._proof import MARK, Proof, Verify, manifest_damage
 
 TRAINER_STATE = "trainer_state.json"
@@ -32,9 +32,6 @@ TRAINER_STATE = "trainer_state.json"
 
 PICKLED_ARGUMENTS = "training_args.bin"
 """A pickle that transformers writes beside the weights; it is removed unread."""
-
-LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors reads no longer one either."""
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
@@ -237,7 +234,7 @@ def last_checkpoint(
         report: Receives a line for each checkpoint that is damaged (not for one that a kill cut off before its end).
         verify: How far a checkpoint's manifest is held against its files.
     """
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
     for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         damage = checkpoint_damage(path, verify)
         if damage is None:
@@ -272,16 +269,17 @@ def checkpoint_damage(checkpoint: Path, verify: Verify = "full") -> str | None:
     cut_off += [path for path in states if not _is_whole_zip(path)]
     if cut_off:
         return f"{cut_off[0].name} is cut off"
-    return manifest_damage(checkpoint, verify, required=MARK in (state.get("stateful_callbacks") or {}))
+    callbacks = state.get("stateful_callbacks")
+    return manifest_damage(checkpoint, verify, required=isinstance(callbacks, dict) and MARK in callbacks)
 
 
 def _state(path: Path) -> dict[str, Any]:
     """The trainer state; empty if the file is damaged."""
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        state = read_json(path, lambda value: value, "remove the checkpoint")
+    except ValueError:
         return {}
-    return state if isinstance(state, dict) else {}
+    return state if isinstance(state, dict) else {}  # its metrics may hold NaN, which is no damage
 
 
 def _is_whole_zip(path: Path) -> bool:
@@ -293,17 +291,12 @@ def _is_whole_zip(path: Path) -> bool:
 
 
 def _is_whole_safetensors(path: Path) -> bool:
-    """Whether a file is as long as its header says: eight bytes of length, the header, the tensors."""
+    """Whether a file is as long as its header says."""
     try:
-        with path.open("rb") as file:
-            [length] = struct.unpack("<Q", file.read(8))
-            if length > min(path.stat().st_size, LONGEST_HEADER):
-                return False
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return path.stat().st_size == 8 + length + max(ends, default=0)
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        tensor_shapes(path)
+    except ValueError:
         return False
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -13,10 +13,11 @@ import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from stepgrpo_lab.engines.distributed import all_gather, is_main_process, process_count
-from stepgrpo_lab.engines.files import sync, write_atomically
+from stepgrpo_lab.engines.files import read_json, sync, write_atomically
+from stepgrpo_lab.method.records import from_json
 
 Verify = Literal["full", "sizes"]
 """How a checkpoint is proven: SHA-256 and length of every file, or its length alone."""
@@ -109,8 +110,8 @@ def manifest_damage(checkpoint: Path, verify: Verify, *, required: bool) -> str 
     if not path.exists():
         return f"{MANIFEST} is missing, so its files may not have reached the disk" if required else None
     try:
-        files = {_inside(name): (int(entry["bytes"]), entry.get("sha256")) for name, entry in _listed(path)}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        files = read_json(path, _listed, "remove the checkpoint")
+    except (OSError, ValueError):
         return f"{MANIFEST} is damaged"
     for name, (size, _) in files.items():
         if not (checkpoint / name).is_file():
@@ -124,18 +125,28 @@ def manifest_damage(checkpoint: Path, verify: Verify, *, required: bool) -> str 
     return f"{wrong[0]} is not what was written (its SHA-256 differs)" if wrong else None
 
 
-def _listed(manifest: Path) -> list[tuple[str, dict[str, Any]]]:
-    listed = list(json.loads(manifest.read_text(encoding="utf-8"))["files"].items())
-    if not listed:
+class _Entry(TypedDict):
+    bytes: int
+    sha256: NotRequired[str | None]
+
+
+class _Manifest(TypedDict):
+    files: dict[str, _Entry]
+
+
+def _listed(value: Any) -> dict[str, tuple[int, str | None]]:
+    """Length and digest of each file that a manifest lists."""
+    files = from_json(_Manifest, value)["files"]
+    if not files:
         raise ValueError("it lists no file")
-    return listed
+    return {_inside(name): (entry["bytes"], entry.get("sha256")) for name, entry in files.items()}
 
 
 def _inside(name: str) -> str:
     """The name of a file below the checkpoint."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{name} lies elsewhere")
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{name!r} lies elsewhere")
     return name
 
 

@@ -198,7 +198,7 @@ def test_a_chat_template_is_no_program(model: Path, tmp_path: Path, trace: Path)
     shutil.copytree(model, folder)
     shell = "{{ cycler.__init__.__globals__.os.system('touch " + str(trace) + "') }}{{ messages[0].content }}"
     (folder / "chat_template.jinja").write_text(shell)
-    with pytest.raises(ValueError, match=r"chat template refuses one user message \(.*unsafe"):
+    with pytest.raises(ValueError, match=r"chat template refuses the messages \(.*unsafe"):
         load_model(folder, device="cpu")
     assert not trace.exists()
 

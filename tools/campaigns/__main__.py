@@ -21,6 +21,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+WHICH = ("count", "seed", "minutes", "rows")
+"""Options that decide what is done, not how."""
+
 RECORDS = Path(__file__).parent / "records"
 
 
@@ -64,11 +67,15 @@ def load(rows: int) -> dict[str, Any]:
     return measure(rows)
 
 
-def mutate(count: int, seed: int) -> dict[str, Any]:
-    """Break so many files in every way, and have each read."""
+def mutate(count: int, seed: int, readers: list[str], processes: int) -> dict[str, Any]:
+    """Break so many files in every way, and have each read; with ``readers``, these anew and the others as recorded."""
     from .mutating import campaign
 
-    return campaign(count, seed)
+    record = RECORDS / "mutate.json"
+    before = json.loads(record.read_text()) if readers and record.exists() else None
+    if before and (before["count"], before["seed"]) != (count, seed):
+        before = None
+    return {"count": count, "seed": seed, **campaign(count, seed, readers, processes, before)}
 
 
 def main() -> int:
@@ -85,11 +92,13 @@ def main() -> int:
     command = commands.add_parser("mutate")
     command.add_argument("--count", type=int, default=20_000)
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--readers", nargs="*", default=[], help="run only these anew")
+    command.add_argument("--processes", type=int, default=1)
     options = vars(parser.parse_args())
     name = options.pop("command")
     started = time.monotonic()
     found = {"kill": kill, "fuzz": fuzz, "load": load, "mutate": mutate}[name](**options)
-    command_line = " ".join([name, *(f"--{key} {value}" for key, value in options.items())])
+    command_line = " ".join([name, *(f"--{key} {value}" for key, value in options.items() if key in WHICH)])
     record = {
         "command": f"python -m tools.campaigns {command_line}",
         "seconds": round(time.monotonic() - started, 1),

@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -149,13 +150,39 @@ def make_selection(folder: Path) -> None:
     (folder / "selection.json").write_text(json.dumps(Selection(completions, {"accuracy": 0.5}).to_json()))
 
 
-def make_model(folder: Path) -> None:
+def make_tokenizer(folder: Path) -> None:
     """The embedded model's files, but for its weights."""
     from stepgrpo_lab.engines.paths import data_path
 
     for path in data_path("overthinker").iterdir():
         if path.suffix in (".json", ".jinja") and path.name != "card.json":
             shutil.copy(path, folder / path.name)
+
+
+def make_model(folder: Path) -> None:
+    """A tiny model with random weights and the embedded model's tokenizer."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    make_tokenizer(folder)
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"num_key_value_heads": 1, "head_dim": 4, "max_position_embeddings": 64}
+    known = json.loads((folder / "config.json").read_text())
+    tokens = {name: known[name] for name in ("vocab_size", "eos_token_id", "pad_token_id") if name in known}
+    Qwen3ForCausalLM(Qwen3Config(**sizes, **tokens, tie_word_embeddings=True)).save_pretrained(str(folder))
+
+
+def make_adapter(folder: Path) -> None:
+    """A LoRA adapter, and the model that it stands on."""
+    from peft import LoraConfig, get_peft_model
+
+    from stepgrpo_lab.engines.models import load_model
+
+    (folder / "base").mkdir()
+    make_model(folder / "base")
+    model, tokenizer = load_model(folder / "base", device="cpu")
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    adapted.save_pretrained(str(folder / "adapter"))
+    tokenizer.save_pretrained(str(folder / "adapter"))
 
 
 def make_progress(folder: Path) -> None:
@@ -166,12 +193,16 @@ def make_checkpoint(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from stepgrpo_lab.training._proof import MARK, Proof
+
     place = folder / "checkpoint-4"
     place.mkdir()
     save_file({"weight": torch.zeros(8)}, place / "model.safetensors")
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"state": torch.zeros(4)}, place / name)
-    (place / "trainer_state.json").write_text(json.dumps({"global_step": 4, "log_history": [{"loss": 0.5}]}))
+    state = {"global_step": 4, "log_history": [{"loss": 0.5}], "stateful_callbacks": {MARK: {"processes": 1}}}
+    (place / "trainer_state.json").write_text(json.dumps(state))
+    Proof(place, "full").finish()
 
 
 # ---- readers ---------------------------------------------------------------------------------------------------------
@@ -227,7 +258,8 @@ def read_rates(folder: Path) -> None:
 def read_recording(folder: Path) -> None:
     from stepgrpo_lab.recordings import load_recordings
 
-    for group in load_recordings(folder / "groups.jsonl.gz"):
+    groups = load_recordings(folder / "groups.jsonl.gz")
+    for group in groups[:100]:  # a page shows one at a time
         assert group.title and group.most_probed >= 0 and group.watched in (True, False)
         group.pieces(group.members[0].trajectory.completion_ids)
         group.steps(0)
@@ -286,6 +318,18 @@ def read_tokenizer(folder: Path) -> None:
     encode_prompt(load_tokenizer(folder), "1+1?")
 
 
+def read_model(folder: Path) -> None:
+    from stepgrpo_lab.engines.models import load_model
+
+    load_model(folder, device="cpu")
+
+
+def read_adapter(folder: Path) -> None:
+    from stepgrpo_lab.engines.models import load_model
+
+    load_model(folder / "adapter", device="cpu", merge=True)
+
+
 def read_checkpoint(folder: Path) -> None:
     from stepgrpo_lab.training._guard import last_checkpoint
 
@@ -301,7 +345,17 @@ def read_progress(folder: Path) -> None:
 RUN_FILES = ("evaluation_before.json", "evaluation_after.json", "metrics.jsonl", "completions.jsonl")
 RUN_FILES += ("environment.json", "recipe.yaml")
 COMPARISON_FILES = ("plan.json", "rows/vanilla.json", "vanilla_tokens.json", "runs/vanilla/measured.json")
-CHECKPOINT_FILES = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+MODEL_FILES = ("config.json", "model.safetensors", "generation_config.json")
+ADAPTER_FILES = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+CHECKPOINT_FILES = (
+    "manifest.json",
+    "trainer_state.json",
+    "model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+)
 
 READERS: dict[str, Reader] = {
     "report": Reader(make_run, RUN_FILES, read_report, share=6),
@@ -314,10 +368,11 @@ READERS: dict[str, Reader] = {
     "record": Reader(make_record, ("record.json",), read_record),
     "comparison": Reader(make_comparison, COMPARISON_FILES, read_comparison, share=8),
     "selection": Reader(make_selection, ("selection.json",), read_selection),
-    "model sizes": Reader(make_model, ("config.json",), read_dimensions),
-    "tokenizer": Reader(
-        make_model, ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"), read_tokenizer, share=2
-    ),
+    "model sizes": Reader(make_tokenizer, ("config.json",), read_dimensions),
+    "tokenizer": Reader(make_tokenizer, TOKENIZER_FILES, read_tokenizer),
+    "chat template": Reader(make_tokenizer, ("chat_template.jinja",), read_tokenizer),
+    "model": Reader(make_model, MODEL_FILES, read_model),
+    "adapter": Reader(make_adapter, ADAPTER_FILES, read_adapter),
     "checkpoint": Reader(make_checkpoint, [f"checkpoint-4/{name}" for name in CHECKPOINT_FILES], read_checkpoint),
     "build": Reader(make_progress, ("progress.json",), read_progress, share=1),
 }
@@ -361,7 +416,7 @@ class Bench:
     def examine(self, number: int, seed: int) -> Verdict:
         """Break a file, read, and judge; which file, and how, seed and number decide."""
         rng = random.Random(f"{seed}:{self.name}:{number}")
-        self._restore()
+        self.restore()
         path = self.folder / rng.choice(self.reader.files)
         verdict = Verdict(self.name, number, f"{path.name}: {mutate(rng, path)}")
         before, started = _reset_peak(), time.process_time()
@@ -376,7 +431,8 @@ class Bench:
         fault = _fault_of(error, path) if error else ""
         return dataclasses.replace(verdict, refused=error is not None, seconds=seconds, growth=growth, fault=fault)
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Put everything back as it was."""
         for path in [found for found in self.folder.rglob("*") if found not in self.valid and not found.is_dir()]:
             path.unlink()
         for path, content in self.valid.items():
@@ -450,25 +506,38 @@ def shares(count: int) -> dict[str, int]:
     return {name: -(-count * reader.share // whole) for name, reader in READERS.items()}
 
 
-def campaign(count: int, seed: int) -> dict[str, Any]:
-    """Let every reader read its share of so many mutants, in a process that is replaced when it hangs or dies."""
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, share in shares(count).items():
-            found[name] = Tally()
-            for verdict in _examined(name, share, seed, Path(folder) / "bench"):
-                found[name].add(verdict)
-            print(f"{name}: {dataclasses.asdict(found[name])}"[:2000], flush=True)
-    failures = [{"reader": name, **fault} for name, tally in found.items() for fault in tally.faults]
-    readers = {name: dataclasses.asdict(tally) for name, tally in found.items()}
-    for tally in readers.values():
-        tally["faults"] = len(tally["faults"])
+def campaign(
+    count: int, seed: int, readers: Sequence[str] = (), processes: int = 1, before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Let every reader read its share of so many mutants, in a process that is replaced when it hangs or dies.
+
+    Args:
+        count, seed: Which mutants.
+        readers: Only these; none stands for all.
+        processes: How many readers to run at once.
+        before: The record of an earlier campaign of this count and seed, from which the other readers are taken.
+    """
+    wanted = {name: share for name, share in shares(count).items() if not readers or name in readers}
+    tallies: dict[str, Any] = dict((before or {}).get("readers", {}))
+    failures = [failure for failure in (before or {}).get("failures", []) if failure["reader"] not in wanted]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes) as pool:
+        for name, tally in pool.map(lambda each: _tallied(*each, seed, Path(folder)), wanted.items()):
+            failures += [{"reader": name, **fault} for fault in tally.faults]
+            tallies[name] = {**dataclasses.asdict(tally), "faults": len(tally.faults)}
+            print(f"{name}: {tallies[name]}", *tally.faults, sep="\n  ", flush=True)
     return {
-        "mutants": sum(tally.mutants for tally in found.values()),
+        "mutants": sum(tally["mutants"] for tally in tallies.values()),
         "limits": {"seconds": MOST_SECONDS, "growth_mib": MOST_GROWTH // 2**20},
-        "readers": readers,
+        "readers": {name: tallies[name] for name in READERS if name in tallies},
         "failures": failures,
     }
+
+
+def _tallied(name: str, share: int, seed: int, folder: Path) -> tuple[str, Tally]:
+    tally = Tally()
+    for verdict in _examined(name, share, seed, folder / name.replace(" ", "-") / "bench"):
+        tally.add(verdict)
+    return name, tally
 
 
 def _examined(name: str, share: int, seed: int, folder: Path) -> Iterator[Verdict]:

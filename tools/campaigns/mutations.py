@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .traps import FIELDS, broken_tensors, trapped_json, trapped_template
+
 RAW = "\ue000"
 """Marks text that replaces a value as it is, so that a document can hold what no JSON writer would write."""
 
@@ -213,19 +215,21 @@ def mutate(rng: Rng, path: Path) -> str:
     content = path.read_bytes()
     if rng.random() < 0.02:
         return misplaced(rng, path)
-    structured: Callable[[], bytes]
-    if path.suffix == ".gz":
-        structured = lambda: broken_gzip(rng, content)  # noqa: E731
-    elif path.suffix == ".yaml":
-        structured = lambda: broken_yaml(rng, content)  # noqa: E731
-    elif path.suffix == ".jsonl":
-        structured = lambda: broken_lines(rng, content)  # noqa: E731
-    elif path.suffix == ".json":
-        structured = lambda: broken_json(rng, json.loads(content)).encode("utf-8", "surrogatepass")  # noqa: E731
-    else:
-        structured = lambda: broken_bytes(rng, content)  # noqa: E731
     if rng.random() < 0.75:
-        path.write_bytes(structured())
+        path.write_bytes(_structured(rng, path.name, content))
         return "structure"
     path.write_bytes(broken_bytes(rng, content))
     return "bytes"
+
+
+def _structured(rng: Rng, name: str, content: bytes) -> bytes:
+    """Content broken as its kind of file can be."""
+    suffix = Path(name).suffix
+    if name in FIELDS and rng.random() < 0.6:
+        return trapped_json(rng, name, content)
+    if suffix == ".json":
+        return broken_json(rng, json.loads(content)).encode("utf-8", "surrogatepass")
+    if suffix == ".safetensors":
+        return broken_tensors(rng, content, broken_json)
+    known = {".gz": broken_gzip, ".yaml": broken_yaml, ".jsonl": broken_lines, ".jinja": trapped_template}
+    return known.get(suffix, broken_bytes)(rng, content)
