@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from stepgrpo_lab.engines import lockstep
 from stepgrpo_lab.engines.cache import LockstepCache
 from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine, choose_likeliest, choose_sampled
@@ -297,14 +298,42 @@ def test_costs_order_and_callback(model: Any, byte_bpe_tokenizer: Any, prompts: 
     assert cost.prompt_tokens == sum(map(len, prompts))
     assert cost.kept_tokens == sum(record.tokens for record in records)
     assert cost.decoded_tokens == sum(record.cost.decoded_tokens for record in records)
-    longest = max(record.cost.decoded_tokens for record in records)
-    assert longest <= cost.forward_passes <= cost.decoded_tokens + len(prompts)
+    assert max(map(choices, records)) <= cost.forward_passes <= cost.decoded_tokens + len(prompts)
 
 
-def test_a_single_row_needs_one_pass_a_token(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
+def choices(record: Trajectory) -> int:
+    """How many tokens the model chose: sampled ones and those of trial answers."""
+    sampled = record.tokens - sum(record.forced) + len(record.dropped)
+    return sampled + sum(len(probe.token_ids) for probe in record.probes)
+
+
+def test_a_single_row_needs_one_pass_a_choice(model: Any, byte_bpe_tokenizer: Any, prompts: Any) -> None:
     engine = LockstepEngine(model, byte_bpe_tokenizer)
     [record], cost = engine.generate(prompts[1:2], Decoding(LIMIT, NEVER), keys=keys(1))
-    assert record.finish == "length" or cost.forward_passes == record.cost.decoded_tokens + 1
+    assert record.probes and cost.forward_passes == 1 + choices(record)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("preset", [OFFICIAL, PAPER])
+def test_feeding_known_tokens_together_changes_nothing(
+    byte_bpe_tokenizer: Any, prompts: Any, attention: str, preset: RolloutSettings, monkeypatch: Any
+) -> None:
+    model = tiny_model(byte_bpe_tokenizer, attn_implementation=attention)
+    engine = LockstepEngine(model, byte_bpe_tokenizer)
+
+    def run_with(most: int) -> Any:
+        monkeypatch.setattr(lockstep, "TOKENS_A_PASS", most)
+        return engine.generate(prompts, Decoding(LIMIT, preset), keys=keys(len(prompts)))
+
+    (alone, slow), (together, fast) = run_with(1), run_with(32)
+    assert [row.completion_ids for row in alone] == [row.completion_ids for row in together]
+    for one, other in zip(alone, together, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+        for probe, same in zip(one.probes, other.probes, strict=True):
+            assert probe.token_ids == same.token_ids
+            assert probe.probabilities == pytest.approx(same.probabilities, abs=1e-5)
+        assert one.cost == other.cost
+    assert fast.forward_passes < slow.forward_passes
 
 
 def test_no_prompts_no_work(model: Any, byte_bpe_tokenizer: Any) -> None:

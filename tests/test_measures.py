@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from stepgrpo_lab.method.boxes import boxed_answer_span
 from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.method.records import Probe
 from stepgrpo_lab.recordings import load_recordings, load_survey
@@ -158,3 +159,19 @@ def test_ways_to_count_share_their_lengths() -> None:
     assert [list(trace.y) for trace in figure.data] == [[1, 2], [3, 1]]
     with pytest.raises(ValueError, match="'b' counts 1 completions, but there are 2 lengths"):
         steps_against_tokens({"b": [1]}, [10, 20])
+
+
+def test_ending_decided_probes_changes_no_verdict_of_the_survey() -> None:
+    rule, saved = ExitRule(0.95), 0
+    for group in load_survey():
+        for trial in group.members[0].trajectory.probes:
+            pieces = group.pieces(trial.token_ids)
+            for length in range(1, len(pieces)):
+                decided = boxed_answer_span(pieces[:length], opened=False) and rule.is_out_of_reach(
+                    trial.probabilities[:length], trial.opening, most=20, position=trial.position
+                )
+                if decided:
+                    assert rule.verdict(trial) is None
+                    saved += len(pieces) - length
+                    break
+    assert saved > 500

@@ -471,3 +471,68 @@ def test_the_probed_share_is_exact_and_even(group_size: int, rate: float) -> Non
     assert len(members) == group_size and abs(sum(members) - rate * group_size) <= 0.5
     for end in range(group_size + 1):
         assert abs(sum(members[:end]) - end * sum(members) / group_size) < 1
+
+
+# ---- probes that end as soon as they are decided ---------------------------------------------------------------------
+
+
+def test_a_decided_probe_ends_with_its_box() -> None:
+    lost = [("{", 0.5), ("7", 0.2), ("}", 0.98)]
+    run = script(
+        ["a ", "Wait", ",", "b ", "</think>", EOS], [lost], settings=official(stop_decided=True, probe_max_tokens=10)
+    )
+    [probe] = run.trajectory.probes
+    assert (probe.text, probe.answer, probe.accepted, probe.closed) == ("{7}", "7", False, False)
+    assert probe.joint == pytest.approx(0.2 * 0.98)
+    assert run.pieces == ["a ", "Wait", ",", "b ", "</think>", EOS]
+
+
+PROBABILITY = st.one_of(st.floats(0.0, 1.0), st.sampled_from([0.0, 0.3, 0.9, 0.95, 0.99, 1.0]))
+
+
+@given(
+    probabilities=st.lists(PROBABILITY, min_size=20, max_size=20),
+    pieces=st.lists(st.sampled_from(["7", "}", "\n", " ", "a ", "{"]), max_size=12),
+    rule=st.sampled_from(["geometric", "arithmetic", "minimum", "joint"]),
+    threshold=st.sampled_from([0.0, 0.3, 0.9, 0.95, 1.0]),
+    margin=st.sampled_from([0, 0.5, 1.0]),
+    preset=st.sampled_from(["official", "paper"]),
+)
+def test_ending_decided_probes_changes_no_verdict(
+    probabilities: list[float], pieces: list[str], rule: str, threshold: float, margin: float, preset: str
+) -> None:
+    thoughts = ["a ", "Wait", ",", "b ", "</think>", EOS]
+    trial = list(zip(["{", *pieces, "</think>", *["a "] * 20], probabilities, strict=False))
+    full, stopped = (
+        _probed_once(
+            thoughts,
+            trial,
+            rollout_settings(
+                preset,
+                confidence_rule=rule,
+                exit_threshold=threshold,
+                near_budget_margin=margin,
+                max_probes=1,
+                stop_decided=stop,
+            ),
+        )
+        for stop in (False, True)
+    )
+    assert stopped.completion_ids == full.completion_ids and stopped.close == full.close
+    [mine], [other] = stopped.probes, full.probes
+    assert (mine.accepted, mine.answer, mine.joint) == (other.accepted, other.answer, other.joint)
+    assert mine.token_ids == other.token_ids[: len(mine.token_ids)]
+
+
+def _probed_once(thoughts: list[str], trial: list[tuple[str, float]], settings: RolloutSettings) -> Trajectory:
+    def sample(context: list[int], position: int) -> tuple[int, float]:
+        left = thoughts[position:] or [EOS]
+        return PIECES.index(left[0]), -1.0
+
+    answers = iter(trial)
+
+    def greedy(context: list[int], position: int) -> tuple[int, float]:
+        piece, probability = next(answers)
+        return PIECES.index(piece), probability
+
+    return drive(TrajectoryMachine(TEXT, 60, settings), sample, greedy).trajectory

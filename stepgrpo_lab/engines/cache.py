@@ -1,7 +1,7 @@
 """A key/value cache in which every row has its own length and can be rewound for free.
 
 Each layer holds two preallocated tensors ``[slots, heads, capacity, head_dim]``. A decoding step writes each row's new
-key and value at that row's own place and returns views, so nothing is copied but the new entries. Rewinding a row is
+keys and values at that row's own places and returns views, so nothing is copied but the new entries. Rewinding a row is
 writing at a smaller place: what lies beyond a row's current place is masked out until it is overwritten.
 """
 
@@ -40,15 +40,15 @@ class LockstepCache(Cache):
         self.rows, self.prompts, self.places, self.width = rows, prompts, None, width
 
     def begin_step(self, places: torch.Tensor, width: int) -> torch.Tensor:
-        """The next pass feeds one token to each of the rows 0..n-1, at ``places`` [n], all below ``width``.
+        """The next pass feeds tokens to each of the rows 0..n-1, at ``places`` [n] or [n, tokens], all below ``width``.
 
         Returns:
-            Boolean attention mask [n, 1, 1, width rounded up], true up to and including each row's place.
+            Boolean attention mask [n, 1, tokens, width rounded up], true up to and including each token's place.
         """
-        self.rows = torch.arange(len(places), device=places.device)
-        self.places, self.prompts = places, None
+        self.places, self.prompts = places.reshape(len(places), -1), None
+        self.rows = torch.arange(len(places), device=places.device)[:, None]
         self.width = -(-width // WIDTH_STEP) * WIDTH_STEP
-        return (torch.arange(self.width, device=places.device) <= places[:, None])[:, None, None]
+        return (torch.arange(self.width, device=places.device) <= self.places[:, :, None])[:, None]
 
     def move(self, moves: Sequence[tuple[int, int]]) -> None:
         """Copy rows, given as (from, to) pairs in which no row is both."""
@@ -100,8 +100,8 @@ class _LockstepLayer(CacheLayerMixin):
             self.keys[cache.rows, :, : cache.width] = key_states[cache.prompts]
             self.values[cache.rows, :, : cache.width] = value_states[cache.prompts]
             return key_states, value_states
-        self.keys[cache.rows, :, cache.places] = key_states[:, :, 0]
-        self.values[cache.rows, :, cache.places] = value_states[:, :, 0]
+        self.keys[cache.rows, :, cache.places] = key_states.transpose(1, 2)
+        self.values[cache.rows, :, cache.places] = value_states.transpose(1, 2)
         count = len(cache.rows)
         return self.keys[:count, :, : cache.width], self.values[:count, :, : cache.width]
 

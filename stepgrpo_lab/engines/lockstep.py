@@ -1,4 +1,7 @@
-"""The lockstep engine: every active row feeds exactly one token per forward pass, whatever its phase.
+"""The lockstep engine: every active row feeds its next token in each forward pass, whatever its phase.
+
+While few rows are active, a row feeds several tokens at once where they are known: a probe's prompt, a forced close, or
+what is put back after a probe.
 
 No row waits for another: sampled, forced and probed tokens of different rows share each pass, a probe needs neither a
 new prefill nor a copy of the cache, and a finished row's slot goes to the next waiting prompt.
@@ -24,17 +27,29 @@ from stepgrpo_lab.method.records import Cost, Problem, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
 from stepgrpo_lab.method.update import Sampler
 
+TOKENS_A_PASS = 32
+"""Known tokens are fed together up to so many in a pass, padding included: fewer cost a pass hardly more than one."""
+
 
 @dataclass
 class _Row(Completion):
     """One active completion; its index in the list of rows is its slot in the cache."""
 
-    token: int  # to be fed next,
-    place: int  # at this place, the prompt included
+    tokens: list[int]  # to be fed next,
+    place: int  # the last of them at this place, the prompt included
 
-    def advance(self) -> None:
-        self.token, place = self.machine.feed()
-        self.place = len(self.prompt) + place
+    def advance(self, most: int) -> None:
+        self.tokens, machine = [], self.machine
+        while not self.tokens or (machine.choice is None and len(self.tokens) < most):
+            token, place = machine.feed()
+            self.tokens.append(token)
+            self.place = len(self.prompt) + place
+
+    def padded(self, width: int) -> tuple[list[int], list[int]]:
+        """So many tokens and their places, the last ones last; the first is repeated, which changes nothing."""
+        first = width - len(self.tokens)
+        places = [self.place - (width - 1 - max(index, first)) for index in range(width)]
+        return [self.tokens[0]] * first + self.tokens, places
 
 
 class LockstepEngine:
@@ -122,7 +137,7 @@ class LockstepEngine:
             positions=getattr(self._config, "max_position_embeddings", None),
             positions_name="max_position_embeddings",
         )
-        waiting = deque(_Row(**vars(row), token=row.prompt[-1], place=len(row.prompt) - 1) for row in opened)
+        waiting = deque(_Row(**vars(row), tokens=row.prompt[-1:], place=len(row.prompt) - 1) for row in opened)
         cache = LockstepCache(self._layers, min(self.max_rows, len(waiting)), longest_reach(opened))
         finished: dict[int, Trajectory] = {}
         rows: list[_Row] = []
@@ -133,6 +148,7 @@ class LockstepEngine:
                 logits = self._step(rows, cache)
                 total.forward_passes += 1
                 _choose(rows, logits, sampling)
+                together = max(1, TOKENS_A_PASS // (len(rows) + len(waiting)))
                 for row in rows:
                     if row.machine.done:
                         trajectory = finished[row.index] = row.machine.trajectory(row.prompt)
@@ -140,7 +156,7 @@ class LockstepEngine:
                         if on_finish is not None:
                             on_finish(row.index, trajectory)
                     else:
-                        row.advance()
+                        row.advance(together)
                 cache.move(_drop_finished(rows))
         return [finished[index] for index in range(len(finished))], total
 
@@ -179,17 +195,16 @@ class LockstepEngine:
         return 1
 
     def _step(self, rows: Sequence[_Row], cache: LockstepCache) -> torch.Tensor:
-        """Feed each row its next token; return the logits [rows, vocabulary] in float32."""
-        tokens, places = torch.tensor(
-            [[row.token for row in rows], [row.place for row in rows]], device=self.model.device
-        )
+        """Feed each row its next tokens; return the logits [rows, vocabulary] after its last, in float32."""
+        width = max(len(row.tokens) for row in rows)
+        tokens, places = torch.tensor([row.padded(width) for row in rows], device=self.model.device).unbind(1)
         mask = cache.begin_step(places, 1 + max(row.place for row in rows))
         if self._adds_mask:
             mask = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, torch.finfo(torch.float32).min)
         output = self.model(
-            input_ids=tokens[:, None],
+            input_ids=tokens,
             attention_mask=mask,
-            position_ids=places[:, None],
+            position_ids=places,
             past_key_values=cache,
             use_cache=True,
             **self._last_logits_only,

@@ -74,6 +74,10 @@ def confidence(probabilities: Sequence[float], rule: str = "geometric", skip_fir
     return float(_RULES[rule](counted)) if len(counted) else 0.0
 
 
+_ROUNDING = 1e-9
+"""How far below the threshold a bound must lie, so that rounding cannot turn a verdict."""
+
+
 @dataclass(frozen=True)
 class ExitRule:
     """When a trial answer ends the thoughts: at the first probe that scores above the threshold.
@@ -136,6 +140,27 @@ class ExitRule:
             return "early"
         near = self.near_budget is not None and probe.position >= self.near_budget
         return "near_budget" if near else None
+
+    def is_out_of_reach(self, probabilities: Sequence[float], opening: int, most: int, position: int) -> bool:
+        """Whether an unfinished trial answer will be declined, however sure its tokens to come are.
+
+        No token is surer than 1, and under every rule a certain token leaves a score as it is or lifts it.
+
+        Args:
+            probabilities: Top-1 probability of each greedy token so far.
+            opening: How many leading tokens hold nothing of the answer; final as soon as the answer has begun.
+            most: Longest trial answer, in tokens.
+            position: Number of kept completion tokens when the probe began.
+
+        Example:
+            >>> rule = ExitRule(0.95)
+            >>> [rule.is_out_of_reach([0.9, answer, 0.99], 1, most=20, position=40) for answer in (0.5, 0.3)]
+            [False, True]
+        """
+        if self.near_budget is not None and position >= self.near_budget:
+            return False
+        best = [*probabilities, *[1.0] * (most - len(probabilities))]
+        return confidence(best, self.confidence_rule, min(self.skip_first, opening)) < self.threshold - _ROUNDING
 
     def allows(self, declined: int) -> bool:
         """Whether one more probe may follow so many declined ones."""

@@ -250,10 +250,12 @@ class TrajectoryMachine:
         self.phase = Phase.PROBE
         self._base = len(self._kept) - hit.held
         self._fed = min(self._fed, self._base)  # a lookahead that stays (nothing held) is still to be fed
-        self._trial = _TrialAnswer(self._settings, self._text, self._base, self._scanner.steps - 1, hit.marker)
+        self._trial = _TrialAnswer(
+            self._settings, self._rule, self._text, self._base, self._scanner.steps - 1, hit.marker
+        )
 
     def _end_probe(self) -> None:
-        probe = self._trial.record(self._rule)
+        probe = self._trial.record()
         reason = self._rule.verdict(probe)
         self._probes.append(replace(probe, accepted=reason is not None))
         if reason is None:
@@ -302,12 +304,15 @@ class _TrialAnswer:
 
     Args:
         settings: How it is induced and ended.
+        rule: What it is judged by.
         token_text: Text of the token ids.
         position, step, marker: Where the probe stands, as in :class:`stepgrpo_lab.method.records.Probe`.
     """
 
-    def __init__(self, settings: RolloutSettings, token_text: TokenText, position: int, step: int, marker: str) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: RolloutSettings, rule: ExitRule, token_text: TokenText, position: int, step: int, marker: str
+    ) -> None:
+        self._settings, self._rule = settings, rule
         self._token_text = token_text
         self._position, self._step, self._marker = position, step, marker
         self.token_ids: list[int] = []
@@ -321,12 +326,21 @@ class _TrialAnswer:
         text = self._token_text.decode(self.token_ids)
         self.closed = THINK_CLOSE in text if self._settings.require_close else self._box(text) is not None
         cut_off = token in self._token_text.eos_ids or len(self.token_ids) >= self._settings.probe_max_tokens
-        return self.closed or cut_off
+        return self.closed or cut_off or (self._settings.stop_decided and self._is_decided(text))
 
-    def record(self, rule: ExitRule) -> Probe:
+    def _is_decided(self, text: str) -> bool:
+        """Whether the answer stands, and nothing that may follow lifts the score above the threshold."""
+        if self._box(text) is None:
+            return False
+        opening = opening_tokens(self._pieces(), self._settings.box_opened)
+        return self._rule.is_out_of_reach(self.probabilities, opening, self._settings.probe_max_tokens, self._position)
+
+    def _pieces(self) -> list[str]:
+        return [self._token_text.decode([token]) for token in self.token_ids]
+
+    def record(self) -> Probe:
         """The ended probe as a record with the rule's score, not yet accepted."""
-        text = self._token_text.decode(self.token_ids)
-        pieces = [self._token_text.decode([token]) for token in self.token_ids]
+        text, pieces = self._token_text.decode(self.token_ids), self._pieces()
         answer, tokens = self._box(text), self._box(pieces)
         probe = Probe(
             position=self._position,
@@ -342,7 +356,7 @@ class _TrialAnswer:
             accepted=False,
             opening=opening_tokens(pieces, self._settings.box_opened),
         )
-        return replace(probe, confidence=rule.score(probe))
+        return replace(probe, confidence=self._rule.score(probe))
 
     def _box(self, pieces: Sequence[str]) -> tuple[int, int] | None:
         """Span of the boxed answer and its closing brace, in ``pieces`` (tokens, or the characters of a text)."""

@@ -49,6 +49,9 @@ class RolloutSettings:
             its box (possible only near the budget), ``close_text`` is forced as usual.
         trim_newline: Drop the leading newline of ``close_text`` after thoughts that already end in one.
         probe_rate: Share of a group's members that are probed (see :func:`probed_members`).
+        stop_decided: End a trial answer as soon as its box is written and its score cannot reach the threshold any
+            more. No verdict, answer or joint probability changes, and fewer tokens are fed; but a probe that was ended
+            so has no score (0), and cannot be judged again under a lower threshold or another rule.
 
     Raises:
         ValueError: A value is out of range; the message names the field and the remedy.
@@ -69,6 +72,7 @@ class RolloutSettings:
     near_budget_margin: float | int = 50
     close_text: str = "\n</think>\n\n"
     probe_rate: float = 1.0
+    stop_decided: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.markers, str):
@@ -85,7 +89,7 @@ class RolloutSettings:
             _check_whole(name, getattr(self, name), least)
         _check_budget("think_budget", self.think_budget, 1)
         _check_budget("near_budget_margin", self.near_budget_margin, 0)
-        for name in ("require_close", "keep_probe", "trim_newline"):
+        for name in ("require_close", "keep_probe", "trim_newline", "stop_decided"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give true or false.")
         if not isinstance(self.probe_prompt, str) or not self.probe_prompt:

@@ -35,7 +35,13 @@ def watching(settings: RolloutSettings) -> RolloutSettings:
         1.0
     """
     return dataclasses.replace(
-        settings, exit_threshold=1.0, max_probes=10_000, think_budget=1.0, near_budget_margin=0, probe_rate=1.0
+        settings,
+        exit_threshold=1.0,
+        max_probes=10_000,
+        think_budget=1.0,
+        near_budget_margin=0,
+        probe_rate=1.0,
+        stop_decided=False,
     )
 
 

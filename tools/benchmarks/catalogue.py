@@ -9,7 +9,7 @@ from .growth import growth
 from .measuring import Result
 from .rollouts import against_generate, against_one_by_one, against_rounds, net_gain, probe_overhead
 from .startup import main_job, startup
-from .training_step import grading, reward, training_step
+from .training_step import grading, padding, reward, training_step
 
 BENCHMARKS: dict[str, Callable[[bool], Result]] = {
     "probe_overhead": probe_overhead,
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[bool], Result]] = {
     "against_rounds": against_rounds,
     "growth": growth,
     "training_step": training_step,
+    "padding": padding,
     "checkpoint_proof": checkpoint_proof,
     "reward": reward,
     "grading": grading,

@@ -62,7 +62,7 @@ def start_rows(
 ) -> list[_Row]:
     """A machine for each prompt."""
     return [
-        _Row(index, list(prompt), TrajectoryMachine(text, limit, settings), key, prompt[-1], len(prompt) - 1)
+        _Row(index, list(prompt), TrajectoryMachine(text, limit, settings), key, prompt[-1:], len(prompt) - 1)
         for index, (prompt, limit, key) in enumerate(zip(prompts, limits, keys, strict=True))
     ]
 

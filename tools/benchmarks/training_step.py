@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 from transformers import TrainerCallback
 
+from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.evaluation._grading_worker import _parse, _verify
@@ -18,8 +20,11 @@ from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rewards import StepAwareReward
+from stepgrpo_lab.method.settings import probed_members
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.recipes import Recipe, load_recipe
+from stepgrpo_lab.training._passes import dealt
 
 from .measuring import Result, alternate, figure, ratios, seconds_of
 from .rollouts import AT_DEFAULT, LIMIT, lockstep, overthinker, overthinker_job
@@ -145,6 +150,69 @@ def right_string(completions: list[Any], answer: list[str], **_: Any) -> list[fl
     """The cheapest reward that looks at the answer."""
     texts = [row if isinstance(row, str) else row[0]["content"] for row in completions]
     return [float(extract_boxed(text) == gold) for text, gold in zip(texts, answer, strict=True)]
+
+
+def padding(quick: bool) -> Result:
+    """The update of the embedded model's recipe, with its passes dealt anew and as TRL makes them, step by step in turn.
+
+    Seconds are those of this process's CPU, so that a busy machine does not count.
+    """
+    recipe = load_recipe("overthinker")
+    problems = 4 if quick else recipe.optimisation.prompts_per_step
+    records = recipe_rollout(recipe, problems)
+    with tempfile.TemporaryDirectory() as folder:
+        clock = _Turns()
+        trainer = our_trainer(problems, records, settings(folder, problems, 4 if quick else 14))
+        trainer.add_callback(clock)
+        with mock.patch("stepgrpo_lab.training.trainer.dealt", clock.dealt):
+            trainer.train()
+        trainer.close()
+    ours, theirs = clock.seconds[2::2], clock.seconds[3::2]  # the first two steps warm up
+    lengths = [row.tokens for row in records]
+    return Result(
+        [
+            figure(
+                "padding",
+                "update with TRL's padding, over the same with passes sorted by length and cut",
+                ratios(theirs, ours),
+                least=1.5,
+                note=f"{len(records)} completions of the Overthinker as in its recipe's first step, mean "
+                f"{sum(lengths) / len(lengths):.0f} and longest {max(lengths)} tokens, in passes of 32; CPU seconds of "
+                "whole steps without a rollout.",
+            )
+        ]
+    )
+
+
+def recipe_rollout(recipe: Recipe, problems: int) -> list[Trajectory]:
+    """The completions of a step of the recipe: half of each group is probed, the other half runs to its own end."""
+    model, tokenizer = overthinker()
+    job = overthinker_job(problems)
+    members = probed_members(GROUP, recipe.rollout.settings.probe_rate)
+    count = problems * GROUP
+    return LockstepEngine(model, tokenizer, max_rows=recipe.rollout.rows).generate(
+        [prompt for prompt in job["prompts"] for _ in range(GROUP)],
+        Decoding(recipe.rollout.max_tokens, recipe.rollout.settings),
+        keys=overthinker_job(count)["keys"],
+        probed=members * problems,
+    )[0]
+
+
+class _Turns(TrainerCallback):
+    """CPU seconds of each optimiser step; every second one keeps TRL's passes as they are."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def dealt(self, passes: list[Any], *arguments: Any, **options: Any) -> list[Any]:
+        """Dealt anew in even steps."""
+        return passes if len(self.seconds) % 2 else dealt(passes, *arguments, **options)
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.started = time.process_time()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.process_time() - self.started)
 
 
 class _Clock(TrainerCallback):
