@@ -10,10 +10,12 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPHandler, ProxyHandler, Request, build_opener
 
 from stepgrpo_lab.engines._vllm_requests import RequestRow, StopFinder, TokenRequest, check_weights, request_rows
 from stepgrpo_lab.engines.completions import Decoding, OnFinish, open_completions, text_of
@@ -25,6 +27,28 @@ from stepgrpo_lab.method.sampling import SampleKey, Sampling
 _START = "vllm serve MODEL --host 127.0.0.1 --logprobs-mode processed_logprobs"
 _DEVELOPING = "VLLM_SERVER_DEV_MODE=1"
 _RENEWING = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
+
+SECONDS = 10.0
+"""How long a server may take to accept a connection, and to say what it serves; completions may take longer."""
+
+
+class ServerError(RuntimeError, ConnectionError):
+    """A server answers, but not with what it was asked for; the message says what to do."""
+
+
+class _Connection(HTTPConnection):
+    """One that is made in seconds or not at all, whatever its answer may take."""
+
+    def connect(self) -> None:
+        patience = self.timeout
+        self.timeout = min(SECONDS, SECONDS if patience is None else patience)
+        super().connect()
+        self.sock.settimeout(patience)
+
+
+class _Handler(HTTPHandler):
+    def http_open(self, request: Any) -> Any:
+        return self.do_open(_Connection, request)
 
 
 class VLLMServerEngine:
@@ -47,8 +71,9 @@ class VLLMServerEngine:
         timeout: Seconds after which a request counts as lost.
 
     Raises:
-        ConnectionError: No server answers there.
-        ValueError: It has no such model, or ``max_rows`` is below 1.
+        ConnectionError: No server answers there, which is known within seconds.
+        ServerError: Something answers that is no vLLM server, or one in trouble.
+        ValueError: It has no such model, ``url`` is no address, or ``max_rows`` is below 1.
 
     Example:
         >>> engine = VLLMServerEngine(tokenizer, model="adapter")     # doctest: +SKIP
@@ -73,8 +98,9 @@ class VLLMServerEngine:
         self.url, self.timeout, self.max_rows = url.rstrip("/"), timeout, max_rows
         self.token_text = text_of(tokenizer)
         self._stops = StopFinder(self.token_text)
-        self._opener = build_opener(ProxyHandler({}))  # no proxy: the server is the rollout's own
-        cards = self._call("/v1/models")["data"]
+        _check_address(self.url)
+        self._opener = build_opener(ProxyHandler({}), _Handler)  # no proxy: the server is the rollout's own
+        cards = self._cards(SECONDS)
         names = [card["id"] for card in cards]
         self._base = self.model = names[0] if model is None else model
         if self.model not in names:
@@ -100,7 +126,7 @@ class VLLMServerEngine:
         Raises:
             ValueError: Lengths that do not match, an empty prompt, a limit below 1 or beyond the model's positions.
             ConnectionError: The server does not answer any more.
-            RuntimeError: It refused a request or sent no token ids; the message says why.
+            ServerError: It refused a request or sent no token ids; the message says why.
             FloatingPointError: The model returned NaN or infinite logits; the message names prompt and position.
         """
         sampling = decoding.sampling
@@ -160,7 +186,7 @@ class VLLMServerEngine:
             RuntimeError: The server was not started for this; the message says how.
         """
         before, self.model = self.model, self._base if folder is None else str(folder)
-        served = {card["id"] for card in self._call("/v1/models")["data"]}
+        served = {card["id"] for card in self._cards(self.timeout)}
         if folder is not None and self.model not in served:
             check_weights(folder, "adapter_model.safetensors")
             adapter = {"lora_name": self.model, "lora_path": str(folder)}
@@ -203,30 +229,56 @@ class VLLMServerEngine:
         [choice] = answer["choices"]
         tokens = choice.get("token_ids")
         if not tokens:
-            raise RuntimeError(
+            raise ServerError(
                 f"the server at {self.url} sent no token ids (finish_reason {choice.get('finish_reason')!r}): it must "
                 "be vLLM's, 0.10.2 or later"
             )
         return list(zip(tokens, choice["logprobs"]["token_logprobs"], strict=True))
 
-    def _call(self, path: str, body: dict[str, Any] | None = None, needs: str = "") -> Any:
+    def _cards(self, timeout: float) -> list[dict[str, Any]]:
+        """What the server says of each model and adapter that it serves."""
+        answer = self._call("/v1/models", timeout=timeout)
+        cards = answer.get("data") if isinstance(answer, dict) else None
+        if isinstance(cards, list) and cards and all(isinstance(card, dict) and "id" in card for card in cards):
+            return cards
+        raise ServerError(f"what answers at {self.url} is no vLLM server: give another address, or start {_START}")
+
+    def _call(
+        self, path: str, body: dict[str, Any] | None = None, needs: str = "", timeout: float | None = None
+    ) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
-            with self._opener.open(request, timeout=self.timeout) as response:
+            with self._opener.open(request, timeout=timeout or self.timeout) as response:
                 text = response.read()
                 return parse_json(text) if response.headers.get_content_type() == "application/json" else text
         except HTTPError as error:
             if error.code == 404 and needs:
-                raise RuntimeError(
+                raise ServerError(
                     f"the server at {self.url} takes no new weights: start it with {needs} (see VLLMServerEngine)"
                 ) from error
             reason = error.read().decode(errors="replace").strip()
-            raise RuntimeError(f"the server at {self.url} refused a request ({error.code}): {reason[:500]}") from error
-        except ValueError as error:
-            raise RuntimeError(f"the server at {self.url} sent what cannot be read: {error}") from error
+            raise ServerError(
+                f"the server at {self.url} refused a request ({error.code}): {reason[:500] or 'without a reason'}; see "
+                "what it has printed, or give another address"
+            ) from error
         except (URLError, TimeoutError, ConnectionError) as error:
             raise ConnectionError(f"no vLLM server answers at {self.url}: start one with {_START}") from error
+        except (HTTPException, ValueError) as error:  # cut off, or in another protocol
+            raise ServerError(
+                f"what answers at {self.url} is no vLLM server, or was cut off ({type(error).__name__}): give another "
+                f"address, or start {_START}"
+            ) from error
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not match
+        fits = False
+    if not fits or not url.isascii() or any(char.isspace() for char in url):
+        raise ValueError(f"{url!r} is no address of a server: give one such as http://127.0.0.1:8000")
 
 
 def _names_in(folder: Path) -> set[str]:
