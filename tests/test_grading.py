@@ -46,7 +46,24 @@ def grader() -> Iterator[Grader]:
         ("<think>\\boxed{1}</think> none", None),
         ("\\boxed{7}", None),
         ("<think>3 + 4 = 7, so the answer is \\boxed{7}", None),
-        ("<think></think>\\boxed{1} or \\boxed{2}", "2"),
+        ("<think></think>\\boxed{1} or \\boxed{2}", "1, 2"),
+        ("</think>The integers are \\boxed{-2} and \\boxed{1}.", "-2, 1"),
+        ("</think>$\\boxed{-2}$, and $\\boxed{1}$.", "-2, 1"),
+        ("</think>\\(\\boxed{3}\\), \\(\\boxed{5}\\), and \\(\\boxed{7}\\)", "3, 5, 7"),
+        ("</think>\\[\\boxed{x=1} \\quad\\text{or}\\quad \\boxed{x=2}\\]", "x=1, x=2"),
+        ("</think>\\boxed{4} and \\boxed{4}", "4"),
+        ("</think>\\boxed{4}. Checking: \\boxed{4}", "4"),
+        ("</think>\\boxed{4}, no, wait: \\boxed{5}", "5"),
+        ("</think>Part one is \\boxed{4} and part two is \\boxed{5}", "5"),
+        ("</think>\\boxed{4} \\boxed{5}", "5"),
+        ("</think>\\boxed{4}\n\n\\boxed{5}", "5"),
+        ("</think>\\boxed{9}. So \\boxed{1}, \\boxed{2}", "1, 2"),
+        ("</think>\\boxed{1} or \\boxed{?}", "1"),
+        ("</think>\\boxed{...}", None),
+        ("</think>\\boxed{\\text{}}", None),
+        ("</think>\\boxed{\\ldots}", None),
+        ("</think>\\boxed{ ? }", None),
+        ("</think>\\boxed{\\text{none}}", "\\text{none}"),
         ("<think></think>\\boxed{1} or \\boxed{}", "1"),
         ("<think></think>\\boxed{1} or \\boxed{ {} }", "1"),
         ("<think></think>\\boxed{1} or \\boxed{2", "1"),
@@ -69,15 +86,17 @@ def test_extract_boxed(text: str, answer: str | None) -> None:
 
 @given(st.text(alphabet="ab{}\\ ", max_size=30), st.lists(st.sampled_from(["7", "\\frac{1}{2}", "{a}{b}"]), min_size=1))
 def test_the_last_box_is_found_whatever_unboxed_text_precedes_it(noise: str, answers: list[str]) -> None:
-    boxes = " ".join(f"\\boxed{{{answer}}}" for answer in answers)
+    boxes = " so ".join(f"\\boxed{{{answer}}}" for answer in answers)
     assert extract_boxed(f"<think>{noise}</think>{noise.replace(chr(92), '')} {boxes}") == answers[-1]
 
 
-@pytest.mark.parametrize("unit", ["{", "}", "\\boxed{}", "\\boxed{{", "\\boxed", "\\boxed   ", "x", "\\"])
+@pytest.mark.parametrize(
+    "unit", ["{", "}", "\\boxed{}", "\\boxed{1},", "\\boxed{?", "?{", "\\boxed{{", "\\boxed", "\\boxed   ", "x", "\\"]
+)
 def test_extraction_takes_linear_time_on_hostile_text(unit: str) -> None:
     text = "</think>" + unit * (1_000_000 // len(unit)) + " \\boxed{7}"
     started = time.perf_counter()
-    assert extract_boxed(text) == "7"
+    assert (extract_boxed(text) or "").endswith("7")
     assert time.perf_counter() - started < 10  # quadratic time would be many minutes
 
 
@@ -284,9 +303,9 @@ def test_a_suspended_worker_makes_no_right_answer_wrong(monkeypatch: pytest.Monk
 
 
 def test_a_worker_that_stands_still_is_replaced_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grading_worker, "WALL_FACTOR", 1)
-    with Grader(timeout=1) as grader:
+    with Grader(timeout=3) as grader:
         assert grader.grade(["f(x)"], ["f(y)"]) == [False]
+        monkeypatch.setattr(grading_worker, "WALL_FACTOR", 1)
         process = grader._idle.queue[0].process
         assert process is not None
         process.send_signal(signal.SIGSTOP)

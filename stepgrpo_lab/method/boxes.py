@@ -9,37 +9,67 @@ from itertools import accumulate
 from stepgrpo_lab.method.token_text import THINK_CLOSE
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)  # an escaped brace is a character of the answer
-_CONTENT = re.compile(r"[^\s{}]")
+_NOTHING = re.compile(
+    r"(?:[\s{}?.$…]|\\[ld]?dots(?![A-Za-z])|\\(?:text|mathrm|mbox)(?=\s*\{)|\\q?quad(?![A-Za-z])|\\[,;:! ])*"
+)
+_JOINT_SPACE = r"(?:[\s$]|\\[,;: ]|\\q?quad(?![A-Za-z])|\\[()\[\]])*"
+_JOINT = re.compile(
+    rf"{_JOINT_SPACE}(?:,?{_JOINT_SPACE}(?:and|or|\\text\s*\{{\s*(?:and|or)\s*\}})|[,;]|\\text\s*\{{\s*,\s*\}}){_JOINT_SPACE}"
+)
+MAX_JOINT_CHARS = 40
+"""Longer text between two boxes is no joint."""
 
 
 def extract_boxed(text: str) -> str | None:
     r"""Content of the last complete, non-empty ``\boxed{...}`` after the first ``</think>``, in linear time.
 
-    Of nested boxes the innermost of the last one counts. ``\{`` and ``\}`` are set braces, not groups.
+    Boxes that only a comma, *and* or *or* joins are one list: ``\boxed{-2} and \boxed{1}`` is ``-2, 1``. With any other
+    words between them the last box counts: it may revise what an earlier one says, and a box that is repeated says
+    nothing new. Of nested boxes the innermost of the last one counts. ``\{`` and ``\}`` are set braces, not groups.
 
     Returns:
-        The stripped content; None without a ``</think>``, or without a box that is closed and holds more than braces
-        and space.
+        The stripped content; None without a ``</think>``, or without a box that is closed and says something: braces,
+        space, question marks, dots and an empty ``\text{}`` do not.
 
     Example:
         >>> extract_boxed("<think>\\boxed{1}</think> so \\boxed{\\frac{1}{2}}.")
         '\\frac{1}{2}'
+        >>> extract_boxed("</think>$\\boxed{-2}$ and $\\boxed{1}$"), extract_boxed("</think>\\boxed{3}. No: \\boxed{4}")
+        ('-2, 1', '4')
     """
     close = text.find(THINK_CLOSE)
     if close < 0:
         return None
-    answer, answer_start = None, -1
-    open_groups: list[int] = []  # where the content of each open box starts; -1 for a group that is not a box
+    boxes: list[tuple[int, int, int]] = []  # of each box that counts: command, content, closing brace
+    open_groups: list[tuple[int, int]] = []  # command and content of each open box; (-1, -1) for another group
     for token in _BRACES.finditer(text, close + len(THINK_CLOSE)):
         if token[0] == "{":
-            open_groups.append(-1)
+            open_groups.append((-1, -1))
         elif token[0].startswith("\\boxed"):
-            open_groups.append(token.end())
+            open_groups.append((token.start(), token.end()))
         elif token[0] == "}" and open_groups:
-            start = open_groups.pop()
-            if start > answer_start and _CONTENT.search(text, start, token.start()):
-                answer, answer_start = slice(start, token.start()), start
-    return text[answer].strip() if answer else None
+            command, start = open_groups.pop()
+            if start > (boxes[-1][1] if boxes else -1) and _says_something(text, start, token.start()):
+                boxes.append((command, start, token.start()))
+    return _last_run(text, boxes) if boxes else None
+
+
+def _says_something(text: str, start: int, end: int) -> bool:
+    found = _NOTHING.match(text, start, end)
+    return found is None or found.end() < end
+
+
+def _last_run(text: str, boxes: Sequence[tuple[int, int, int]]) -> str:
+    """The contents of the last boxes that joints connect, each once."""
+    place = len(boxes) - 1
+    while place > 0 and _joined(text[boxes[place - 1][2] + 1 : boxes[place][0]]):
+        place -= 1
+    contents = [text[start:end].strip() for _, start, end in boxes[place:]]
+    return ", ".join(dict.fromkeys(contents))
+
+
+def _joined(between: str) -> bool:
+    return len(between) <= MAX_JOINT_CHARS and _JOINT.fullmatch(between) is not None
 
 
 def boxed_answer_span(pieces: Sequence[str], opened: bool) -> tuple[int, int] | None:
