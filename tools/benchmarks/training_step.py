@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from transformers import TrainerCallback
@@ -19,7 +17,7 @@ from stepgrpo_lab.method.rewards import StepAwareReward
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 
-from .measuring import Result, alternate, figure, ratios, seconds_of
+from .measuring import Result, alternate, figure, ratios
 from .rollouts import AT_DEFAULT, LIMIT, lockstep, overthinker, overthinker_job
 
 GROUP = 8
