@@ -21,13 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepgrpo_lab.evaluation import _grading_worker as grading_worker
-from stepgrpo_lab.evaluation import grading
+from stepgrpo_lab.evaluation import answer_rules, grading
 from stepgrpo_lab.evaluation._grading_worker import Question, WorkerProcess, gold_error, judge
 from stepgrpo_lab.evaluation.grading import Grader, compare_numbers
 from stepgrpo_lab.method.boxes import extract_boxed
 
 ENDLESS = "9^{9^{9^{9}}}"
 """math-verify would evaluate it in C code, without end."""
+
+HARD = "f(x)+1"
+"""No rule knows what f is, so that math-verify is asked."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,24 @@ SHORT = [
         ("<think>\\boxed{1}</think> none", None),
         ("\\boxed{7}", None),
         ("<think>3 + 4 = 7, so the answer is \\boxed{7}", None),
-        ("<think></think>\\boxed{1} or \\boxed{2}", "2"),
+        ("<think></think>\\boxed{1} or \\boxed{2}", "1, 2"),
+        ("</think>The integers are \\boxed{-2} and \\boxed{1}.", "-2, 1"),
+        ("</think>$\\boxed{-2}$, and $\\boxed{1}$.", "-2, 1"),
+        ("</think>\\(\\boxed{3}\\), \\(\\boxed{5}\\), and \\(\\boxed{7}\\)", "3, 5, 7"),
+        ("</think>\\[\\boxed{x=1} \\quad\\text{or}\\quad \\boxed{x=2}\\]", "x=1, x=2"),
+        ("</think>\\boxed{4} and \\boxed{4}", "4"),
+        ("</think>\\boxed{4}. Checking: \\boxed{4}", "4"),
+        ("</think>\\boxed{4}, no, wait: \\boxed{5}", "5"),
+        ("</think>Part one is \\boxed{4} and part two is \\boxed{5}", "5"),
+        ("</think>\\boxed{4} \\boxed{5}", "5"),
+        ("</think>\\boxed{4}\n\n\\boxed{5}", "5"),
+        ("</think>\\boxed{9}. So \\boxed{1}, \\boxed{2}", "1, 2"),
+        ("</think>\\boxed{1} or \\boxed{?}", "1"),
+        ("</think>\\boxed{...}", None),
+        ("</think>\\boxed{\\text{}}", None),
+        ("</think>\\boxed{\\ldots}", None),
+        ("</think>\\boxed{ ? }", None),
+        ("</think>\\boxed{\\text{none}}", "\\text{none}"),
         ("<think></think>\\boxed{1} or \\boxed{}", "1"),
         ("<think></think>\\boxed{1} or \\boxed{ {} }", "1"),
         ("<think></think>\\boxed{1} or \\boxed{2", "1"),
@@ -104,15 +124,17 @@ def test_extract_boxed(text: str, answer: str | None) -> None:
 
 @given(st.text(alphabet="ab{}\\ ", max_size=30), st.lists(st.sampled_from(["7", "\\frac{1}{2}", "{a}{b}"]), min_size=1))
 def test_the_last_box_is_found_whatever_unboxed_text_precedes_it(noise: str, answers: list[str]) -> None:
-    boxes = " ".join(f"\\boxed{{{answer}}}" for answer in answers)
+    boxes = " so ".join(f"\\boxed{{{answer}}}" for answer in answers)
     assert extract_boxed(f"<think>{noise}</think>{noise.replace(chr(92), '')} {boxes}") == answers[-1]
 
 
-@pytest.mark.parametrize("unit", ["{", "}", "\\boxed{}", "\\boxed{{", "\\boxed", "\\boxed   ", "x", "\\"])
+@pytest.mark.parametrize(
+    "unit", ["{", "}", "\\boxed{}", "\\boxed{1},", "\\boxed{?", "?{", "\\boxed{{", "\\boxed", "\\boxed   ", "x", "\\"]
+)
 def test_extraction_takes_linear_time_on_hostile_text(unit: str) -> None:
     text = "</think>" + unit * (1_000_000 // len(unit)) + " \\boxed{7}"
     started = time.perf_counter()
-    assert extract_boxed(text) == "7"
+    assert (extract_boxed(text) or "").endswith("7")
     assert time.perf_counter() - started < 10  # quadratic time would be many minutes
 
 
@@ -176,12 +198,6 @@ def test_the_fast_path_decides_what_it_is_meant_to_decide() -> None:
         ("1000", "1,00,0"),
         ("01,234", "1234"),
         ("0,123", "123"),
-        ("\\frac{1}{3}", "0.333333"),
-        ("\\frac{1}{3}", "0.33333"),
-        ("0.333333", "0.3333334"),
-        ("5", "5.0000001"),
-        ("5", "5.00001"),
-        ("0.000001", "0.0000018"),
     ]
 
 
@@ -281,27 +297,82 @@ def test_an_answer_is_never_run(grader: Grader, tmp_path: Path, attack: str) -> 
     assert not target.exists()
 
 
-def test_an_endless_answer_is_killed_and_grading_goes_on() -> None:
-    with Grader(timeout=1.5) as grader:
-        assert grader.grade(["\\sqrt{4}"], ["2"]) == [True]
-        started = time.perf_counter()
-        assert grader.grade([ENDLESS], ["3"]) == [False]
-        assert 1 < time.perf_counter() - started < 10
-        assert grader.grade(["\\sqrt{9}", "\\sqrt{4}"], ["3", "3"]) == [True, False]
+def test_an_endless_answer_is_killed_counted_and_remembered(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_rules, "_explosive", lambda text: False)  # which would refuse it unsent
+    with Grader(timeout=1) as grader:
+        assert grader.grade(["1+f(x)"], [HARD]) == [True]
+        process = grader._idle.queue[0].process
+        assert grader.verdicts([ENDLESS], ["3"]) == ["timeout"]
+        assert process is not None and process.returncode == -signal.SIGPROF
+        assert grader.grade(["f(x)+f(y)", "f(y)"], ["f(y)+f(x)", "f(x)"]) == [True, False]
+        process = grader._idle.queue[0].process
+        assert grader.verdicts([ENDLESS], ["3"]) == ["timeout"] and grader.grade([ENDLESS], ["3"]) == [False]
+        assert grader._idle.queue[0].process is process  # it was not asked again
+        assert grader.timeouts == 1 and caplog.text.count("no verdict on") == 1
         (error,) = grader.check_golds(["\\sqrt{2}+" + ENDLESS])
-        assert error is not None and "more than 1.5 s" in error
+        assert error is not None and "more than 1 s" in error
+
+
+def test_bombs_are_refused_before_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkerProcess, "ask", lambda self, question: pytest.fail("was asked"))
+    bombs = [
+        ENDLESS,
+        "(x+1)^{99999}",
+        "10^{10^{10}}!",
+        "\\sum_{k=1}^{10^{12}} k^{k}",
+        "\\sqrt{" * 150 + "2" + "}" * 150,
+    ]
+    with Grader() as grader:
+        assert grader.grade(bombs, ["3"] * len(bombs)) == [False] * len(bombs)
+
+
+def test_a_suspended_worker_makes_no_right_answer_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A throttled container or a suspended laptop uses no CPU time; the worker goes on where it stood."""
+    with Grader(timeout=0.5) as grader:
+        assert grader.grade(["f(x)"], ["f(y)"]) == [False]
+        process = grader._idle.queue[0].process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        threading.Timer(1.5, process.send_signal, [signal.SIGCONT]).start()
+        assert grader.verdicts(["f(2)+f(x)"], ["f(x)+f(2)"]) == ["right"]
+        assert grader._idle.queue[0].process is process
+
+
+def test_a_worker_that_stands_still_is_replaced_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Grader(timeout=3) as grader:
+        assert grader.grade(["f(x)"], ["f(y)"]) == [False]
+        monkeypatch.setattr(grading_worker, "WALL_FACTOR", 1)
+        process = grader._idle.queue[0].process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        assert grader.verdicts(["f(3)+f(x)"], ["f(x)+f(3)"]) == ["right"]
+        assert grader._idle.queue[0].process is not process and grader.timeouts == 0
+
+
+def test_another_worker_is_warm_when_one_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grading_worker, "SPARE_AFTER_SECONDS", 0.01)
+    worker = WorkerProcess(timeout=3)
+    try:
+        assert worker.ask(Question("3", ENDLESS))["timeout"]
+        assert worker._spare is not None
+        spare = worker._spare.result().process
+        assert worker.ask(Question("2", "\\sqrt{4}"))["correct"] and worker.process is spare
+    finally:
+        worker.stop()
 
 
 def test_a_worker_that_dies_is_replaced() -> None:
     worker = WorkerProcess(timeout=20)
     try:
-        assert worker.ask(("2", "\\sqrt{4}"))["correct"]
-        process = worker._process
+        assert worker.ask(Question("2", "\\sqrt{4}"))["correct"]
+        process = worker.process
         assert process is not None
         process.kill()
         process.wait()
-        assert worker.ask(("2", "\\sqrt{4}"))["correct"]
-        assert worker._process is not process
+        assert worker.ask(Question("2", "\\sqrt{4}"))["correct"]
+        assert worker.process is not process
     finally:
         worker.stop()
 
@@ -312,17 +383,18 @@ def test_too_long_answers_are_wrong_unread(monkeypatch: pytest.MonkeyPatch) -> N
         assert grader.grade(["+" * 3000, "1" * 5000], ["2", "1" * 5000]) == [False, False]
 
 
-def test_equal_questions_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_question_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def ask(self: WorkerProcess, question: Question) -> dict[str, object]:
-        asked.append(question)
-        return {"correct": question[1] == "x", "error": None}
+        asked.append((question.gold, question.answer))
+        return {"correct": question.answer == "f(2)", "error": None}
 
     monkeypatch.setattr(WorkerProcess, "ask", ask)
     with Grader() as grader:
-        assert grader.grade(["x", "y", " x ", "3"], ["x", "x", "x", "3"]) == [True, False, True, True]
-    assert asked == [("x", "x"), ("x", "y")]
+        assert grader.grade(["f(2)", "g(3)", " f(2) ", "3"], ["f(x)", "f(x)", "f(x)", "3"]) == [True, False, True, True]
+        assert grader.grade(["g(3)"], ["f(x)"]) == [False]
+    assert asked == [("f(x)", "f(2)"), ("f(x)", "g(3)")]
 
 
 def test_several_threads_share_a_pool_of_two_workers() -> None:
@@ -370,21 +442,21 @@ def test_it_works_in_a_script_without_a_main_guard(tmp_path: Path) -> None:
 
 def test_workers_end_with_the_grader() -> None:
     grader = Grader(timeout=20)
-    assert grader.grade(["\\sqrt{4}"], ["2"]) == [True]
-    process = grader._idle.queue[0]._process
+    assert grader.grade(["1+f(x)"], ["f(x)+1"]) == [True]
+    process = grader._idle.queue[0].process
     assert process is not None and process.poll() is None
     grader.close()
     grader.close()
     assert process.returncode is not None
     assert grader.grade(["2"], ["2"]) == [True]
     with pytest.raises(RuntimeError, match="closed"):
-        grader.grade(["x"], ["x"])
+        grader.grade(["f(x)"], ["f(y)"])
 
 
 def test_workers_end_with_a_forgotten_grader() -> None:
     grader = Grader(timeout=20)
-    assert grader.grade(["\\sqrt{4}"], ["2"]) == [True]
-    process = grader._idle.queue[0]._process
+    assert grader.grade(["1+f(x)"], ["f(x)+1"]) == [True]
+    process = grader._idle.queue[0].process
     assert process is not None
     del grader
     gc.collect()
@@ -402,7 +474,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
         Grader() as grader,
         pytest.raises(RuntimeError, match="cannot start"),
     ):
-        grader.grade(["x"], ["y"])
+        grader.grade(["f(x)"], ["f(y)"])
 
 
 def test_the_worker_keeps_stdout_for_its_protocol(tmp_path: Path) -> None:
@@ -420,14 +492,14 @@ def test_the_worker_keeps_stdout_for_its_protocol(tmp_path: Path) -> None:
     assert "noise" in done.stderr
 
 
-def test_a_group_parses_its_gold_once_and_no_answer_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_parses_its_gold_once(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     monkeypatch.setattr(grading_worker, "_parse", lambda latex: parsed.append(latex) or [latex.strip()])
     monkeypatch.setattr(grading_worker, "_verify", lambda gold, answer: gold == answer)
     gold = "asked in this test alone"
     answers = [gold, f" {gold}", "another", gold, "another"]
     assert [judge(gold, answer) for answer in answers] == [True, True, False, True, False]
-    assert parsed == [gold, gold, f" {gold}", "another"]
+    assert parsed == [gold, *answers]
 
 
 def test_bad_arguments_are_refused(grader: Grader) -> None:
@@ -488,39 +560,39 @@ def killed_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(killed_at_start: Callable[..., Path]) -> None:
     starts = killed_at_start(1)
     with Grader(timeout=60) as grader:
-        assert grader.grade(["2+z"], ["z+2"]) == [True]
+        assert grader.grade(["2+f(z)"], ["f(z)+2"]) == [True]
     assert starts.read_text() == "xx"
 
 
 def test_workers_that_cannot_live_are_named(killed_at_start: Callable[..., Path]) -> None:
-    killed_at_start(1, 2)
+    killed_at_start(1, 2, 3)
     with Grader(timeout=60) as grader, pytest.raises(RuntimeError, match="cannot start"):
-        grader.grade(["2+z"], ["z+2"])
+        grader.grade(["2+f(z)"], ["f(z)+2"])
 
 
 def test_a_question_whose_worker_is_killed_is_asked_once_more(killed_at_start: Callable[..., Path]) -> None:
     starts = killed_at_start()
     with Grader(timeout=60) as grader:
-        assert grader.grade(["1+z"], ["z+1"]) == [True]
+        assert grader.grade(["1+f(z)"], ["f(z)+1"]) == [True]
         worker = grader._idle.queue[0]
         exchange = worker._exchange
 
-        def killed_in_the_middle(process: Any, question: Any) -> Any:
+        def killed_in_the_middle(question: Any) -> Any:
             worker._exchange = exchange
-            os.kill(process.pid, signal.SIGSTOP)  # so that it cannot answer first
-            threading.Timer(0.3, process.kill).start()
-            return exchange(process, question)
+            os.kill(worker.process.pid, signal.SIGSTOP)  # so that it cannot answer first
+            threading.Timer(0.3, worker.process.kill).start()
+            return exchange(question)
 
         worker._exchange = killed_in_the_middle
-        assert grader.grade(["2+z"], ["z+2"]) == [True]
+        assert grader.grade(["2+f(z)"], ["f(z)+2"]) == [True]
     assert starts.read_text() == "xx"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_whole_group_leaves_the_worker(number: int) -> None:
     with Grader(timeout=60) as grader:
-        grader.grade(["1+z"], ["z+1"])
-        process = grader._idle.queue[0]._process
+        grader.grade(["1+f(z)"], ["f(z)+1"])
+        process = grader._idle.queue[0].process
         assert process is not None
         process.send_signal(number)
-        assert grader.grade(["2+z"], ["z+2"]) == [True] and grader._idle.queue[0]._process is process
+        assert grader.grade(["2+f(z)"], ["f(z)+2"]) == [True] and grader._idle.queue[0].process is process

@@ -1,30 +1,42 @@
-"""Grading: the boxed answer of a completion against the gold answer, with math-verify in processes of its own.
+"""Grading: the boxed answer of a completion against the gold answer.
+
+Plain numbers are compared here, exactly; most of the rest is decided by the rules of
+:mod:`stepgrpo_lab.evaluation.answer_rules`, whose table states the policy; what they leave open goes to math-verify in
+processes of its own.
 
 A model's answer is untrusted text. Computer algebra on it can run for ever or eat all memory, and math-verify's own
-timeouts work neither outside the main thread nor inside C code. So plain numbers are compared here, exactly, and
-everything else goes to worker processes that are killed when their time is up. The workers are started by command, not
-forked and not re-importing the caller's script: they work alike in scripts without a ``__main__`` guard, in a widget's
-thread and beside CUDA.
+timeouts work neither outside the main thread nor inside C code. So the workers are killed when a question has used its
+CPU time. They are started by command, not forked and not re-importing the caller's script: they work alike in scripts
+without a ``__main__`` guard, in a widget's thread and beside CUDA. (``pebble`` would replace the starting and stopping,
+but it has no limit of CPU time or memory, and its processes re-import the script.)
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import re
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from stepgrpo_lab.evaluation._grading_worker import Question, WorkerProcess
+from stepgrpo_lab.evaluation.answer_rules import decide, for_math_verify, understood
+
+Verdict = Literal["right", "wrong", "timeout"]
+"""How an answer was judged; a timeout earns nothing, but says nothing about the answer."""
 
 MAX_ANSWER_CHARS = 2000
 """Longer answers count as wrong unread: no gold comes near it, and parsers are not linear."""
 
-ROUNDING_TOLERANCE = Fraction(1, 100_000)
-"""math-verify rounds decimals to 6 places: decimals that differ by less than this are left to it."""
+REMEMBERED = 65_536
+"""Verdicts that a grader remembers, timeouts among them: groups, epochs and evaluations ask the same again."""
+
+_LOG = logging.getLogger(__name__)
 
 _NUMBER = re.compile(
     r"""(?P<sign>[+-]?)
@@ -40,8 +52,7 @@ def compare_numbers(gold: str, answer: str) -> bool | None:
     r"""Compare two plain numbers exactly: integers, decimals, fractions, thousands separators.
 
     Returns:
-        Whether they are equal; None if either is anything else, or if they differ by so little that math-verify's
-        rounding of decimals has to decide.
+        Whether they are equal; None if either is anything else.
 
     Example:
         >>> compare_numbers("1,234", "1234.0"), compare_numbers("\\frac{1}{2}", "2"), compare_numbers("x", "2")
@@ -50,8 +61,7 @@ def compare_numbers(gold: str, answer: str) -> bool | None:
     gold_number, answer_number = _number(gold), _number(answer)
     if gold_number is None or answer_number is None:
         return None
-    difference = abs(gold_number - answer_number)
-    return None if 0 < difference <= ROUNDING_TOLERANCE else difference == 0
+    return gold_number == answer_number
 
 
 class Grader:
@@ -62,7 +72,11 @@ class Grader:
 
     Args:
         workers: Number of worker processes at most.
-        timeout: Seconds that one comparison may take; after that the worker is killed and the answer is wrong.
+        timeout: Seconds of CPU time that one comparison may take. A worker that has used them is killed, and the
+            answer earns nothing. A worker that is only slow, on a busy machine, is waited for.
+
+    Attributes:
+        timeouts: How many different comparisons ran out of time or memory so far; each is logged once.
 
     Raises:
         ValueError: A setting is out of range.
@@ -80,7 +94,10 @@ class Grader:
             raise ValueError(f"timeout is {timeout}; give a positive number of seconds")
         self.workers = workers
         self.timeout = timeout
+        self.timeouts = 0
         self._closing = threading.Lock()
+        self._remembering = threading.Lock()
+        self._remembered: OrderedDict[Question, dict[str, Any]] = OrderedDict()
         self._idle: queue.LifoQueue[WorkerProcess] = queue.LifoQueue()
         pool = [WorkerProcess(timeout) for _ in range(workers)]
         for worker in pool:
@@ -110,19 +127,49 @@ class Grader:
             ValueError: The sequences differ in length.
             RuntimeError: The grader is closed, or a worker cannot start; the message says why.
         """
-        if len(answers) != len(golds):
-            raise ValueError(f"{len(answers)} answers but {len(golds)} golds; give one gold per answer")
-        verdicts = [_decide_here(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
+        return [verdict == "right" for verdict in self.verdicts(answers, golds)]
+
+    def verdicts(self, answers: Sequence[str | None], golds: Sequence[str]) -> list[Verdict]:
+        """As :meth:`grade`, but with timeouts told from wrong answers.
+
+        Example:
+            >>> with Grader() as grader:
+            ...     grader.verdicts(["4", "5"], ["2^2", "2^2"])
+            ['right', 'wrong']
+        """
+        _check_lengths(answers, golds)
+        decided = [_decide_here(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
         questions = {
-            place: (_clean(golds[place]), _clean(answers[place] or ""))
-            for place, verdict in enumerate(verdicts)
+            place: Question(for_math_verify(_clean(golds[place])), for_math_verify(_clean(answers[place] or "")))
+            for place, verdict in enumerate(decided)
             if verdict is None
         }
         replies = self._ask_all(questions.values())
         return [
-            bool(replies[questions[place]]["correct"]) if verdict is None else verdict
-            for place, verdict in enumerate(verdicts)
+            _verdict(replies[questions[place]]) if verdict is None else ("right" if verdict else "wrong")
+            for place, verdict in enumerate(decided)
         ]
+
+    def grade_raw(self, answers: Sequence[str | None], golds: Sequence[str]) -> list[bool]:
+        """What math-verify alone says, with its own settings, to hold figures against published ones.
+
+        Raises:
+            ValueError, RuntimeError: As :meth:`grade`.
+
+        Example:
+            >>> with Grader() as grader:
+            ...     grader.grade_raw(["5t", "5t"], ["5", "6"])  # it takes the t for a unit
+            [True, False]
+        """
+        _check_lengths(answers, golds)
+        questions = [
+            Question(_clean(gold), _clean(answer), raw=True)
+            if answer is not None and len(answer) <= MAX_ANSWER_CHARS
+            else None
+            for gold, answer in zip(golds, answers, strict=True)
+        ]
+        replies = self._ask_all([question for question in questions if question])
+        return [question is not None and bool(replies[question]["correct"]) for question in questions]
 
     def check_golds(self, golds: Sequence[str]) -> list[str | None]:
         """Say for each gold answer why nothing can be graded against it; None where all is well.
@@ -135,7 +182,8 @@ class Grader:
             ...     grader.check_golds(["12", ""])
             [None, 'it is empty']
         """
-        questions = {gold: (_clean(gold), None) for gold in golds if _clean(gold) and _number(gold) is None}
+        asked = [gold for gold in golds if _clean(gold) and _number(gold) is None and not understood(gold)]
+        questions = {gold: Question(for_math_verify(_clean(gold))) for gold in asked}
         replies = self._ask_all(questions.values())
         errors: dict[str, str | None] = {gold: replies[question]["error"] for gold, question in questions.items()}
         return [errors.get(gold) if _clean(gold) else "it is empty" for gold in golds]
@@ -150,21 +198,48 @@ class Grader:
                     self._idle.put(worker)
 
     def _ask_all(self, questions: Iterable[Question]) -> dict[Question, dict[str, Any]]:
-        """Put each question to some worker, in parallel if there are several; equal questions only once."""
+        """Put each question to some worker, in parallel if there are several; none twice."""
         distinct = list(dict.fromkeys(questions))
         if self.workers == 1 or len(distinct) < 2:
             return {question: self._ask(question) for question in distinct}
-        with ThreadPoolExecutor(min(self.workers, len(distinct))) as threads:
+        threads = ThreadPoolExecutor(min(self.workers, len(distinct)))
+        try:
             return dict(zip(distinct, threads.map(self._ask, distinct), strict=True))
+        finally:
+            threads.shutdown(cancel_futures=True)
 
     def _ask(self, question: Question) -> dict[str, Any]:
+        with self._remembering:
+            if question in self._remembered:
+                self._remembered.move_to_end(question)
+                return self._remembered[question]
         worker = self._idle.get()
         try:
             if not self._stop_all.alive:
                 raise RuntimeError("this Grader is closed; make a new one")
-            return worker.ask(question)
+            reply = worker.ask(question)
         finally:
             self._idle.put(worker)
+        self._remember(question, reply)
+        return reply
+
+    def _remember(self, question: Question, reply: dict[str, Any]) -> None:
+        with self._remembering:
+            self._remembered[question] = reply
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+            self.timeouts += bool(reply.get("timeout"))
+        if reply.get("timeout"):
+            _LOG.warning("no verdict on %.200r for the gold %.200r: %s", question.answer, question.gold, reply["error"])
+
+
+def _verdict(reply: dict[str, Any]) -> Verdict:
+    return "timeout" if reply.get("timeout") else "right" if reply["correct"] else "wrong"
+
+
+def _check_lengths(answers: Sequence[str | None], golds: Sequence[str]) -> None:
+    if len(answers) != len(golds):
+        raise ValueError(f"{len(answers)} answers but {len(golds)} golds; give one gold per answer")
 
 
 def _stop(workers: list[WorkerProcess]) -> None:
@@ -186,7 +261,8 @@ def _decide_here(gold: str, answer: str | None) -> bool | None:
     """Grade without a worker; None where that needs math-verify."""
     if answer is None or len(answer) > MAX_ANSWER_CHARS:
         return False
-    return compare_numbers(gold, answer)
+    verdict = compare_numbers(gold, answer)
+    return decide(gold, answer) if verdict is None else verdict
 
 
 def _number(text: str) -> Fraction | None:

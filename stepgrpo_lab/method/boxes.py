@@ -15,12 +15,20 @@ _NOTHING = re.compile(  # layout and placeholders: no answer is made of these al
 )
 _LOOKED_AT = 256
 """Characters of a box in which its answer begins; a longer run of nothing is read no further, to stay linear."""
+_JOINT_SPACE = r"(?:[\s$]|\\[,;: ]|\\q?quad(?![A-Za-z])|\\[()\[\]])*"
+_JOINT = re.compile(
+    rf"{_JOINT_SPACE}(?:,?{_JOINT_SPACE}(?:and|or|\\text\s*\{{\s*(?:and|or)\s*\}})|[,;]|\\text\s*\{{\s*,\s*\}}){_JOINT_SPACE}"
+)
+MAX_JOINT_CHARS = 40
+"""Longer text between two boxes is no joint."""
 
 
 def extract_boxed(text: str) -> str | None:
     r"""Content of the last complete, non-empty ``\boxed{...}`` after the first ``</think>``, in linear time.
 
-    Of nested boxes the innermost of the last one counts. ``\{`` and ``\}`` are set braces, not groups.
+    Boxes that only a comma, *and* or *or* joins are one list: ``\boxed{-2} and \boxed{1}`` is ``-2, 1``. With any other
+    words between them the last box counts: it may revise what an earlier one says, and a box that is repeated says
+    nothing new. Of nested boxes the innermost of the last one counts. ``\{`` and ``\}`` are set braces, not groups.
 
     *Non-empty* means that something is answered: a box that holds nothing but space, brackets, LaTeX's layout
     (``\text{}``, ``\quad``) and the signs of a blank (``?``, ``...``, ``\ldots``, ``_``) is empty.
@@ -33,22 +41,37 @@ def extract_boxed(text: str) -> str | None:
         '\\frac{1}{2}'
         >>> extract_boxed("</think>\\boxed{7} \\boxed{?}"), extract_boxed("</think>\\boxed{\\text{...}}")
         ('7', None)
+        >>> extract_boxed("</think>$\\boxed{-2}$ and $\\boxed{1}$"), extract_boxed("</think>\\boxed{3}. No: \\boxed{4}")
+        ('-2, 1', '4')
     """
     close = text.find(THINK_CLOSE)
     if close < 0:
         return None
-    answer, answer_start = None, -1
-    open_groups: list[int] = []  # where the content of each open box starts; -1 for a group that is not a box
+    boxes: list[tuple[int, int, int]] = []  # of each box that counts: command, content, closing brace
+    open_groups: list[tuple[int, int]] = []  # command and content of each open box; (-1, -1) for another group
     for token in _BRACES.finditer(text, close + len(THINK_CLOSE)):
         if token[0] == "{":
-            open_groups.append(-1)
+            open_groups.append((-1, -1))
         elif token[0].startswith("\\boxed"):
-            open_groups.append(token.end())
+            open_groups.append((token.start(), token.end()))
         elif token[0] == "}" and open_groups:
-            start = open_groups.pop()
-            if start > answer_start and _answers(text, start, token.start()):
-                answer, answer_start = slice(start, token.start()), start
-    return text[answer].strip() if answer else None
+            command, start = open_groups.pop()
+            if start > (boxes[-1][1] if boxes else -1) and _answers(text, start, token.start()):
+                boxes.append((command, start, token.start()))
+    return _last_run(text, boxes) if boxes else None
+
+
+def _last_run(text: str, boxes: Sequence[tuple[int, int, int]]) -> str:
+    """The contents of the last boxes that joints connect, each once."""
+    place = len(boxes) - 1
+    while place > 0 and _joined(text[boxes[place - 1][2] + 1 : boxes[place][0]]):
+        place -= 1
+    contents = [text[start:end].strip() for _, start, end in boxes[place:]]
+    return ", ".join(dict.fromkeys(contents))
+
+
+def _joined(between: str) -> bool:
+    return len(between) <= MAX_JOINT_CHARS and _JOINT.fullmatch(between) is not None
 
 
 def _answers(text: str, start: int, end: int) -> bool:

@@ -71,9 +71,10 @@ class GroupRewardFunction:
             log_metric: TRL's; it averages over processes, which all hold the same values here.
         """
         group_size = step_group_size[0]
-        started = time.perf_counter()
+        started, timeouts = time.perf_counter(), self.grader.timeouts
         rows = judge(step_trajectory, answer, self.grader)
         self.clock("grading", time.perf_counter() - started)
+        log_metric("grading/timeouts", float(sum(gather_object([self.grader.timeouts - timeouts]))))
         everyone: list[RolloutRow] = gather_object(rows)
         if self._first and all(row.outcome.steps <= 1 for row in everyone):
             self.unmarked(len(everyone))

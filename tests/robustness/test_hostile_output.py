@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from test_widgets_rollout import group_of, probe
 
 from stepgrpo_lab.cli._output import result_lines, rollout_lines
+from stepgrpo_lab.evaluation import answer_rules
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.boxes import extract_boxed
@@ -203,9 +204,11 @@ def test_widgets_show_hostile_completions_as_text(make: Any) -> None:
     assert "<img" in labels and not hidden
 
 
-def test_a_worker_that_was_killed_leaves_no_process_behind(grader: Grader) -> None:
-    process = grader._idle.queue[0]._process
+def test_a_worker_that_was_killed_leaves_no_process_behind(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_rules, "_explosive", lambda text: False)  # which would refuse it unsent
+    assert grader.grade(["1+f(x)"], ["f(x)+1"]) == [True]
+    process = grader._idle.queue[0].process
     assert process is not None
-    assert grader.grade(["\\sqrt{2}+9^{9^{9^{9}}}"], ["3"]) == [False]
+    assert grader.verdicts(["\\sqrt{2}+9^{9^{9^{9}}}"], ["3"]) == ["timeout"]
     assert process.returncode is not None  # killed, and waited for
-    assert grader.grade(["\\sqrt{4}"], ["2"]) == [True]
+    assert grader.grade(["2+f(x)"], ["f(x)+2"]) == [True]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .checkpoints import checkpoint_proof
+from .grading import grading
 from .growth import growth
 from .measuring import Result
 from .rollouts import against_generate, against_one_by_one, against_rounds, net_gain, probe_overhead
 from .startup import main_job, startup
-from .training_step import grading, padding, reward, training_step
+from .training_step import padding, reward, training_step
 
 BENCHMARKS: dict[str, Callable[[bool], Result]] = {
     "probe_overhead": probe_overhead,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -15,8 +13,6 @@ from transformers import TrainerCallback
 from stepgrpo_lab.engines.completions import Decoding
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.models import load_model
-from stepgrpo_lab.evaluation._grading_worker import _parse, _verify
-from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rewards import StepAwareReward
@@ -26,7 +22,7 @@ from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.training._passes import dealt
 
-from .measuring import Result, alternate, figure, ratios, seconds_of
+from .measuring import Result, alternate, figure, ratios
 from .rollouts import AT_DEFAULT, LIMIT, lockstep, overthinker, overthinker_job
 
 GROUP = 8
@@ -253,47 +249,3 @@ def _long_completion(rng: random.Random) -> str:
         lines.append(f"{opening} we take {rng.randrange(1000)} and add {rng.randrange(1000)}, which is not yet enough.")
         length += len(lines[-1]) + 1
     return "<think>\n" + "\n".join(lines) + f"\n</think>\n\n\\boxed{{{rng.randrange(1000)}}}"
-
-
-def grading(quick: bool) -> Result:
-    """Short answers per second, on one core: plain numbers, and expressions for the computer algebra."""
-    count = 100 if quick else 400
-    rng = random.Random(0)
-    kinds: dict[str, Callable[[], tuple[str, str]]] = {
-        "numbers": lambda: (str(rng.randrange(10_000)), f"\\frac{{{rng.randrange(99)}}}{{7}}"),
-        "expressions": lambda: (
-            f"{rng.randrange(2, 99)}x^2+{rng.randrange(2, 99)}",
-            f"x^2+\\sqrt{{{rng.randrange(2, 999)}}}",
-        ),
-    }
-    notes = {"numbers": "Compared exactly, in this process."}
-    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
-    with Grader() as grader:
-        grader.grade(["x+1"], ["1+x"])  # starts the worker
-        for _ in range(1 if quick else 3):
-            for kind, draw in kinds.items():
-                pairs = [draw() for _ in range(count)]
-                answers, golds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-                rates[kind].append(count / seconds_of(partial(grader.grade, answers, golds)))
-    notes["expressions"] = _where_math_verify_spends([kinds["expressions"]() for _ in range(count)])
-    return Result(
-        [
-            figure("grading", f"short answers graded a second, {kind}", rates[kind], "a second", least=2_000, note=note)
-            for kind, note in notes.items()
-        ]
-    )
-
-
-def _where_math_verify_spends(pairs: list[tuple[str, str]]) -> str:
-    """Time its two halves alone, in this process."""
-    sides = [text for pair in pairs for text in pair]
-    _parse(sides[0])  # loads it
-    parsed: list[list[Any]] = []
-    parsing = seconds_of(lambda: parsed.extend(map(_parse, sides)))
-    comparing = seconds_of(lambda: [_verify(gold, answer) for answer, gold in zip(*[iter(parsed)] * 2, strict=True)])
-    whole = parsing + comparing
-    return (
-        f"Every pair a different one, none equal. The cause is math-verify: alone, in one process, it takes "
-        f"{1e3 * whole / len(pairs):.0f} ms for a pair, {parsing / whole:.0%} of them in its LaTeX parser, "
-        f"{comparing / whole:.0%} in sympy's comparison."
-    )

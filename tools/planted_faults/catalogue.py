@@ -500,20 +500,48 @@ DATA_AND_FILES = [
     ),
     Fault(
         "close_numbers_equal",
-        "numbers that differ by less than the tolerance are equal",
+        "numbers that differ by less than 0.00001 are equal",
         [
             (
-                "return None if 0 < difference <= ROUNDING_TOLERANCE else difference == 0",
-                "return difference <= ROUNDING_TOLERANCE",
+                "    return gold_number == answer_number\n",
+                "    return abs(gold_number - answer_number) < Fraction(1, 100_000)\n",
             )
         ],
-        ["test_the_fast_path_decides_what_it_is_meant_to_decide", "test_the_exact_fast_path_agrees_with_math_verify"],
+        ["test_the_labelled_pairs_are_graded_as_labelled", "test_the_exact_fast_path_agrees_with_math_verify"],
+    ),
+    Fault(
+        "a_unit_letter_vanishes",
+        "a bare letter behind a number is taken for a unit",
+        [("(?:m/s|ft/s|[A-Za-z]{2,}", "(?:m/s|ft/s|[A-Za-z]{1,}")],
+        ["test_the_labelled_pairs_are_graded_as_labelled"],
+    ),
+    Fault(
+        "values_agree_at_one_point",
+        "two expressions are equal where they agree for positive letters",
+        [
+            (
+                '                return False\n            raise Unread("equal for',
+                '                return True\n            raise Unread("equal for',
+            )
+        ],
+        ["test_values_are_exact_where_digits_would_not_do"],
+    ),
+    Fault(
+        "a_chain_is_its_last_side",
+        "a chain counts as its last side though its sides differ",
+        [
+            (
+                "    if False in verdicts:\n        return Shape",
+                "    if False in verdicts and not sides:\n        return Shape",
+            )
+        ],
+        ["test_the_labelled_pairs_are_graded_as_labelled"],
     ),
     Fault(
         "late_reply_for_the_next_question",
         "a worker that took too long is asked on, and its late reply is taken for the next one's",
-        [("        if reply is None:\n            self.stop()\n", "        if reply is None:\n")],
-        ["test_an_endless_answer_is_killed_and_grading_goes_on"],
+        [("            if reply == _DIED:\n                self._discard()\n", "            if reply == _DIED:\n")],
+        ["test_a_worker_that_stands_still_is_replaced_and_asked_again"],
     ),
     Fault(
         "duplicate_ids_accepted",
