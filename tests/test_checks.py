@@ -528,7 +528,7 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.member_reward, penalising, "a wrong answer gets no step term"),
     (checks.member_reward, without_tanh, "goes through tanh first"),
     (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, f, m, a, -b), "mind the sign before beta"),
-    (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, True, m, a, b), "multiply 1 - alpha"),
+    (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, True, m, a, b), "multiply 1 - alpha by it"),
     (
         checks.member_reward,
         lambda c, k, f, m, a, b: a * c * (1 - b * tanh((k - m) / m)) + (1 - a) * f,

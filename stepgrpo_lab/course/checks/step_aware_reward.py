@@ -85,15 +85,13 @@ def member_reward(solution: MemberReward) -> None:
         "a wrong answer gets no step term: c multiplies the whole bracket": lambda c, k, f, mean, alpha, beta: (
             alpha * (c + bracket(k, mean or k, beta) - 1) + (1 - alpha) * f
         ),
-        "a completion without a box earns no format term: multiply 1 - alpha by the format": lambda c, k, f, *rest: right(
+        "a completion without a box earns no format term: multiply 1 - alpha by it": lambda c, k, f, *rest: right(
             c, k, True, *rest
         ),
         "a right answer earns the format term too, if it has a box": lambda *case: (
             right(*case) - (1 - case[4]) * (case[0] and case[2])
         ),
-        "a right answer without a box loses the format term too": lambda c, k, f, *rest: right(
-            c, k, f or c, *rest
-        ),
+        "a right answer without a box loses the format term too": lambda c, k, f, *rest: right(c, k, f or c, *rest),
         "use the mean that you are given": lambda c, k, f, mean, alpha, beta: right(c, k, f, mean and 4.0, alpha, beta),
         "use the alpha and beta that you are given": lambda c, k, f, mean, *_: right(c, k, f, mean, 0.9, 0.5),
     }
