@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import save_tiny, tiny_overrides
+from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
 
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.engines import files
+from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes import _building as building
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.run.folder import check_unused, export_model
 from stepgrpo_lab.training import _proof
 from stepgrpo_lab.training._guard import checkpoint_damage, last_checkpoint
+from stepgrpo_lab.training.fine_tuning import FineTuneConfig, FineTuneTrainer, Selection
 from stepgrpo_lab.training.metrics import read_metrics
 from tools.campaigns.events import Moment, sit
 from tools.campaigns.killing import kill_chain
@@ -334,6 +336,18 @@ def test_a_run_that_was_trained_to_its_end_trains_no_further(model: Path, tmp_pa
     assert differences(killed, whole) == []
     ours, theirs = ({path.name for path in (folder / "checkpoints").iterdir()} for folder in (killed, whole))
     assert ours == theirs
+
+
+def test_imitation_that_is_resumed_counts_its_tokens_on(tmp_path: Path) -> None:
+    selection = Selection([Trajectory([1, 2], [3, 4, 5], [-0.1] * 3, "", 1, None, "eos")] * 8, {})
+    counted = []
+    for checkpoint in (None, str(tmp_path / "checkpoint-1")):
+        options = {"max_steps": 3, "save_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 2}
+        config = FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, **options)
+        trainer = FineTuneTrainer(tiny_model(), config, selection, tiny_tokenizer())
+        trainer.train(resume_from_checkpoint=checkpoint)
+        counted.append([row["num_tokens"] for row in trainer.state.log_history if "num_tokens" in row])
+    assert counted == [[10, 20, 30]] * 2
 
 
 @pytest.mark.parametrize("budget", [None, 350])

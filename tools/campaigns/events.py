@@ -126,6 +126,8 @@ class Watch:
             return None
         place = FOLDER_DESCRIPTOR.get(name)
         start = arguments[place] if place is not None else -1
+        if start >= 0 and sys.platform != "linux":  # only there an open folder has its name
+            return None
         path = os.fsdecode(arguments[0])
         path = os.path.join(os.readlink(f"/proc/self/fd/{start}"), path) if start >= 0 else os.path.abspath(path)
         needs = NEEDS.get(NAMES[name])
