@@ -66,7 +66,7 @@ def draw_moment(events: Sequence[Event], done: int, rng: random.Random) -> Momen
     if rng.random() < 0.5:
         left = sum(event.main for event in events) - done
         return Moment(rng.randint(1, max(12, left)), None, torn)
-    kinds = Counter(event.kind for event in events[done * 2 // 3 :])
+    kinds = Counter(event.kind for event in events[done * 2 // 3 :] or events)
     kind = rng.choice(sorted(kinds))
     return Moment(rng.randint(1, kinds[kind]), kind, torn)
 
@@ -103,13 +103,19 @@ class Campaign:
     Args:
         seed: Decides every case and every moment.
         folder: Where they work.
+        end: When no chain of kills is begun any more, by the monotonic clock.
         fault: Planted in the library wherever a run is resumed.
     """
 
-    def __init__(self, seed: int, folder: Path, fault: str | None = None) -> None:
-        self.seed, self.folder, self.fault = seed, folder, fault
+    def __init__(self, seed: int, folder: Path, end: float, fault: str | None = None) -> None:
+        self.seed, self.folder, self.end, self.fault = seed, folder, end, fault
         self.model = save_random_model(folder / "untrained")
         self.tally = Tally()
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.end
 
     def case(self, number: int) -> None:
         """Draw a run, do it undisturbed, and kill others of the same."""
@@ -119,51 +125,58 @@ class Campaign:
         undisturbed = Run(case, self.model, place / "undisturbed", place / "undisturbed")
         whole = sit(undisturbed.command, undisturbed.folder)
         if whole.code:
-            self._failed(number, [f"undisturbed: exit code {whole.code}: {whole.words[-1000:]}"], case=str(case))
-            return
+            return self._failed(number, [f"undisturbed: {whole.code}: {whole.words[-1000:]}"], case=str(case))
         for chain in range(CHAINS):
-            run = Run(case, self.model, place / f"chain-{chain}", undisturbed.folder, self.fault)
-            moments: list[Moment] = []
-
-            def moment(done: int, moments: list[Moment] = moments) -> Moment | None:
-                if len(moments) == KILLS:
-                    return None
-                moments.append(draw_moment(whole.events, done, rng))
-                return moments[-1]
-
-            for sitting, state, found in kill_chain(run, moment, lambda: rng.random() < LOOKED_AT):
-                if sitting.killed:
-                    self.tally.add(sitting, **case.dimensions, left=state)
-                if found:
-                    self._failed(number, found, case=str(case), moments=list(map(str, moments)), chain=chain)
-            self.tally.chains += 1
+            if not self.over:
+                run = Run(case, self.model, place / f"chain-{chain}", undisturbed.folder, self.fault)
+                self._chain(number, run, whole.events, rng)
         shutil.rmtree(place)
 
+    def _chain(self, number: int, run: Run, events: Sequence[Event], rng: random.Random) -> None:
+        moments: list[Moment] = []
+
+        def moment(done: int) -> Moment | None:
+            if len(moments) == KILLS:
+                return None
+            moments.append(draw_moment(events, done, rng))
+            return moments[-1]
+
+        for sitting, state, found in kill_chain(run, moment, lambda: rng.random() < LOOKED_AT):
+            if sitting.killed:
+                self.tally.add(sitting, **run.case.dimensions, left=state)
+            if found:
+                self._failed(number, found, case=str(run.case), chain=run.folder.name, moments=list(map(str, moments)))
+        self.tally.chains += 1
+
     def errand(self, number: int, errand: Errand) -> None:
-        """Do an errand undisturbed, then kill it at a few of its events, each time in a folder of its own."""
+        """Do an errand undisturbed, then kill others of the same, each chain of kills in a folder of its own."""
         rng = random.Random(f"{self.seed}/{errand.name}/{number}")
         place = self.folder / f"{errand.name}-{number}"
         place.mkdir()
         whole = sit(errand.work(self.folder, place / "undisturbed"), place / "undisturbed")
         if whole.code:
-            self._failed(number, [f"undisturbed: exit code {whole.code}: {whole.words[-1000:]}"], errand=errand.name)
-            return
+            return self._failed(number, [f"undisturbed: {whole.code}: {whole.words[-1000:]}"], errand=errand.name)
         for chain in range(CHAINS):
-            done = 0
-            for turn in range(KILLS + 1):
-                folder = place / f"chain-{chain}"
-                moment = draw_moment(whole.events, done, rng) if turn < KILLS else None
-                sitting = sit(errand.work(self.folder, folder), folder, moment)
-                found = errand.faults(folder, place / "undisturbed", sitting)
-                if sitting.killed:
-                    self.tally.add(sitting, method=errand.name)
-                if found:
-                    self._failed(number, found, errand=errand.name, moment=str(moment), chain=chain)
-                if found or not sitting.killed:
-                    break
-                done += sum(event.main for event in sitting.events)
-            self.tally.chains += 1
+            if not self.over:
+                self._errand_chain(number, errand, place / f"chain-{chain}", whole.events, rng)
         shutil.rmtree(place)
+
+    def _errand_chain(
+        self, number: int, errand: Errand, folder: Path, events: Sequence[Event], rng: random.Random
+    ) -> None:
+        done = 0
+        for turn in range(KILLS + 1):
+            moment = draw_moment(events, done, rng) if turn < KILLS else None
+            sitting = sit(errand.work(self.folder, folder), folder, moment)
+            found = errand.faults(folder, folder.with_name("undisturbed"), sitting)
+            if sitting.killed:
+                self.tally.add(sitting, method=errand.name)
+            if found:
+                self._failed(number, found, errand=errand.name, chain=folder.name, moment=str(moment))
+            if found or not sitting.killed:
+                break
+            done += sum(event.main for event in sitting.events)
+        self.tally.chains += 1
 
     def _failed(self, number: int, found: list[str], **how: Any) -> None:
         self.tally.failures.append({"number": number, "found": found, **how})
@@ -174,9 +187,9 @@ def campaign(minutes: float, seed: int, fault: str | None = None) -> dict[str, A
     """Kill for some minutes; every fifth case is an errand."""
     end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as name:
-        work = Campaign(seed, Path(name), fault)
+        work = Campaign(seed, Path(name), end, fault)
         number = 0
-        while time.monotonic() < end:
+        while not work.over:
             if number % 5 == 4 and fault is None:
                 work.errand(number, ERRANDS[number // 5 % len(ERRANDS)])
             else:
