@@ -398,6 +398,20 @@ def test_what_is_done_is_not_done_again(compared: Any, monkeypatch: pytest.Monke
     assert run_experiment(few(0, 1), folder, ["length-penalty"], overrides=overrides) == record
 
 
+def test_what_a_kill_left_beside_a_finished_run_is_cleared(compared: Any) -> None:
+    folder, overrides, record, _ = compared
+    first, second = (folder / "runs" / f"length-penalty-seed-{seed}" for seed in ("0-rate-0.001", "1"))
+    for name in ("completions.jsonl", "report.html"):  # killed right after evaluation_after.json
+        (first / name).unlink()
+    for place in (first, second):
+        (place / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+        (place / ".writer.lock").touch()
+    (folder / "rows" / "length-penalty.json").unlink()
+    assert run_experiment(few(0, 1), folder, ["length-penalty"], overrides=overrides) == record
+    assert not list(folder.glob("runs/*/checkpoints")) and not list(folder.glob("runs/*/.writer.*"))
+    assert (first / "completions.jsonl").exists() and (first / "report.html").exists()
+
+
 def test_a_row_that_another_process_holds_is_left_to_it(
     compared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,9 @@ from stepgrpo_lab.method.records import from_json
 LOCK = ".writer.lock"
 """In a run folder while somebody writes there; beside it the holder's name."""
 
+PROBE = ".writable"
+"""In a folder for a moment, to see that it can be written into."""
+
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
@@ -156,5 +159,5 @@ def is_unused(folder: Path) -> bool:
         >>> is_unused(Path("no/such/folder"))
         True
     """
-    own = {LOCK, ".writer.holder", ".writer.holder.part", "recipe.yaml.part"}
+    own = {LOCK, ".writer.holder", ".writer.holder.part", "recipe.yaml.part", PROBE}
     return not folder.exists() or all(path.name in own for path in folder.iterdir())

@@ -325,7 +325,8 @@ class Runs:
 
     def _train(self, row: Row, seed: int, rate: float | None) -> job.RunResult:
         place = self.place(row, seed, rate)
-        if (place / job.AFTER).exists():  # nothing to do, so no model is loaded
+        if (place / job.LAST).exists():  # nothing to train, so no model is loaded
+            self._clean(place)
             return job.RunResult(place, True, read_evaluation(place / job.BEFORE), read_evaluation(place / job.AFTER))
         begun = (place / "recipe.yaml").exists()
         if row.budget_of and not begun:
@@ -343,8 +344,13 @@ class Runs:
         if not result.finished:
             line = f"{row.title} was stopped and saved in {place}: run the same command to go on"
             raise RunStopped(line, result.signal)
-        shutil.rmtree(place / "checkpoints", ignore_errors=True)  # a finished run is not resumed
+        self._clean(place)
         return result
+
+    def _clean(self, place: Path) -> None:
+        """Remove what only serves to resume a run, of one that has ended; a kill may have come before or amid it."""
+        with Writer.in_folder(place):
+            shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
     # ---- measuring ---------------------------------------------------------------------------------------------------
 

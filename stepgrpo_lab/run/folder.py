@@ -33,7 +33,7 @@ from stepgrpo_lab.engines.files import (
 )
 from stepgrpo_lab.engines.hub import model_location
 from stepgrpo_lab.engines.models import adapter_folder, merge_lora
-from stepgrpo_lab.engines.writers import Writer, is_unused
+from stepgrpo_lab.engines.writers import PROBE, Writer, is_unused
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.method.records import from_json
 from stepgrpo_lab.recipes.loading import MOST_RECIPE, load_recipe, read_yaml, write_recipe
@@ -108,7 +108,7 @@ def new_parts(folder: Path) -> list[Path]:
             if not part.exists():
                 part.mkdir()
                 made.append(part)
-        probe = folder / ".writable"
+        probe = folder / PROBE
         probe.touch()
         probe.unlink()
     finally:
@@ -202,7 +202,7 @@ def export_model(run: str | Path, output: str | Path) -> Path:
 
 
 def _export(folder: Path, output: Path, run: str | Path) -> Path:
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and any(path.name != PROBE for path in output.iterdir()):
         raise ValueError(f"{output} is not empty: give another folder")
     new_parts(output)
     beside = part_of(output)

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 BEFORE, AFTER = "evaluation_before.json", "evaluation_after.json"
+LAST = "report.html"
+"""What a run writes last."""
 
 
 def _silent(line: str) -> None:

@@ -140,6 +140,7 @@ class GuardedTrainer(Trainer):
         try:
             result = super().train(*args, **kwargs)
             self.finish_proof()
+            self._drop_old_checkpoints()
             return result
         except Exception:
             if process_count() == 1:  # several may have failed one by one, and would wait for each other
@@ -158,14 +159,37 @@ class GuardedTrainer(Trainer):
         if proof is not None:
             with _naming_checkpoint(proof.checkpoint):
                 proof.finish()
+            self._drop_old_checkpoints()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.finish_proof()
         checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         with _naming_checkpoint(checkpoint):
             self.state.stateful_callbacks[MARK] = {"processes": process_count()}
-            super()._save_checkpoint(model, trial)
+            with self._keeping_checkpoints():
+                super()._save_checkpoint(model, trial)
             self._proof = Proof(checkpoint, self.args.checkpoint_verify)
+
+    @contextmanager
+    def _keeping_checkpoints(self) -> Iterator[None]:
+        """Within, no older checkpoint is dropped: the new one does not count yet."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            yield
+        finally:
+            self.args.save_total_limit = limit
+
+    def _drop_old_checkpoints(self) -> None:
+        """Drop what is above ``save_total_limit``, once the newest counts, in the order of their steps.
+
+        transformers drops before that, and by date: a checkpoint that was half dropped when a kill came has the newest.
+        """
+        limit = self.args.save_total_limit
+        if not self.args.should_save or not limit or limit < 0:
+            return
+        for path in checkpoints_in(Path(self.args.output_dir))[:-limit]:
+            if str(path) != self.state.best_model_checkpoint:
+                _remove(path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not any((Path(resume_from_checkpoint) / name).is_file() for name in SAFE_WEIGHTS):
@@ -224,6 +248,12 @@ def _naming_checkpoint(checkpoint: Path) -> Iterator[None]:
         ) from error
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, whole or not, in the order of their steps."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
 def last_checkpoint(
     folder: Path, report: Callable[[str], None] = lambda line: None, verify: Verify = "full"
 ) -> Path | None:
@@ -234,8 +264,7 @@ def last_checkpoint(
         report: Receives a line for each checkpoint that is damaged (not for one that a kill cut off before its end).
         verify: How far a checkpoint's manifest is held against its files.
     """
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
-    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+    for path in reversed(checkpoints_in(folder)):
         damage = checkpoint_damage(path, verify)
         if damage is None:
             return path

@@ -189,6 +189,7 @@ class FineTuneTrainer(GuardedTrainer, SFTTrainer):
         )
         for callback in (PrinterCallback, ProgressCallback):  # a library does not print
             self.remove_callback(callback)
+        self.add_callback(_TokensSoFar(self))
 
     def clock(self, phase: str, seconds: float) -> None:
         """Count seconds of a phase."""
@@ -211,6 +212,17 @@ def imitation_dataset(completions: Sequence[Trajectory]) -> Dataset:
             "labels": [[*[IGNORED] * len(row.prompt_ids), *row.completion_ids] for row in completions],
         }
     )
+
+
+class _TokensSoFar(TrainerCallback):
+    """A resumed training counts its tokens on, where TRL would begin at 0."""
+
+    def __init__(self, trainer: FineTuneTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        counts = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+        self.trainer._total_train_tokens = int(counts[-1]) if counts else 0
 
 
 class SelectionFigures(TrainerCallback):

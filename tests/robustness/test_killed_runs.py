@@ -6,27 +6,32 @@ import dataclasses
 import errno
 import json
 import os
-import random
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import save_tiny, tiny_overrides
+from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
 
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.engines import files
+from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.recipes import Recipe, load_recipe
 from stepgrpo_lab.recipes import _building as building
 from stepgrpo_lab.run import job as run
+from stepgrpo_lab.run.folder import check_unused, export_model
 from stepgrpo_lab.training import _proof
 from stepgrpo_lab.training._guard import checkpoint_damage, last_checkpoint
+from stepgrpo_lab.training.fine_tuning import FineTuneConfig, FineTuneTrainer, Selection
 from stepgrpo_lab.training.metrics import read_metrics
-from tools.campaigns.killing import STEPS, differences, durations, kill_and_resume, phases_of, same_weights
+from tools.campaigns.events import Moment, sit
+from tools.campaigns.killing import kill_chain
+from tools.campaigns.runs import FAULTS, Case, Run, differences, same_weights, save_random_model
 
 CHECKPOINT = {
     *("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"),
@@ -34,17 +39,48 @@ CHECKPOINT = {
 }
 
 
-def test_three_kills_leave_no_trace(tmp_path: Path) -> None:
-    """The same with 20 kills over all phases: ``python -m tools.campaigns kill``."""
-    seconds = durations(list(phases_of(tmp_path / "undisturbed")))
-    phases = ("checkpoint", "rollout", "evaluation")
-    kills = list(kill_and_resume(tmp_path, phases, seconds, random.Random(1)))
-    assert [kill.moment.phase for kill in kills] == list(phases)
-    runs = sorted(tmp_path.glob("run-*"))
-    assert runs and {path.name: differences(path, tmp_path / "undisturbed") for path in runs} == {
-        path.name: [] for path in runs
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose data outlast its steps, done undisturbed; the whole campaign: ``python -m tools.campaigns kill``."""
+    place = tmp_path_factory.mktemp("kills")
+    settings = {
+        **{"data.counts.train": 40, "optimisation.max_steps": 3, "optimisation.prompts_per_step": 1},
+        **{"optimisation.group_size": 2, "optimisation.rows_per_pass": 2, "optimisation.save_every": 1},
+        "evaluation.every": 3,
     }
-    assert len(read_metrics(runs[0] / "metrics.jsonl")) == STEPS + 1
+    model = save_random_model(place / "model")
+    run = Run(Case("grpo", settings, keep=1), model, place / "undisturbed", place / "undisturbed")
+    assert sit(run.command, run.folder).code == 0
+    return run
+
+
+def killed_at(drawn: Run, folder: Path, *moments: Moment, fault: str | None = None) -> list[str]:
+    """Kill a run at each moment, let it end after the last, and say what is wrong."""
+    run, left = Run(drawn.case, drawn.model, folder, drawn.undisturbed, fault), list(moments)
+    sittings = list(kill_chain(run, lambda done: left.pop(0) if left else None))
+    assert sittings[0][0].killed
+    return [line for *_, found in sittings for line in found]
+
+
+MANIFEST = "rename checkpoints/checkpoint-*/manifest.json.part"
+
+
+def test_kills_between_events_leave_no_trace(drawn: Run, tmp_path: Path) -> None:
+    moments = [Moment(2, MANIFEST), Moment(1, "rmdir checkpoints/checkpoint-*"), Moment(1, "rename model.part", 0.5)]
+    assert killed_at(drawn, tmp_path / "run", *moments) == []
+
+
+SHOWN_BY = {
+    "a step too many": Moment(1, "rename model.part"),
+    "no manifest": Moment(1, "rename model.part"),
+    "metrics twice": Moment(3, MANIFEST),
+    "files written in place": Moment(1, "rename evaluation_before.json", torn=0.5),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_kill_campaign_sees_faults(drawn: Run, tmp_path: Path, fault: str) -> None:
+    assert killed_at(drawn, tmp_path / "run", SHOWN_BY[fault], fault=fault) != []
 
 
 # ---- one short run with a random model, for everything that needs its files ------------------------------------------
@@ -257,6 +293,25 @@ def test_a_run_with_a_cut_off_checkpoint_ends_like_an_undisturbed_one(stopped: P
     assert [row["step"] for row in read_metrics(stopped / "metrics.jsonl")] == [0, 1, 2, 3, 4]
 
 
+def test_a_half_dropped_checkpoint_is_not_kept_for_its_date(stopped: Path, straight: Path) -> None:
+    older, newest = (stopped / "checkpoints" / f"checkpoint-{step}" for step in (2, 3))
+    (older / "trainer_state.json").unlink()  # a kill came while it was dropped, which is why it changed last
+    for path, age in ((older, 0), (newest, 3600)):
+        os.utime(path, (time.time() - age, time.time() - age))
+    run.train(None, stopped, resume=True)
+    assert sorted(path.name for path in newest.parent.iterdir()) == ["checkpoint-3", "checkpoint-4"]
+    assert same_weights(stopped, straight)
+
+
+def test_a_probe_that_a_kill_left_does_not_fill_a_folder(model: Path, tmp_path: Path) -> None:
+    for name in ("run", "exported"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".writable").touch()
+    check_unused(tmp_path / "run")
+    export_model(model, tmp_path / "exported")
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == {path.name for path in model.iterdir()}
+
+
 ENDS: dict[str, dict[str, Any]] = {
     "its last step": {},
     "a spent token budget": {"optimisation.token_budget": 350, "optimisation.save_every": 1},
@@ -281,6 +336,18 @@ def test_a_run_that_was_trained_to_its_end_trains_no_further(model: Path, tmp_pa
     assert differences(killed, whole) == []
     ours, theirs = ({path.name for path in (folder / "checkpoints").iterdir()} for folder in (killed, whole))
     assert ours == theirs
+
+
+def test_imitation_that_is_resumed_counts_its_tokens_on(tmp_path: Path) -> None:
+    selection = Selection([Trajectory([1, 2], [3, 4, 5], [-0.1] * 3, "", 1, None, "eos")] * 8, {})
+    counted = []
+    for checkpoint in (None, str(tmp_path / "checkpoint-1")):
+        options = {"max_steps": 3, "save_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 2}
+        config = FineTuneConfig(output_dir=str(tmp_path), use_cpu=True, **options)
+        trainer = FineTuneTrainer(tiny_model(), config, selection, tiny_tokenizer())
+        trainer.train(resume_from_checkpoint=checkpoint)
+        counted.append([row["num_tokens"] for row in trainer.state.log_history if "num_tokens" in row])
+    assert counted == [[10, 20, 30]] * 2
 
 
 @pytest.mark.parametrize("budget", [None, 350])

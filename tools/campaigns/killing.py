@@ -1,218 +1,199 @@
-"""Training runs that are killed with SIGKILL at a random moment of a chosen phase, and what must be left of them."""
+"""Commands that are killed with SIGKILL again and again, at events drawn among all that they do to their files.
+
+Each case is a run drawn by seed. It is done once undisturbed; then chains of kills: a run that is killed, resumed,
+killed again and at last left to its end. :class:`~.runs.Run` says what must hold after each.
+"""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import random
+import shutil
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.training._guard import checkpoint_damage
+from .errands import ERRANDS, Errand
+from .events import Event, Moment, Sitting, sit
+from .runs import Run, draw_case, save_random_model
 
-PHASES = ("rollout", "update", "checkpoint", "evaluation", "model")
-"""What a run is doing: sampling, moving weights, writing a checkpoint, measuring, writing the trained model."""
-
-STEPS = 3
-RECIPE = {
-    "data.counts.train": STEPS,
-    "data.counts.validation": 2,
-    "data.counts.test": 2,
-    "optimisation.max_steps": STEPS,
-    "optimisation.prompts_per_step": 1,
-    "optimisation.group_size": 4,
-    "optimisation.rows_per_pass": 2,
-    "optimisation.learning_rate": 1e-4,
-    "optimisation.save_every": 1,
-    "rollout.max_tokens": 96,
-    "evaluation.every": STEPS,
-    "evaluation.texts": 2,
-}
-TIMINGS = ("seconds/", "step_time", "epoch")
-"""Beginnings of the metrics that differ from run to run."""
+CHAINS, KILLS, LOOKED_AT = 3, 3, 0.25
+"""Chains of each case, kills of each chain, and the share of kills whose folder other commands look at."""
 
 
-def small_recipe() -> Recipe:
-    """A run of seconds on the Overthinker, with a checkpoint after each step."""
-    return load_recipe("overthinker", [f"{key}={value}" for key, value in RECIPE.items()])
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When to kill.
+@dataclass
+class Tally:
+    """What was killed, and what went wrong.
 
     Attributes:
-        phase: One of :data:`PHASES`.
-        entry: At which entry into it, counted from 1 in one process.
-        delay: Seconds after that.
+        kills: How often.
+        chains: Chains of kills that were brought to an end.
+        counts: What is counted -> value -> kills of it.
+        failures: What went wrong, with all that is needed to see it again.
     """
 
-    phase: str
-    entry: int
-    delay: float
+    kills: int = 0
+    chains: int = 0
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, sitting: Sitting, **values: str) -> None:
+        """Count a kill."""
+        self.kills += 1
+        event = sitting.events[-1]
+        counted = {**values, "before": event.kind, "torn": "a file" if sitting.torn else "nothing"}
+        for name, value in counted.items():
+            self.counts.setdefault(name, Counter())[value] += 1
+
+    def record(self) -> dict[str, Any]:
+        """For a JSON file."""
+        counts = {name: dict(counter.most_common()) for name, counter in self.counts.items()}
+        return {"kills": self.kills, "chains": self.chains, "failures": self.failures, "kills_by": counts}
 
 
-def train_and_tell(recipe: Recipe | None, folder: str, pipe: Any) -> None:
-    """The process that is killed: trains, and sends the name of each phase that it enters."""
-    from stepgrpo_lab.cli.quiet import quiet
-    from stepgrpo_lab.run import job as run
-    from stepgrpo_lab.training import StepGRPOTrainer
-    from stepgrpo_lab.training._guard import GuardedTrainer
+def draw_moment(events: Sequence[Event], done: int, rng: random.Random) -> Moment:
+    """A moment of a sitting.
 
-    def telling(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            pipe.send((phase, time.monotonic()))
-            return function(*args, **kwargs)
-
-        return wrapper
-
-    quiet()
-    StepGRPOTrainer.complete = telling("rollout", StepGRPOTrainer.complete)  # type: ignore[method-assign]
-    GuardedTrainer.compute_loss = telling("update", GuardedTrainer.compute_loss)  # type: ignore[method-assign]
-    GuardedTrainer._save_checkpoint = telling("checkpoint", GuardedTrainer._save_checkpoint)  # type: ignore[method-assign]
-    run.evaluate_policy = telling("evaluation", run.evaluate_policy)  # type: ignore[attr-defined]
-    run.save_policy = telling("model", run.save_policy)  # type: ignore[attr-defined]
-    run.train(recipe, folder, resume=recipe is None)
-    pipe.send(("end", time.monotonic()))
+    Args:
+        events: Of an undisturbed one.
+        done: How many of its main thread's events earlier sittings came to.
+        rng: Draws: half of the moments among all events, half among their kinds, so that none is too rare.
+    """
+    torn = rng.choice((None, 0.0, rng.random()))
+    if rng.random() < 0.5:
+        left = sum(event.main for event in events) - done
+        return Moment(rng.randint(1, max(12, left)), None, torn)
+    kinds = Counter(event.kind for event in events[done * 2 // 3 :] or events)
+    kind = rng.choice(sorted(kinds))
+    return Moment(rng.randint(1, kinds[kind]), kind, torn)
 
 
-def processes() -> Any:
-    """Processes that start at once: the server that forks them has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["stepgrpo_lab.run.job", "stepgrpo_lab.training.trainer", "stepgrpo_lab.run.report", "peft"]
-    )
-    return context
+def kill_chain(
+    run: Run, moments: Callable[[int], Moment | None], look: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Sitting, str, list[str]]]:
+    """Kill a run and resume it until no moment is left, or it ends before one.
 
-
-def phases_of(folder: Path, moment: Moment | None = None) -> Iterator[tuple[str, float]]:
-    """Start or resume the run of a folder in a process of its own, and kill it at a moment, if one is given.
+    Args:
+        run: One that has not begun.
+        moments: The next moment, given how many events of the main thread there have been; None lets it end.
+        look: Whether other commands look at what a kill has left.
 
     Yields:
-        Each phase that it entered, and when (seconds of the monotonic clock); "end" at last, unless it was killed.
+        Each sitting, the state that it left, and what is wrong with that.
     """
-    recipe = None if (folder / "recipe.yaml").exists() else small_recipe()
-    context = processes()
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train_and_tell, args=(recipe, str(folder), theirs), daemon=False)
-    process.start()
-    theirs.close()
-    entries = 0
-    try:
-        while True:
-            phase, when = ours.recv()
-            yield phase, when
-            entries += moment is not None and phase == moment.phase
-            if moment is not None and entries == moment.entry:
-                time.sleep(moment.delay)
+    done = 0
+    while True:
+        moment = moments(done)
+        sitting = sit(run.command, run.folder, moment)
+        found = run.faults(sitting)
+        if sitting.killed and look():
+            found += run.looked_at(run.folder.parent)
+        yield sitting, run.state, found
+        if found or not sitting.killed:
+            return
+        done += sum(event.main for event in sitting.events)
+
+
+class Campaign:
+    """Cases, one after the other, until the time is up.
+
+    Args:
+        seed: Decides every case and every moment.
+        folder: Where they work.
+        end: When no chain of kills is begun any more, by the monotonic clock.
+        fault: Planted in the library wherever a run is resumed.
+    """
+
+    def __init__(self, seed: int, folder: Path, end: float, fault: str | None = None) -> None:
+        self.seed, self.folder, self.end, self.fault = seed, folder, end, fault
+        self.model = save_random_model(folder / "untrained")
+        self.tally = Tally()
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.end
+
+    def case(self, number: int) -> None:
+        """Draw a run, do it undisturbed, and kill others of the same."""
+        rng = random.Random(f"{self.seed}/{number}")
+        case, place = draw_case(rng), self.folder / f"case-{number}"
+        place.mkdir()
+        undisturbed = Run(case, self.model, place / "undisturbed", place / "undisturbed")
+        whole = sit(undisturbed.command, undisturbed.folder)
+        if whole.code:
+            return self._failed(number, [f"undisturbed: {whole.code}: {whole.words[-1000:]}"], case=str(case))
+        for chain in range(CHAINS):
+            if not self.over:
+                run = Run(case, self.model, place / f"chain-{chain}", undisturbed.folder, self.fault)
+                self._chain(number, run, whole.events, rng)
+        shutil.rmtree(place)
+
+    def _chain(self, number: int, run: Run, events: Sequence[Event], rng: random.Random) -> None:
+        moments: list[Moment] = []
+
+        def moment(done: int) -> Moment | None:
+            if len(moments) == KILLS:
+                return None
+            moments.append(draw_moment(events, done, rng))
+            return moments[-1]
+
+        for sitting, state, found in kill_chain(run, moment, lambda: rng.random() < LOOKED_AT):
+            if sitting.killed:
+                self.tally.add(sitting, **run.case.dimensions, left=state)
+            if found:
+                self._failed(number, found, case=str(run.case), chain=run.folder.name, moments=list(map(str, moments)))
+        self.tally.chains += 1
+
+    def errand(self, number: int, errand: Errand) -> None:
+        """Do an errand undisturbed, then kill others of the same, each chain of kills in a folder of its own."""
+        rng = random.Random(f"{self.seed}/{errand.name}/{number}")
+        place = self.folder / f"{errand.name}-{number}"
+        place.mkdir()
+        whole = sit(errand.work(self.folder, place / "undisturbed"), place / "undisturbed")
+        if whole.code:
+            return self._failed(number, [f"undisturbed: {whole.code}: {whole.words[-1000:]}"], errand=errand.name)
+        for chain in range(CHAINS):
+            if not self.over:
+                self._errand_chain(number, errand, place / f"chain-{chain}", whole.events, rng)
+        shutil.rmtree(place)
+
+    def _errand_chain(
+        self, number: int, errand: Errand, folder: Path, events: Sequence[Event], rng: random.Random
+    ) -> None:
+        done = 0
+        for turn in range(KILLS + 1):
+            moment = draw_moment(events, done, rng) if turn < KILLS else None
+            sitting = sit(errand.work(self.folder, folder), folder, moment)
+            found = errand.faults(folder, folder.with_name("undisturbed"), sitting)
+            if sitting.killed:
+                self.tally.add(sitting, method=errand.name)
+            if found:
+                self._failed(number, found, errand=errand.name, chain=folder.name, moment=str(moment))
+            if found or not sitting.killed:
                 break
-    except EOFError:  # it ended, or died by itself
-        pass
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
+            done += sum(event.main for event in sitting.events)
+        self.tally.chains += 1
+
+    def _failed(self, number: int, found: list[str], **how: Any) -> None:
+        self.tally.failures.append({"number": number, "found": found, **how})
+        print(self.tally.failures[-1], flush=True)
 
 
-def durations(phases: list[tuple[str, float]]) -> dict[str, list[float]]:
-    """Phase -> seconds until the next phase begins, entry by entry."""
-    found: dict[str, list[float]] = {}
-    for (phase, start), (_, end) in pairwise(phases):
-        found.setdefault(phase, []).append(end - start)
-    return found
-
-
-def random_moment(phase: str, seconds: dict[str, list[float]], rng: random.Random) -> Moment:
-    """A moment within one of the first entries into a phase: any time of its length in an undisturbed run."""
-    entry = rng.randrange(min(2, len(seconds[phase])))
-    return Moment(phase, entry + 1, rng.uniform(0, seconds[phase][entry]))
-
-
-@dataclass(frozen=True)
-class Kill:
-    """One kill and what it left.
-
-    Attributes:
-        run: Number of the run; a run is killed several times, and each time resumed.
-        moment: When.
-        left: Newest checkpoint, "none", or what is wrong with the newest one.
-    """
-
-    run: int
-    moment: Moment
-    left: str
-
-
-def kill_and_resume(
-    folder: Path, phases: Sequence[str], seconds: dict[str, list[float]], rng: random.Random
-) -> Iterator[Kill]:
-    """Kill runs once in each of the phases, one after the other, resuming after every kill.
-
-    A run that reaches its end before it could be killed makes room for the next one. Afterwards each run folder
-    ``run-<n>`` holds a finished run.
-    """
-    number = 0
-    for phase in phases:
-        moment = random_moment(phase, seconds, rng)
-        for _ in range(2):
-            place = folder / f"run-{number}"
-            seen = [name for name, _ in phases_of(place, moment)]
-            if seen[-1] != "end":
-                yield Kill(number, moment, newest_checkpoint(place))
-                break
+def campaign(minutes: float, seed: int, fault: str | None = None) -> dict[str, Any]:
+    """Kill for some minutes; every fifth case is an errand."""
+    end = time.monotonic() + 60 * minutes
+    with tempfile.TemporaryDirectory() as name:
+        work = Campaign(seed, Path(name), end, fault)
+        number = 0
+        while not work.over:
+            if number % 5 == 4 and fault is None:
+                work.errand(number, ERRANDS[number // 5 % len(ERRANDS)])
+            else:
+                work.case(number)
             number += 1
-    for _ in phases_of(folder / f"run-{number}"):
-        pass
-
-
-def newest_checkpoint(folder: Path) -> str:
-    """The newest checkpoint of a run and its damage, in words."""
-    found = sorted((folder / "checkpoints").glob("checkpoint-*"))
-    if not found:
-        return "none"
-    damage = checkpoint_damage(found[-1])
-    return f"{found[-1].name}: {damage or 'whole'}"
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    """Whether two runs ended with the same bits in every weight."""
-    import torch
-    from safetensors.torch import load_file
-
-    ours, theirs = (
-        {path.name: load_file(path) for path in (folder / "model").glob("*.safetensors")} for folder in (first, second)
-    )
-    return ours.keys() == theirs.keys() != set() and all(
-        ours[file].keys() == weights.keys() and all(torch.equal(ours[file][name], weights[name]) for name in weights)
-        for file, weights in theirs.items()
-    )
-
-
-def curves(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics without what depends on the clock; every line must be whole."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith(TIMINGS)} for row in rows]
-
-
-SAME = ("recipe.yaml", "evaluation_before.json", "selection.json", "evaluation_after.json", "completions.jsonl")
-"""Files that are the same, byte for byte, however often a run was killed."""
-
-
-def differences(folder: Path, undisturbed: Path) -> list[str]:
-    """What a resumed run has that the undisturbed one has not; empty if none can tell them apart."""
-    found = [] if same_weights(folder, undisturbed) else ["weights"]
-    if curves(folder) != curves(undisturbed):
-        found.append("metrics.jsonl")
-    found += [name for name in SAME if _content(folder / name) != _content(undisturbed / name)]
-    return found + [str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".part", ".tmp")]
-
-
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+            print(f"case {number}: {work.tally.kills} kills, {len(work.tally.failures)} failures", flush=True)
+    return {"cases": number, **work.tally.record()}
