@@ -104,6 +104,7 @@ COUNTED = {
         "Let's verify: 2",
         "Okay, let me just verify this",
         "But the sum is 8.",
+        "But... it is 8.",
         "However, it is 8.",
         "Actually, no",
         "Another way to see it",

@@ -60,7 +60,7 @@ _PATTERNS: dict[str, tuple[str, str, str]] = {  # name -> where it opens a sente
     "Hold on": _said_to_oneself(r"hold(?:\s+on)"),
     "Hmm": (r"h+m+\**[^\w(=\[{/-]", r"h+m+\**[^\w(=\[{/-]", r"h+m+\*+"),
     "Let me check": (_LET_ME, _LET_ME, _LET),
-    "But": (r"but\**[\s,]", _NEVER, r"but\*+"),
+    "But": (r"but\**(?:[\s,…—–]|\.\.)", _NEVER, r"but(?:\*+|\.)"),
     "However": (r"however\**,", _NEVER, r"however\*+"),
     "Actually": (rf"actually\**(?:,|\s+{_GOES_ON})", _NEVER, r"actually\**\s*(?:(?:is|was|are|were|a)\s+)?"),
     "Alternatively": (r"alternatively\**[\s,:]", _NEVER, r"alternatively\*+"),
@@ -159,7 +159,7 @@ class OpeningReader(MarkerReader):
         if self._ticks and char != self._ticks[0]:
             self._end_ticks()
         if char in "`~":
-            self._ticks += char
+            self._ticks += char if len(self._ticks) < LOOKAHEAD else ""
         if char == "\n":
             self._code, self._quote = 0, ""
         if self._fence or self._code or self._in_quote(char):
