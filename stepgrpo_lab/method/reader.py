@@ -35,7 +35,7 @@ _GOES_ON = (  # words with which a doubt goes on
     r"doesn['’]t|don['’]t|didn['’]t|can['’]t|now|again|a\s+(?:minute|moment|second|sec|bit)|"
     r"(?:is|was|are|were)\s+(?:it|that|this|there|they|we|you|the|he|she|these|those))\b(?!['’])"
 )
-_NOUN_PHRASE = r"(?:the|a|an|each|all|both|in)\b"
+_NOUN_PHRASE = r"(?:the|a|an|each|all|both)\b"
 _VERBS = (
     "check|verify|confirm|test|reconsider|rethink|reexamine|reread|recheck|recalculate|recompute|recount|redo|revisit|"
     "retry|try|examine|double|triple|cross|think again|go back|step back|start over"
@@ -50,8 +50,8 @@ _NEVER = r"(?!)"
 def _said_to_oneself(word: str) -> tuple[str, str, str]:
     """Patterns of an opening such as "wait": it opens a sentence, it opens a clause, it may still do either."""
     pause = rf"{word}\**[,，:：.\s–—-]*"
-    clause = rf"{word}\**(?:[!?…—–！？。，]|\.\.)|{pause}\s{_GOES_ON}|{word}\**[,:：]\s*(?:{_NOUN_PHRASE}|\d)"
-    sentence = rf"{clause}|{word}\**(?:,|[^\S\n]*\n|\.[^\w.]|\s+{_NOUN_PHRASE})"
+    clause = rf"{word}\**(?:[!?…—–！？。，]|\.\.)|{pause}\s{_GOES_ON}|{word}\**,\s*(?:{_NOUN_PHRASE}|\d)"
+    sentence = rf"{clause}|{word}\**(?:,|[^\S\n]*\n|\.[^\w.])"
     return sentence, clause, rf"{pause}(?:(?:is|was|are|were|a)\s+)?"
 
 
@@ -60,7 +60,7 @@ _PATTERNS: dict[str, tuple[str, str, str]] = {  # name -> where it opens a sente
     "Hold on": _said_to_oneself(r"hold(?:\s+on)"),
     "Hmm": (r"h+m+\**[^\w(=\[{/-]", r"h+m+\**[^\w(=\[{/-]", r"h+m+\*+"),
     "Let me check": (_LET_ME, _LET_ME, _LET),
-    "But": (r"but\**[\s,]", _NEVER, r"but\*+"),
+    "But": (r"but\**(?:[\s,…—–]|\.\.)", _NEVER, r"but(?:\*+|\.)"),
     "However": (r"however\**,", _NEVER, r"however\*+"),
     "Actually": (rf"actually\**(?:,|\s+{_GOES_ON})", _NEVER, r"actually\**\s*(?:(?:is|was|are|were|a)\s+)?"),
     "Alternatively": (r"alternatively\**[\s,:]", _NEVER, r"alternatively\*+"),
@@ -133,7 +133,7 @@ class OpeningReader(MarkerReader):
         self._window, self._window_at, self._window_clause = "", 0, ""
         self._covered = 0  # the last opening ends here
         self._quote, self._quoted = "", 0  # what closes the quotation, and how long it is so far
-        self._ticks, self._code, self._fenced = 0, 0, False  # backticks at the end, those that opened code, a fence
+        self._ticks, self._code, self._fence = "", 0, ""  # backticks at the end, those that opened code, and a fence
 
     @property
     def since(self) -> int:
@@ -156,14 +156,14 @@ class OpeningReader(MarkerReader):
         return found
 
     def _take(self, char: str, found: list[Found]) -> None:
-        if char == "`":
-            self._ticks += 1
-        elif self._ticks:
+        if self._ticks and char != self._ticks[0]:
             self._end_ticks()
+        if char in "`~":
+            self._ticks += char if len(self._ticks) < LOOKAHEAD else ""
         if char == "\n":
             self._code, self._quote = 0, ""
-        if self._fenced or self._code or self._in_quote(char):
-            self._blank = char == "\n" or (self._blank and (char.isspace() or char == "`"))
+        if self._fence or self._code or self._in_quote(char):
+            self._blank = char == "\n" or (self._blank and (char.isspace() or char in "`~"))
             return
         if self._window:
             self._judge(char, found)
@@ -173,7 +173,7 @@ class OpeningReader(MarkerReader):
         if self._word:
             self._end_word(char, found)
         self._sign(char)
-        self._blank = char == "\n" or (self._blank and (char.isspace() or char in "-*+>#`"))
+        self._blank = char == "\n" or (self._blank and (char.isspace() or char in "-*+>#`~"))
 
     # ---- words and openings ------------------------------------------------------------------------------------------
 
@@ -276,10 +276,10 @@ class OpeningReader(MarkerReader):
         return True
 
     def _end_ticks(self) -> None:
-        """Backticks have ended: a fence at the start of a line, code in the line elsewhere."""
-        ticks, self._ticks = self._ticks, 0
-        if ticks >= 3 and self._blank:
-            self._fenced = not self._fenced
-        elif not self._fenced:
-            self._code = ticks if not self._code else self._code * (self._code != ticks)
+        """Backticks have ended: a fence at the start of a line (so have tildes), code in the line elsewhere."""
+        ticks, self._ticks = self._ticks, ""
+        if len(ticks) >= 3 and self._blank and self._fence in ("", ticks[0]):
+            self._fence = "" if self._fence else ticks[0]
+        elif not self._fence and ticks[0] == "`":
+            self._code = len(ticks) if not self._code else self._code * (self._code != len(ticks))
         self._clause, self._ended = "", False

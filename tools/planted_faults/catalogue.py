@@ -134,8 +134,8 @@ METHOD = [
         "a word that only starts with a marker counts in texts",
         [
             (
-                "if not (_is_word(thoughts[start - 1 : start]) or _is_word(thoughts[after : after + 1])):",
-                "if not _is_word(thoughts[start - 1 : start]):",
+                "if not (is_word(thoughts[start - 1 : start]) or is_word(thoughts[after : after + 1])):",
+                "if not is_word(thoughts[start - 1 : start]):",
             )
         ],
         ["test_split_text"],
@@ -145,8 +145,8 @@ METHOD = [
         "while streaming, a long word that starts with a marker counts as one",
         [
             (
-                "run = run + char if len(run) <= self._longest else run",
-                "run = run + char if len(run) < self._longest else run",
+                "                if len(run) <= longest:\n                    run += char",
+                "                if len(run) < longest:\n                    run += char",
             )
         ],
         ["test_hits_and_held", "test_three_counts_agree_on_toy_pieces"],
@@ -156,8 +156,8 @@ METHOD = [
         "a token such as '12 Wait' is held back with its content",
         [
             (
-                "run_token = pending_token if unfinished else place + carries",
-                "run_token = pending_token if unfinished else place",
+                "return len(self._pushed) - place - bool(stays)",
+                "return len(self._pushed) - place",
             )
         ],
         ["test_hits_and_held"],
@@ -167,8 +167,8 @@ METHOD = [
         "the step of a dropped marker stays counted",
         [
             (
-                "            self._state = self._earlier.pop()",
-                "            self._state = self._earlier.pop()._replace(steps=self._state.steps)",
+                "self._reader, self._steps, self._closed = first.reader, first.steps, False",
+                "self._reader, self._closed = first.reader, False",
             )
         ],
         ["test_dropped_tokens_leave_no_trace"],
@@ -199,8 +199,8 @@ METHOD = [
         ["test_golden_rewards_of_the_paper", "test_correct_earns_within_its_bounds_and_wrong_at_most_a_tenth"],
         [
             (
-                "step_excess(k, mean)) + (1 - self.step_alpha) * bool(is_formatted)",
-                "step_excess(k, mean)) + (1 - self.step_alpha) * bool(is_formatted and is_correct)",
+                "step_excess(k, mean)) + (1 - self.step_alpha) * is_formatted",
+                "step_excess(k, mean)) + (1 - self.step_alpha) * (is_formatted and is_correct)",
             )
         ],
     ),
