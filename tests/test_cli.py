@@ -21,7 +21,9 @@ from stepgrpo_lab.method.token_text import TokenText
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step, made by the command."""
     folder = tmp_path_factory.mktemp("cli")
-    overrides = tiny_overrides(save_tiny(folder / "model"), **{"optimisation.max_steps": 1})
+    overrides = tiny_overrides(
+        save_tiny(folder / "model"), **{"optimisation.max_steps": 1, "optimisation.save_every": 1}
+    )
     arguments = [part for override in overrides for part in ("--set", override)]
     assert main(["train", *arguments, "--seed", "3", "--output", str(folder / "run")]) == 0
     return folder / "run"
@@ -116,10 +118,15 @@ def test_a_run_stopped_at_once_says_so_too(
 ) -> None:
     from stepgrpo_lab.run import job as run
 
-    def interrupted(*_: Any, **__: Any) -> None:
+    def interrupted(recipe: Any, folder: Path, **_: Any) -> None:
+        if folder.exists():
+            (folder / "recipe.yaml").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "train", interrupted)
+    assert main(["train", "--output", str(tmp_path / "r")]) == 130
+    assert "--resume" not in capsys.readouterr().out, "there is nothing to go on with"
+    (tmp_path / "r").mkdir()
     assert main(["train", "--output", str(tmp_path / "r")]) == 130
     assert f"last checkpoint: stepgrpo train --resume {tmp_path / 'r'}" in capsys.readouterr().out
 
@@ -159,6 +166,19 @@ def test_export_writes_a_plain_model(finished_run: Path, tmp_path: Path, capsys:
     assert AutoModelForCausalLM.from_pretrained(str(tmp_path / "out")).num_parameters() > 0
     assert main(["export", str(finished_run), str(tmp_path / "out")]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_the_export_of_a_checkpoint_is_the_model_alone(finished_run: Path, tmp_path: Path) -> None:
+    checkpoint = finished_run / "checkpoints" / "checkpoint-1"
+    assert (checkpoint / "optimizer.pt").is_file() and (checkpoint / "manifest.json").is_file()
+    (checkpoint / "global_step1").mkdir()  # as DeepSpeed leaves it
+    assert main(["export", str(checkpoint), str(tmp_path / "out")]) == 0
+    exported, trained = (
+        {path.name: path.read_bytes() for path in folder.iterdir()}
+        for folder in (tmp_path / "out", finished_run / "model")
+    )
+    assert exported == trained
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_report_is_written_again_with_table_and_picture(

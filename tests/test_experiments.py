@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import re
 import signal
 from pathlib import Path
@@ -511,7 +510,7 @@ def test_a_stopped_run_is_resumed(tmp_path: Path) -> None:
 
     def press_ctrl_c(line: str) -> None:
         if "step 1/4" in line:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(InterruptedError, match=r"saved in .*run the same command to go on"):
         run_experiment(few(0), tmp_path / "out", ["grpo"], overrides=overrides, progress=press_ctrl_c)

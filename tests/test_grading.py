@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepgrpo_lab.engines.signals import TO_STOP
 from stepgrpo_lab.evaluation import _grading_worker as grading_worker
 from stepgrpo_lab.evaluation import answer_rules, grading
 from stepgrpo_lab.evaluation._grading_worker import Question, WorkerProcess, gold_error, judge
@@ -544,6 +545,9 @@ if len(starts.read_text()) in {killed}:
 """
 
 
+has_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+
+
 @pytest.fixture
 def killed_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Kills workers while they start, counted from 1; returns the file whose length counts them."""
@@ -557,6 +561,7 @@ def killed_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     return kill
 
 
+@has_signals
 def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(killed_at_start: Callable[..., Path]) -> None:
     starts = killed_at_start(1)
     with Grader(timeout=60) as grader:
@@ -564,12 +569,14 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(killed_at_
     assert starts.read_text() == "xx"
 
 
+@has_signals
 def test_workers_that_cannot_live_are_named(killed_at_start: Callable[..., Path]) -> None:
     killed_at_start(1, 2, 3)
     with Grader(timeout=60) as grader, pytest.raises(RuntimeError, match="cannot start"):
         grader.grade(["2+f(z)"], ["f(z)+2"])
 
 
+@has_signals
 def test_a_question_whose_worker_is_killed_is_asked_once_more(killed_at_start: Callable[..., Path]) -> None:
     starts = killed_at_start()
     with Grader(timeout=60) as grader:
@@ -588,7 +595,8 @@ def test_a_question_whose_worker_is_killed_is_asked_once_more(killed_at_start: C
     assert starts.read_text() == "xx"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@has_signals
+@pytest.mark.parametrize("number", TO_STOP)
 def test_a_signal_to_the_whole_group_leaves_the_worker(number: int) -> None:
     with Grader(timeout=60) as grader:
         grader.grade(["1+f(z)"], ["f(z)+1"])

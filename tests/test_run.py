@@ -47,7 +47,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(model: Path, tmp_path: 
 
     def press_after_two_steps(line: str) -> None:
         if line.startswith("step 2/"):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     folder = tmp_path / "stopped"
     stopped = run.train(recipe, folder, progress=press_after_two_steps)

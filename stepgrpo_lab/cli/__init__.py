@@ -18,6 +18,7 @@ from stepgrpo_lab.cli._parsing import (
     add_recipe_arguments,
     add_seed,
     add_temperature,
+    place,
 )
 from stepgrpo_lab.cli._parsing import add_command as _command
 from stepgrpo_lab.cli._running import check_arguments, check_output, ensure_utf8, run
@@ -54,9 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         check_arguments(given)
-        options = parse(given)
+        try:
+            options = parse(given)
+        except SystemExit as end:
+            if not end.code:  # help, version
+                check_output()
+            raise
         code = int(find_command(options.function)(options))
-        if options.function not in _RESULT_IN_FILES:
+        if options.function not in _RESULT_IN_FILES or getattr(options, "list", False):
             check_output()
         return code
 
@@ -121,8 +127,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_recipe_arguments(command)
     add_seed(command, help="the run's seed (default: the recipe's)")
-    command.add_argument("--output", type=Path, help="run folder (default: runs/RECIPE-TIME)")
-    command.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    command.add_argument("--output", type=place, help="run folder (default: runs/RECIPE-TIME)")
+    command.add_argument("--resume", type=place, metavar="RUN", help="go on with the run in this folder")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -165,7 +171,7 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     command.add_argument("model", help="a model folder, a run folder, or a Hugging Face id")
     command.add_argument("--set", dest="sets", action="append", metavar="NAME", help="this set alone; can be repeated")
-    command.add_argument("--folder", type=Path, help="look for NAME.jsonl here before asking the hub")
+    command.add_argument("--folder", type=place, help="look for NAME.jsonl here before asking the hub")
     add_number(command, "--count", 1, help="only the first problems of each set: no benchmark, but a trial")
     add_number(command, "--samples", 1, MOST_SAMPLES, help="completions of each problem (default: 1 to 16, by set)")
     add_limit(command, 16384)
@@ -204,8 +210,8 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "write a run's model as a plain Hugging Face folder, LoRA merged",
         "stepgrpo export runs/overthinker-20260101-120000 my-model",
     )
-    command.add_argument("run", type=Path, help="run folder, or a folder with a model or an adapter")
-    command.add_argument("output", type=Path, help="folder to write")
+    command.add_argument("run", type=place, help="run folder, or a folder with a model or an adapter")
+    command.add_argument("output", type=place, help="folder to write")
 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -216,8 +222,8 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "write a run's report again, and print its result as a Markdown table",
         "stepgrpo report runs/overthinker-20260101-120000 --picture result.svg",
     )
-    command.add_argument("run", type=Path, help="run folder")
-    command.add_argument("--picture", type=Path, metavar="FILE", help="also write the result as an SVG picture")
+    command.add_argument("run", type=place, help="run folder")
+    command.add_argument("--picture", type=place, metavar="FILE", help="also write the result as an SVG picture")
 
 
 def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -230,7 +236,7 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     command.add_argument("table", metavar="TABLE", choices=tuple(EXPERIMENTS), help="as for `stepgrpo compare`")
     command.add_argument("--row", metavar="NAME", help='this row alone, such as "Step-GRPO", with all its seeds')
-    command.add_argument("--output", type=Path, help="folder of the runs")
+    command.add_argument("--output", type=place, help="folder of the runs")
 
 
 def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -268,7 +274,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument(
         "--output",
-        type=Path,
+        type=place,
         help="folder of the runs (default: runs/comparison, runs/recipe or runs/sweep, by the table's plan); tables in "
         "one folder share its runs, and commands that run at once on it share the rows",
     )
@@ -286,7 +292,7 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("--untrained", default="overthinker", help="the model before training (default: %(default)s)")
     command.add_argument(
         "--output",
-        type=Path,
+        type=place,
         default=Path("runs/trajectories.jsonl.gz"),
         help="file to write (default: %(default)s)",
     )
@@ -312,7 +318,7 @@ def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "stepgrpo overthinker build --output my-overthinker --seed 1",
     )
     command.add_argument(
-        "--output", type=Path, default=Path("runs/overthinker-build"), help="folder to write (default: %(default)s)"
+        "--output", type=place, default=Path("runs/overthinker-build"), help="folder to write (default: %(default)s)"
     )
     add_seed(command)
 
@@ -337,4 +343,4 @@ def _add_notebooks(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "stepgrpo notebooks check",
     )
     for command in (build, check):
-        command.add_argument("--root", type=Path, default=Path(), help="folder of the checkout (default: here)")
+        command.add_argument("--root", type=place, default=Path(), help="folder of the checkout (default: here)")

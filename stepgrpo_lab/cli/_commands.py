@@ -58,7 +58,8 @@ def _train(options: Namespace) -> int:
         )
     except KeyboardInterrupt:
         status.end()
-        print(f"stopped without saving; go on from the last checkpoint: stepgrpo train --resume {_word(folder)}")
+        if (folder / "recipe.yaml").exists():
+            print(f"stopped without saving; go on from the last checkpoint: stepgrpo train --resume {_word(folder)}")
         raise
     finally:
         status.end()
@@ -275,5 +276,9 @@ def _run(experiment: Experiment, folder: Path, options: Namespace) -> Record:
             progress=status,
             progress_every=1 if status.live else 10,
         )
+    except KeyboardInterrupt:
+        status.end()
+        print("stopped; what is done is kept: run the same command to go on")
+        raise
     finally:
         status.end()

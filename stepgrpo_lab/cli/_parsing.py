@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from stepgrpo_lab.engines import ENGINES
@@ -45,6 +46,17 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("--") and not any(option.startswith(name) for option in known):
                 return f"unknown option {shown(name)}{did_you_mean(name, known) or f' (options: {listed(known)})'}"
         return None
+
+
+def place(text: str) -> Path:
+    """A path; an empty one, as an unset variable of the shell leaves it, would be the current folder.
+
+    Raises:
+        argparse.ArgumentTypeError: It is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: give a file or folder, or . for this one")
+    return Path(text)
 
 
 class NumberOption(argparse.Action):

@@ -98,11 +98,20 @@ def run(command: Callable[[], int], *, debug: bool) -> int:
     Returns:
         The command's; or as :func:`stepgrpo_lab.cli.main` says.
     """
-    with steady_streams(), stops_raised():
+    with steady_streams(), stops_raised(_leave):
         code = _attempt(command, debug)
         if code == 0:
             _attempt(check_output, debug=False)
         return code
+
+
+def _leave(number: int) -> None:
+    """End the process as a kill would, which loses nothing: see the run folder's promises."""
+    take_signals(lambda *_: None)
+    for stream, line in ((sys.stdout, ""), (sys.stderr, "\nstopped\n")):
+        stream.write(line)
+        stream.flush()
+    os._exit(exit_code(number))
 
 
 def check_output() -> int:
@@ -136,7 +145,7 @@ def _report(error: BaseException, debug: bool) -> int:
     notes = getattr(error, "__notes__", [])
     trouble = machine_trouble(error)
     if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and trouble is None:
-        code = _say(*getattr(error, "mistakes", [str(error)]))
+        code = _say(*getattr(error, "mistakes", [_line(error)]))
         return exit_code(getattr(error, "signal", None)) or code
     if trouble or full_disk(error):
         return _say("; ".join([trouble or f"{full_disk(error)}: make room there, and try again", *notes]))
@@ -144,6 +153,13 @@ def _report(error: BaseException, debug: bool) -> int:
     what = f"{type(error).__name__}: {in_words(error)}; this is a fault of the program, please report it"
     _say("; ".join([what, *where]))
     return 1
+
+
+def _line(error: BaseException) -> str:
+    """An error in words; one that the operating system has raised names the file and the remedy."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}; give another file or folder, or see that this one can be used"
 
 
 def _say(*mistakes: str) -> int:

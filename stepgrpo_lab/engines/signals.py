@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 Handlers = dict[int, Any]
@@ -43,7 +44,7 @@ class RunStopped(InterruptedError):
         self.signal = number
 
 
-def raise_stop(number: int, frame: Any = None) -> None:
+def raise_stop(number: int, frame: FrameType | None = None) -> None:
     """A handler that stops at once.
 
     Raises:
@@ -77,10 +78,35 @@ def give_back_signals(handlers: Handlers) -> None:
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether one of our functions is importing something where a signal arrives.
+
+    An error raised there is lost in whatever a library tries to import, or aborts the process within torch's C++.
+    """
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module in ("importlib._bootstrap", "_frozen_importlib"):
+            return True
+        if module.startswith("stepgrpo_lab") and frame.f_code.co_name != "<module>":
+            return False
+        frame = frame.f_back
+    return False
+
+
 @contextmanager
-def stops_raised() -> Iterator[None]:
-    """Every signal that asks to stop raises, as Ctrl-C does, so that what is open is closed."""
-    handlers = take_signals(raise_stop)
+def stops_raised(leave: Callable[[int], None]) -> Iterator[None]:
+    """Every signal that asks to stop raises, as Ctrl-C does, so that what is open is closed.
+
+    Args:
+        leave: Called with the number of one that arrives during an import; ends the process.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if is_importing(frame):
+            leave(number)
+        raise_stop(number, frame)
+
+    handlers = take_signals(stop)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +39,7 @@ from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.method.records import from_json
 from stepgrpo_lab.recipes.loading import MOST_RECIPE, load_recipe, read_yaml, write_recipe
 from stepgrpo_lab.recipes.schema import Recipe, RecipeError
+from stepgrpo_lab.training._proof import MANIFEST
 from stepgrpo_lab.training.metrics import METRICS_FILE, read_metrics
 
 UNWRITABLE = (
@@ -165,6 +167,12 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "additional_chat_templates")
+"""What a folder of weights, configuration and tokenizer is made of."""
+
+RESUMING = ("trainer_state.json", MANIFEST)
+"""Of a checkpoint's files, those that look like them and are for resuming."""
+
 ERROR_LOG = "error.log"
 FORESEEN = (ValueError, OSError, ImportError, FloatingPointError)
 """Errors whose message says what is wrong and what to do; any other one needs its traceback."""
@@ -204,17 +212,30 @@ def export_model(run: str | Path, output: str | Path) -> Path:
 def _export(folder: Path, output: Path, run: str | Path) -> Path:
     if output.exists() and any(path.name != PROBE for path in output.iterdir()):
         raise ValueError(f"{output} is not empty: give another folder")
+    adapter = adapter_folder(str(folder))
+    if adapter is None and not (folder / "config.json").is_file():
+        raise ValueError(f"{run} holds no trained model: give the folder of a finished run")
     new_parts(output)
     beside = part_of(output)
     shutil.rmtree(beside, ignore_errors=True)
-    if adapter_folder(str(folder)):
-        merge_lora(folder, beside)
-    elif (folder / "config.json").exists():
-        shutil.copytree(folder, beside)
-    else:
-        raise ValueError(f"{run} holds no trained model: give the folder of a finished run")
-    move_into_place(beside, output)
+    try:
+        if adapter:
+            merge_lora(folder, beside)
+        else:
+            shutil.copytree(folder, beside, ignore=_no_part_of_a_model)
+        move_into_place(beside, output)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # of an export that failed or was stopped
     return output
+
+
+def _no_part_of_a_model(folder: str, names: list[str]) -> list[str]:
+    """What an export leaves out: all but weights, configuration and tokenizer, such as a checkpoint's optimiser."""
+    return [
+        name
+        for name in names
+        if name in RESUMING or name.startswith(".") or not any(fnmatch(name, pattern) for pattern in MODEL_FILES)
+    ]
 
 
 def save_policy(trainer: Any, folder: Path) -> None:
