@@ -9,6 +9,7 @@ that names file, field and remedy.
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -82,7 +83,7 @@ def _span(name: str, entry: Any) -> tuple[int, int]:
     """Where a tensor's bytes begin and end."""
     entry = entry if isinstance(entry, dict) else {}
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2 or entry.get("dtype") not in _BITS:
+    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2 or str(entry.get("dtype")) not in _BITS:
         raise ValueError(f"tensor {name[:80]!r} has no dtype, shape and data_offsets that can be")
     if 8 * (offsets[1] - offsets[0]) != math.prod(shape) * _BITS[entry["dtype"]]:
         raise ValueError(f"tensor {name[:80]!r} has other bytes than its dtype and shape say")
@@ -424,17 +425,20 @@ def _check_plain(path: Path, most: int) -> None:
 def _settings(folder: Path, value: Any) -> None:
     settings = from_json(dict[str, Any], _without_length(value))
     for name, item in settings.items():
-        place = folder / str(item)[:4000] if name.endswith("_file") else None
-        if place is not None and "\0" not in str(place) and place.exists() and not place.is_file():
+        place = os.path.join(folder, str(item)[:4000]) if name.endswith("_file") else ""
+        if "\0" not in place and os.path.exists(place) and not os.path.isfile(place):
             raise ValueError(f"field {name!r} names {str(item)[:80]!r}, which is no file: leave it out")
     _check_ids([int(key) for key in _object(settings, "added_tokens_decoder") if str(key).lstrip("-").isdecimal()])
 
 
 def _without_length(value: Any) -> Any:
     """Without the length that transformers writes for "none": 10**30."""
-    return (
-        {name: item for name, item in value.items() if name != "model_max_length"} if isinstance(value, dict) else value
-    )
+    if not isinstance(value, dict):
+        return value
+    length = value.get("model_max_length", 0)
+    if length is not None and type(length) not in (int, float):
+        raise ValueError(f"field 'model_max_length' is {str(length)[:40]!r}: it must be a number")
+    return {name: item for name, item in value.items() if name != "model_max_length"}
 
 
 def _tokenizer(value: Any) -> None:

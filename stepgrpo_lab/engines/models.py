@@ -276,8 +276,6 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
             config = AutoConfig.from_pretrained(path, trust_remote_code=False, **found)
             check_weights_fit(Path(path), config.to_dict(), config.get_text_config(decoder=True).to_dict())
         model = AutoModelForCausalLM.from_pretrained(path, **options)
-    except ImportError:
-        raise
     except Exception as error:  # a broken file of each format has an error of its own
         raise ValueError(
             f"model {path!r} cannot be loaded: {first_line(error)} (give a folder with config.json and *.safetensors, "
@@ -346,10 +344,11 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         with _panics_as_errors():
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options)
-    except ImportError:
-        raise
     except Exception as error:  # a broken file of each format has an error of its own
-        raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder") from error
+        lacking = f" ({first_line(error)})" if isinstance(error, ImportError) else ""
+        raise ValueError(
+            f"model {path!r} has no tokenizer that can be loaded{lacking}: save it into the same folder"
+        ) from error
     # Where files are missing, transformers makes up an empty tokenizer.
     if not tokenizer.encode("a", add_special_tokens=False):
         raise ValueError(f"model {path!r} has no tokenizer that can be loaded: save it into the same folder")

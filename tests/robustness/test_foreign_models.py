@@ -126,6 +126,7 @@ def first(header: dict[str, Any]) -> dict[str, Any]:
 
 HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "another dtype": lambda header: first(header).update(dtype="F64"),
+    "no dtype": lambda header: first(header).update(dtype=[]),
     "an unknown dtype": lambda header: first(header).update(dtype="object"),
     "a huge shape": lambda header: first(header).update(shape=[2**62, 2**62]),
     "a negative shape": lambda header: first(header).update(shape=[-1]),
@@ -225,6 +226,21 @@ def test_a_tokenizer_that_explodes_is_refused(base: Path, name: str) -> None:
 def test_settings_of_a_tokenizer_are_read_with_care(base: Path, name: str, content: str) -> None:
     (base / name).write_text(content, encoding="latin-1")
     refusal(lambda: load_tokenizer(base), name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model_max_length": "x"}, {"model_max_length": []}, {"vocab_file": "/dev/zero"}, {"tokenizer_file": "/"}],
+)
+def test_odd_settings_of_a_tokenizer_are_refused_by_field(base: Path, changes: dict[str, Any]) -> None:
+    change(base / "tokenizer_config.json", **changes)
+    refusal(lambda: load_tokenizer(base), "tokenizer_config.json", *changes)
+
+
+@pytest.mark.parametrize("changes", [{"model_max_length": 10**30}, {"vocab_file": "x" * 10**5}, {"vocab_file": "a\0b"}])
+def test_harmless_settings_of_a_tokenizer_are_read(base: Path, changes: dict[str, Any]) -> None:
+    change(base / "tokenizer_config.json", **changes)
+    load_tokenizer(base)
 
 
 def test_expressions_of_real_tokenizers_pass(qwen3_tokenizer: Any) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -30,8 +30,10 @@ from .mutations import mutate, restore
 MOST_SECONDS, MOST_GROWTH = 2.0, 200 * 2**20
 """Processor time in seconds and bytes of memory that reading one mutant may take."""
 
-PATIENCE = 60
-"""Seconds after which a process that reads one mutant is given up."""
+PATIENCE, PATIENCE_BUSY = 600, 60
+"""Seconds, and seconds of processor time, after which a process that reads one mutant is given up."""
+
+PRELOADED = ("transformers.models.auto.modeling_auto", "transformers.models.qwen3.modeling_qwen3", "peft", "trl")
 
 REFUSALS = (ValueError, FileNotFoundError, OSError, RecipeError)
 """The errors that the command line turns into one line; of these types exactly, not of those derived from them."""
@@ -114,7 +116,7 @@ def make_rates(folder: Path) -> None:
 def make_recording(folder: Path, *, survey: bool = False) -> None:
     from stepgrpo_lab.recordings import load_recordings, load_survey, write_recordings
 
-    groups = load_survey()[::100] if survey else load_recordings()[::4]
+    groups = load_survey()[::100] if survey else load_recordings()[::6]
     write_recordings(groups, folder / "groups.jsonl.gz")
 
 
@@ -517,11 +519,14 @@ def campaign(
         processes: How many readers to run at once.
         before: The record of an earlier campaign of this count and seed, from which the other readers are taken.
     """
+    for module in PRELOADED:  # every process is forked with them
+        import_module(module)
     wanted = {name: share for name, share in shares(count).items() if not readers or name in readers}
     tallies: dict[str, Any] = dict((before or {}).get("readers", {}))
     failures = [failure for failure in (before or {}).get("failures", []) if failure["reader"] not in wanted]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes) as pool:
-        for name, tally in pool.map(lambda each: _tallied(*each, seed, Path(folder)), wanted.items()):
+        running = [pool.submit(_tallied, name, share, seed, Path(folder)) for name, share in wanted.items()]
+        for name, tally in (done.result() for done in as_completed(running)):
             failures += [{"reader": name, **fault} for fault in tally.faults]
             tallies[name] = {**dataclasses.asdict(tally), "faults": len(tally.faults)}
             print(f"{name}: {tallies[name]}", *tally.faults, sep="\n  ", flush=True)
@@ -550,7 +555,7 @@ def _examined(name: str, share: int, seed: int, folder: Path) -> Iterator[Verdic
         process.start()
         theirs.close()
         try:
-            while done < share and ours.poll(PATIENCE):
+            while done < share and _answers(ours, process):
                 yield ours.recv()
                 done += 1
         except EOFError:
@@ -562,6 +567,24 @@ def _examined(name: str, share: int, seed: int, folder: Path) -> Iterator[Verdic
         process.kill()
         process.join()
         ours.close()
+
+
+def _answers(pipe: Any, process: Any) -> bool:
+    """Wait for a verdict, or for a process's end; whether one came before patience was lost, on a busy machine too."""
+    given_up, before = time.monotonic() + PATIENCE, _processor_seconds(process.pid)
+    while not pipe.poll(5):
+        if time.monotonic() > given_up or _processor_seconds(process.pid) - before > PATIENCE_BUSY:
+            return False
+    return True
+
+
+def _processor_seconds(pid: int) -> float:
+    """What a process has used; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _serve(name: str, numbers: range, seed: int, folder: Path, pipe: Any) -> None:
