@@ -22,7 +22,7 @@ from stepgrpo_lab.evaluation.benchmarks import (
     suite_problems,
     suite_table,
 )
-from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING
+from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, RAW_ACCURACY
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import write_problems
 from stepgrpo_lab.evaluation.results import Evaluation
@@ -118,6 +118,13 @@ def test_all_six_are_measured_end_to_end_with_their_samples_and_suffixes(
     assert reports[-1] == "gpqa 4/4"
     assert [prompt.endswith(PAPER_SUITE[name].suffix) for name, prompt in zip(sets, prompts, strict=True)] == [True] * 6
     assert suite_table(measured).count("\n") == 1 + 6 + 1
+
+
+def test_the_table_shows_what_math_verify_alone_would_say() -> None:
+    noted = Evaluation(["a"], [""], [None], [[Outcome(True, True, 1, 9)]], settings={RAW_ACCURACY: 0.5})
+    head, _, row, average = suite_table({"aime24": noted}).splitlines()
+    assert head.endswith("| accuracy by math-verify alone |")
+    assert row.endswith("| 50.0 % |") and average.endswith("| 50.0 % |")
 
 
 def evaluation(correct: list[bool], tokens: int) -> Evaluation:

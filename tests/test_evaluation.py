@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from stepgrpo_lab.engines.completions import Decoding
-from stepgrpo_lab.evaluation.evaluating import evaluate, outcome, outcomes
+from stepgrpo_lab.evaluation.evaluating import RAW_ACCURACY, evaluate, outcome, outcomes
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.results import Evaluation, compare, completion_pairs
 from stepgrpo_lab.method.records import Cost, Outcome, Probe, Problem, Trajectory
@@ -219,10 +219,43 @@ def test_evaluate_keys_grades_and_keeps_what_it_should(fake_engine, grader):
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def completions(monkeypatch, fake_engine, *made):
+    monkeypatch.setattr(
+        fake_engine, "generate", lambda self, prompts, decoding, *, keys, on_finish: (list(made), Cost(kept_tokens=1))
+    )
+
+
+def test_a_model_that_never_thinks_is_named_and_graded_by_its_boxes(fake_engine, grader, monkeypatch):
+    texts = ["The answer is \\boxed{4}.", "I do not know.", "It is \\boxed{5}."]
+    made = [dataclasses.replace(trajectory(text), finish="eos") for text in texts]
+    completions(monkeypatch, fake_engine, *made)
+    problems = [Problem(name, name, "4") for name in "abc"]
+    with pytest.warns(UserWarning, match=r"none of the 3 completions has a </think>.*2 of them box"):
+        measured = evaluate(None, None, problems, limit=9, grader=grader)
+    assert measured.column("correct") == [[1.0], [0.0], [0.0]]
+    assert not any(outcome.formatted for row in measured.outcomes for outcome in row)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"), [("cut off: \\boxed{4}", "length"), ("<think>\\boxed{4}", "eos"), ("no box", "eos")]
+)
+def test_thoughts_that_never_close_earn_nothing(fake_engine, grader, monkeypatch, recwarn, text, finish):
+    completions(monkeypatch, fake_engine, dataclasses.replace(trajectory(text), finish=finish))
+    measured = evaluate(None, None, [Problem("a", "a", "4")], limit=9, grader=grader)
+    assert measured.mean("correct") == 0 and not [each for each in recwarn if each.category is UserWarning]
+
+
+def test_the_accuracy_by_math_verify_alone_is_noted_on_request(fake_engine, grader, monkeypatch):
+    completions(monkeypatch, fake_engine, trajectory("</think>\\boxed{5t}"))
+    measured = evaluate(None, None, [Problem("a", "a", "5")], limit=9, grader=grader, raw=True)
+    assert measured.mean("correct") == 0 and measured.settings[RAW_ACCURACY] == 1  # it takes the t for a unit
+
+
 @pytest.mark.parametrize(
     ("problems", "changes", "words"),
     [
         ([], {}, "no problems"),
+        ([Problem("a", "x", "\\frac{")], {}, "1 of 1 gold answers cannot be graded"),
         ([Problem("a", "x", "1")] * 2, {}, "problem id 'a' occurs twice"),
         ([Problem("a", "x", "1")], {"samples": 0}, "samples is 0"),
         ([Problem("a", "x", "1")], {"limit": 0}, "limit is 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
 import pickle
 import random
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +441,43 @@ def test_it_works_in_a_script_without_a_main_guard(tmp_path: Path) -> None:
     )
     assert done.stdout.splitlines() == ["top level runs once", "[True, False]"], done.stderr
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_it_works_under_a_running_event_loop_and_from_its_threads() -> None:
+    import asyncio
+
+    async def both(grader: Grader) -> list[list[bool]]:
+        here = grader.grade(["1+f(x)"], ["f(x)+1"])
+        return [here, await asyncio.to_thread(grader.grade, ["2+f(x)"], ["f(x)+2"])]
+
+    with Grader(timeout=20) as grader:
+        assert asyncio.run(both(grader)) == [[True], [True]]
+
+
+def test_an_interrupt_leaves_no_late_reply_for_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the stop button of a notebook does."""
+    with Grader(timeout=20) as grader:
+        assert grader.grade(["1+f(x)"], ["f(x)+1"]) == [True]
+        worker = grader._idle.queue[0]
+        process = worker.process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)  # so that it cannot answer first
+        timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            grader.grade(["3+f(x)"], ["f(x)+4"])
+        assert process.returncode is not None
+        assert grader.grade(["2+f(x)"], ["f(x)+2"]) == [True]
+
+
+def grade_in_a_process(pair: tuple[str, str]) -> list[bool]:
+    with Grader(timeout=20) as grader:
+        return grader.grade([pair[0]], [pair[1]])
+
+
+def test_it_works_in_a_spawned_process() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(grade_in_a_process, ("1+f(x)", "f(x)+1")).result(timeout=120) == [True]
 
 
 def test_workers_end_with_the_grader() -> None:

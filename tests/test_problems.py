@@ -13,6 +13,7 @@ import pytest
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import (
     BENCHMARKS,
+    check_golds_of_a_set,
     check_problems,
     convert_rows,
     drop_repeats,
@@ -89,9 +90,10 @@ def test_a_minimal_row_gets_the_defaults(tmp_path: Path, field: str) -> None:
         ('{"prompt": "x?"', "not valid JSON"),
         ("[1]", "a list, not an object"),
         ({"answer": "1"}, "exactly one of the fields prompt, problem, question, but has none"),
-        ({"prompt": "x?", "question": "x?", "answer": "1"}, "but has prompt and question"),
+        ({"prompt": "x?", "question": "y?", "answer": "1"}, "but has prompt and question, and they differ"),
         ({"prompt": "x?"}, "field 'answer' is missing; add it"),
-        ({"prompt": "x?", "answer": 0.5}, "field 'answer' is a float, not text; put it in quotes"),
+        ('{"prompt": "x?", "answer": 1e999}', "field 'answer' is a float, not text; put it in quotes"),
+        ({"prompt": "x?", "answer": [0.5]}, "field 'answer' is a list, not text; put it in quotes"),
         ({"prompt": "x?", "answer": True}, "field 'answer' is a bool, not text"),
         ({"prompt": " ", "answer": "1"}, "field 'prompt' is empty"),
         ({"prompt": "x?", "answer": "1", "level": "hard"}, "field 'level' is a str; make it a int or leave it out"),
@@ -106,6 +108,42 @@ def test_a_bad_row_is_named_with_file_row_field_and_remedy(tmp_path: Path, row: 
     assert str(caught.value).startswith(f"{path}, row 2: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"problem": "x?", "question": " x? ", "answer": 27.0}, Problem("set-1", "x?", "27")),
+        ({"problem": "x?", "answer": 0.5, "level": "Level 3"}, Problem("set-1", "x?", "0.5", level=3)),
+        ({"problem": "x?", "answer": "1", "level": "Level ?"}, Problem("set-1", "x?", "1")),
+        ({"question": "x?", "final_answer": ["$2$", "$\\frac{1}{2}$"]}, Problem("set-1", "x?", "2, \\frac{1}{2}")),
+        (
+            {"problem": "x?", "level": "Level 5", "type": "Algebra", "solution": "So $x=\\boxed{\\frac12}$."},
+            Problem("set-1", "x?", "\\frac12", "math", 5, {"subject": "Algebra"}),
+        ),
+        (HUB_ROWS["gsm8k"][0], Problem("set-1", "How many?", "1400", "gsm8k")),
+        (HUB_ROWS["dapo-raw"][0], Problem("set-1", "Find $x$.\n\nIt is odd.", "34", "dapo")),
+        (HUB_ROWS["dapo"][0], Problem("set-1", "Find $x$.", "34", "dapo")),
+    ],
+)
+def test_a_public_file_loads_in_its_own_columns(tmp_path: Path, row: dict[str, Any], expected: Problem) -> None:
+    assert load_problems(write_lines(tmp_path / "set.jsonl", row)) == [expected]
+
+
+def test_a_raw_gpqa_file_becomes_multiple_choice(tmp_path: Path) -> None:
+    (problem,) = load_problems(write_lines(tmp_path / "gpqa.jsonl", GPQA_ROW))
+    assert problem.answer in "ABCD" and f"{problem.answer}. right" in problem.prompt
+
+
+def test_a_set_whose_golds_cannot_be_graded_is_named_and_a_few_are_counted() -> None:
+    good = [Problem(str(n), "x?", str(n)) for n in range(30)]
+    bad = [Problem(f"bad{n}", "x?", "\\frac{") for n in range(30)]
+    with Grader() as grader:
+        assert check_golds_of_a_set(good, grader) == 0
+        with pytest.warns(UserWarning, match="1 of 31 gold answers cannot be graded"):
+            assert check_golds_of_a_set(good + bad[:1], grader) == 1
+        with pytest.raises(ValueError, match=r"30 of 60 gold answers cannot be graded.*columns.*'bad0'"):
+            check_golds_of_a_set(good + bad, grader)
 
 
 def test_bad_sources_are_refused(tmp_path: Path) -> None:

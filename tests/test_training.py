@@ -387,6 +387,21 @@ def test_a_group_is_its_place_not_its_problem() -> None:
     assert rewards == pytest.approx(first + second)
 
 
+def test_timeouts_of_the_grader_are_a_metric() -> None:
+    logged: dict[str, float] = {}
+    with Grader() as grader:
+        function = GroupRewardFunction(StepAwareReward(), grader, scale="group", clock=lambda phase, seconds: None)
+
+        def verdicts(*_: Any) -> list[bool]:
+            grader.timeouts += 1
+            return [False] * 4
+
+        grader.grade = verdicts  # type: ignore[method-assign]
+        group = [trajectory(1, "7")] * 4
+        function(answer=["7"] * 4, step_trajectory=group, step_group_size=[4] * 4, log_metric=logged.__setitem__)
+    assert logged["grading/timeouts"] >= 1
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_split_groups_are_rewarded_like_whole_ones(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = reward_of(GROUPS)

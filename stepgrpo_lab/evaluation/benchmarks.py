@@ -14,9 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from stepgrpo_lab.evaluation._tables import markdown_table
-from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, evaluate
+from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, RAW_ACCURACY, evaluate
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.evaluation.problems import BENCHMARKS, load_problems
+from stepgrpo_lab.evaluation.problems import BENCHMARKS, check_golds_of_a_set, load_problems
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare, overall_figures
 from stepgrpo_lab.method.names import did_you_mean
 from stepgrpo_lab.method.records import Problem
@@ -135,11 +135,13 @@ def evaluate_suite(
         progress: Called with (name of the set, completions finished, completions).
 
     Raises:
-        ValueError: Unknown set, or no problems.
+        ValueError: Unknown set, no problems, or a set whose golds cannot be graded.
     """
     check_suite(list(problems))
     measured = {}
     with Grader() as grader:
+        for chosen in problems.values():
+            check_golds_of_a_set(chosen, grader)
         for name, chosen in problems.items():
             protocol = PAPER_SUITE[name]
             measured[name] = evaluate(
@@ -157,6 +159,7 @@ def evaluate_suite(
                 suffix=protocol.suffix,
                 keep_texts=keep_texts,
                 progress=_named(progress, name),
+                raw=True,
             )
     return measured
 
@@ -168,6 +171,8 @@ def _named(progress: Callable[[str, int, int], None] | None, name: str) -> Calla
 def suite_table(measured: Mapping[str, Evaluation], before: Mapping[str, Evaluation] | None = None) -> str:
     """The benchmarks as a Markdown table, with the plain average over sets in the last row.
 
+    Beside the accuracy stands what math-verify alone would say, as in published figures.
+
     Args:
         measured: Name of the set -> evaluation.
         before: The untrained model on the same sets; adds the change in accuracy and the compression rate.
@@ -177,13 +182,16 @@ def suite_table(measured: Mapping[str, Evaluation], before: Mapping[str, Evaluat
     """
     if not measured or (before is not None and set(before) != set(measured)):
         raise ValueError("give evaluations of at least one benchmark, and of the same ones before and after")
+    raw = all(RAW_ACCURACY in each.settings for each in measured.values())
     head = ["benchmark", "problems x samples", "accuracy", "tokens", "closed", "truncated"]
+    head += ["accuracy by math-verify alone"] if raw else []
     if before is not None:
         head += ["change in accuracy", "compression rate"]
     changes = {name: compare(before[name], each) for name, each in measured.items()} if before is not None else {}
-    rows = [[name, *_cells(each), *_change_cells(changes.get(name))] for name, each in measured.items()]
+    rows = [[name, *_cells(each, raw), *_change_cells(changes.get(name))] for name, each in measured.items()]
     accuracy, tokens = (_average(measured, name) for name in ("correct", "tokens"))
-    average = ["average", "", f"{100 * accuracy:.1f} %", f"{tokens:.0f}", "", ""]
+    average = ["average", "", _percent(accuracy), f"{tokens:.0f}", "", ""]
+    average += [_percent(fmean(each.settings[RAW_ACCURACY] for each in measured.values()))] if raw else []
     if before is not None:
         average += [
             f"{100 * (accuracy - _average(before, 'correct')):+.1f} points",
@@ -192,13 +200,18 @@ def suite_table(measured: Mapping[str, Evaluation], before: Mapping[str, Evaluat
     return markdown_table(head, [*rows, average])
 
 
-def _cells(evaluation: Evaluation) -> list[str]:
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _cells(evaluation: Evaluation, raw: bool) -> list[str]:
     figures = overall_figures(evaluation)
     return [
         f"{figures['problems']} x {figures['samples']}",
         f"{figures['accuracy'] * 100} %",
         str(figures["tokens"]),
-        *(f"{100 * figures[name].estimate:.1f} %" for name in ("closed", "truncated")),
+        *(_percent(figures[name].estimate) for name in ("closed", "truncated")),
+        *([_percent(evaluation.settings[RAW_ACCURACY])] if raw else []),
     ]
 
 

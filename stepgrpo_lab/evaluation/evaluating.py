@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.engines.completions import Decoding, OnFinish
 from stepgrpo_lab.engines.distributed import all_gather_shares, rank_share
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.evaluation.problems import check_golds_of_a_set
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Cost, Outcome, Problem, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
 from stepgrpo_lab.method.settings import RolloutSettings, cut_at_first_marker
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
+from stepgrpo_lab.method.token_text import THINK_CLOSE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
 
 EVALUATION_SAMPLING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
 """Qwen3's recommended decoding in thinking mode; its makers advise against greedy decoding there."""
+
+
+RAW_ACCURACY = "raw_math_verify_accuracy"
+"""Under this name a record's settings hold the accuracy by math-verify alone, as published figures have it."""
 
 
 def outcome(trajectory: Trajectory, gold: str, grader: Grader, segmenter: Segmenter | None = None) -> Outcome:
@@ -86,6 +94,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     shared: bool = False,
     engine: RolloutEngine | None = None,
+    raw: bool = False,
 ) -> Evaluation:
     """Sample completions for every problem and grade them.
 
@@ -110,9 +119,13 @@ def evaluate(
         shared: In a training of several processes, let each decode its share; all must call, and all get the whole.
         engine: Completes the prompts in place of ``model``, such as a vLLM engine with the same weights; by default a
             lockstep engine with ``max_rows``.
+        raw: Also note the accuracy that math-verify alone would state, under :data:`RAW_ACCURACY` in the settings.
+
+    Golds that cannot be graded are counted in a warning, and a set with more than a tenth of them is refused. Where no
+    completion has a tag of thoughts, a warning says so and the boxes are graded wherever they stand.
 
     Raises:
-        ValueError: No problems, duplicate ids, or a setting out of range.
+        ValueError: No problems, duplicate ids, golds that cannot be graded, or a setting out of range.
 
     Example:
         >>> from stepgrpo_lab import load_overthinker, overthinker_problems
@@ -127,6 +140,8 @@ def evaluate(
     prompts = [encode_prompt(tokenizer, problem.prompt, suffix) for problem in problems]
     repeated = [problem for problem in problems for _ in range(samples)]
     share = rank_share(len(repeated)) if shared else range(len(repeated))
+    with Grader() if grader is None else nullcontext(grader) as checking:
+        unusable = check_golds_of_a_set(problems, checking)
     engine = engine or LockstepEngine(model, tokenizer, max_rows=max_rows)
     decoding = Decoding(limit, settings, sampling, segmenter)
     trajectories, cost = engine.generate(
@@ -140,7 +155,12 @@ def evaluate(
     with Grader() if grader is None else nullcontext(grader) as running:
         golds = [problem.answer for problem in repeated]
         graded = outcomes(trajectories, golds, running, segmenter or MarkerSegmenter(markers))
+        if settings is None and _never_thinks(trajectories):
+            graded = _outcomes_without_thoughts(trajectories, golds, graded, running)
         trial_answers = _graded_probes(trajectories, golds, running)
+        noted: dict[str, Any] = {"unusable_golds": unusable} if unusable else {}
+        if raw:
+            noted[RAW_ACCURACY] = fmean(running.grade_raw([each.answer for each in graded], golds))
     return Evaluation(
         problem_ids=[problem.id for problem in problems],
         families=[problem.family for problem in problems],
@@ -148,9 +168,40 @@ def evaluate(
         outcomes=[graded[start : start + samples] for start in range(0, len(graded), samples)],
         trial_answers=trial_answers,
         cost=cost,
-        settings=_recorded_settings(decoding, samples, seed, markers),
+        settings=_recorded_settings(decoding, samples, seed, markers) | noted,
         texts={problem.id: trajectories[index * samples].text for index, problem in enumerate(problems[:keep_texts])},
     )
+
+
+def _never_thinks(trajectories: Sequence[Trajectory]) -> bool:
+    """Whether no completion has a tag of thoughts, though some end by themselves and box an answer."""
+    if any(tag in trajectory.text for trajectory in trajectories for tag in ("<think>", THINK_CLOSE)):
+        return False
+    return any(_answer_without_thoughts(trajectory) is not None for trajectory in trajectories)
+
+
+def _answer_without_thoughts(trajectory: Trajectory) -> str | None:
+    """The boxed answer of a completion that is all answer; thoughts that were cut off box nothing."""
+    return extract_boxed(THINK_CLOSE + trajectory.text) if trajectory.finish == "eos" else None
+
+
+def _outcomes_without_thoughts(
+    trajectories: Sequence[Trajectory], golds: Sequence[str], graded: Sequence[Outcome], grader: Grader
+) -> list[Outcome]:
+    """Grade what a model that never thinks boxes anywhere in its completions; their format stays wrong."""
+    answers = [_answer_without_thoughts(trajectory) for trajectory in trajectories]
+    warnings.warn(
+        f"none of the {len(trajectories)} completions has a {THINK_CLOSE}: this model does not think, so what "
+        f"{sum(answer is not None for answer in answers)} of them box anywhere is graded. A training counts no such "
+        "answer: teach the tags by supervised fine-tuning first, or choose a model that thinks",
+        UserWarning,
+        stacklevel=3,
+    )
+    verdicts = grader.grade(answers, golds)
+    return [
+        dataclasses.replace(outcome, correct=correct, answer=answer)
+        for outcome, correct, answer in zip(graded, verdicts, answers, strict=True)
+    ]
 
 
 def _check(problems: Sequence[Problem], samples: int, limit: int) -> None:

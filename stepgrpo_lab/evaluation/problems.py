@@ -7,8 +7,11 @@ hand-made rows without any download.
 from __future__ import annotations
 
 import json
+import math
 import random
+import re
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +22,15 @@ from typing import Any
 from stepgrpo_lab.engines.files import iterate_lines, parse_json
 from stepgrpo_lab.engines.hub import asking_the_hub, first_line
 from stepgrpo_lab.evaluation.grading import Grader
+from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.records import Problem, from_json, to_json
+from stepgrpo_lab.method.token_text import THINK_CLOSE
 
 Row = Mapping[str, Any]
 
 QUESTION_FIELDS = ("prompt", "problem", "question")
-"""The names under which a JSON Lines file may give the question; a row has exactly one of them."""
+"""The names under which a JSON Lines file may give the question; where a row has several, they say the same."""
 
 GPQA_SEED = 0
 """Seed of the order of GPQA's options: the same for every run, different for every row."""
@@ -56,9 +61,10 @@ class Benchmark:
 def load_problems(source: str | Path, *, split: str | None = None, limit: int | None = None) -> list[Problem]:
     """Load problems from a JSON Lines file or from the hub.
 
-    A file has one object a line: the question under ``prompt``, ``problem`` or ``question``; ``answer`` (a string or
-    an integer); optionally ``id`` (else file name and line number), ``family``, ``level``, ``meta``. Other fields are
-    ignored.
+    A file has one object a line: the question under ``prompt``, ``problem`` or ``question``; ``answer`` (a string or a
+    number) or ``final_answer`` (these, or a list); optionally ``id`` (else file name and line number), ``family``,
+    ``level`` (an integer, or as MATH writes it, "Level 3"), ``meta``. Other fields are ignored. A row in the columns of
+    a set of :data:`BENCHMARKS`, such as GSM8K's own file with its "#### 18", is converted as from the hub.
 
     Args:
         source: Path of a ``.jsonl`` file, or a name or hub id of :data:`BENCHMARKS`.
@@ -112,6 +118,29 @@ def check_problems(problems: Sequence[Problem], grader: Grader) -> list[str]:
         for problem, error in zip(problems, errors, strict=True)
         if error is not None
     ]
+
+
+MOST_UNUSABLE = 0.1
+"""A set with a larger share of golds that cannot be graded is not evaluated: it was read in a wrong way."""
+
+
+def check_golds_of_a_set(problems: Sequence[Problem], grader: Grader) -> int:
+    """Check the golds of a set before a model is measured on it.
+
+    Returns:
+        How many cannot be graded against; a warning names the first. They count as wrong for every model.
+
+    Raises:
+        ValueError: They are more than a tenth, so that the figure would say nothing of the model.
+    """
+    lines = check_problems(problems, grader)
+    if not lines:
+        return 0
+    counted = f"{len(lines)} of {len(problems)} gold answers cannot be graded, so no answer to them is right; "
+    if len(lines) > MOST_UNUSABLE * len(problems):
+        raise ValueError(f"{counted}check the set's columns; the first: {lines[0]}")
+    warnings.warn(f"{counted}the first: {lines[0]}", UserWarning, stacklevel=3)
+    return len(lines)
 
 
 def drop_repeats(problems: Iterable[Problem]) -> list[Problem]:
@@ -178,26 +207,55 @@ def _parse_line(line: str, default_id: str) -> Problem:
         raise ValueError(f"{error}; write one object a line") from error
     if not isinstance(row, dict):
         raise ValueError(f"a {type(row).__name__}, not an object; write {{...}} with the problem's fields")
-    questions = [name for name in QUESTION_FIELDS if name in row]
-    if len(questions) != 1:
-        found = " and ".join(questions) or "none"
-        raise ValueError(f"needs exactly one of the fields {', '.join(QUESTION_FIELDS)}, but has {found}")
+    raw = _raw_converter(row)
+    if raw is not None:
+        return raw(row, default_id)
     return Problem(
         id=_text_field(row, "id") if "id" in row else default_id,
-        prompt=_text_field(row, questions[0]),
-        answer=_text_field(row, "answer"),
+        prompt=_question(row),
+        answer=_gold(row),
         family=_optional_field(row, "family", str, ""),
-        level=_optional_field(row, "level", int, None),
+        level=_level(row),
         meta=_optional_field(row, "meta", dict, {}),
     )
 
 
+def _question(row: Row) -> str:
+    """The question, under whichever name: public AIME and AMC files give it twice."""
+    found = [name for name in QUESTION_FIELDS if name in row]
+    texts = {" ".join(str(row[name]).split()) for name in found}
+    if len(texts) != 1:
+        named = " and ".join(found) or "none"
+        differing = ", and they differ" if found else ""
+        raise ValueError(f"needs exactly one of the fields {', '.join(QUESTION_FIELDS)}, but has {named}{differing}")
+    return _text_field(row, found[0])
+
+
+def _gold(row: Row) -> str:
+    """The gold answer; OlympiadBench lists it under ``final_answer``, with dollar signs."""
+    listed = row.get("final_answer")
+    if "answer" in row or listed is None:
+        return _text_field(row, "answer")
+    parts = listed if isinstance(listed, list) and listed else [listed]
+    return ", ".join(_text_field({"final_answer": part}, "final_answer").strip().strip("$") for part in parts)
+
+
+def _level(row: Row) -> int | None:
+    """The level; MATH writes "Level 3", and "Level ?" where it has none."""
+    level = row.get("level")
+    if isinstance(level, str) and (found := re.fullmatch(r"Level (\d+|\?)", level)):
+        return None if found[1] == "?" else int(found[1])
+    return _optional_field(row, "level", int, None)
+
+
 def _text_field(row: Row, field: str) -> str:
-    """A field that must hold text; an integer is written out, a float is not (0.1 and 0.10 would be the same)."""
+    """A field that must hold text; a number is written out, 27.0 as 27."""
     if field not in row:
         raise ValueError(f"field {field!r} is missing; add it")
     value = row[field]
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         value = str(value)
     if not isinstance(value, str):
         raise ValueError(f"field {field!r} is a {type(value).__name__}, not text; put it in quotes")
@@ -271,6 +329,28 @@ def _hub_rows(benchmark: Benchmark, split: str | None) -> Iterable[Row]:
     return rows
 
 
+def _raw_converter(row: Row) -> Callable[[Row, str], Problem] | None:
+    """The converter of the set whose own columns a file's row has; None for a row in the package's format."""
+    if "####" in str(row.get("answer", "")) and "question" in row:
+        return _convert_gsm8k
+    if {"Question", "Correct Answer"} <= row.keys():
+        return _convert_gpqa
+    if isinstance(row.get("prompt"), list) and "reward_model" in row:
+        return _convert_dapo_raw
+    if "answer" not in row and "final_answer" not in row and isinstance(row.get("solution"), str):
+        return _convert_math if "\\boxed" in row["solution"] else _convert_dapo if "prompt" in row else None
+    return None
+
+
+def _convert_math(row: Row, id: str) -> Problem:
+    """MATH as published: the answer is the last box of the solution."""
+    gold = extract_boxed(THINK_CLOSE + _text_field(row, "solution"))
+    if gold is None:
+        raise ValueError("field 'solution' has no boxed answer")
+    meta = {"subject": row["type"]} if isinstance(row.get("type"), str) else {}
+    return Problem(id, _question(row), gold, family="math", level=_level(row), meta=meta)
+
+
 def _convert_gsm8k(row: Row, id: str) -> Problem:
     _, mark, gold = _text_field(row, "answer").rpartition("####")
     if not mark:
@@ -279,7 +359,7 @@ def _convert_gsm8k(row: Row, id: str) -> Problem:
 
 
 def _convert_math500(row: Row, id: str) -> Problem:
-    level, meta = _optional_field(row, "level", int, None), {"subject": _text_field(row, "subject")}
+    level, meta = _level(row), {"subject": _text_field(row, "subject")}
     return Problem(
         id, _text_field(row, "problem"), _text_field(row, "answer"), family="math500", level=level, meta=meta
     )
@@ -288,8 +368,9 @@ def _convert_math500(row: Row, id: str) -> Problem:
 def _convert_contest(row: Row, id: str) -> Problem:
     """AMC and AIME: the answers are integers, which some editions store as 27.0."""
     gold = row.get("answer")
-    answer = str(int(gold)) if isinstance(gold, float) and gold.is_integer() else _text_field(row, "answer")
-    return Problem(id, _text_field(row, "problem"), answer, family=id.rpartition("-")[0])
+    if isinstance(gold, float) and not gold.is_integer():
+        raise ValueError(f"field 'answer' is a float, {gold}, but these contests ask for integers")
+    return Problem(id, _text_field(row, "problem"), _text_field(row, "answer"), family=id.rpartition("-")[0])
 
 
 def _convert_gpqa(row: Row, id: str) -> Problem:

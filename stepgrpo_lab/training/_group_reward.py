@@ -68,13 +68,14 @@ class GroupRewardFunction:
             answer: Gold answers, a column of the data set.
             step_trajectory: The completions, from the rollout.
             step_group_size: G, the same in every row.
-            log_metric: TRL's; it averages over processes, which all hold the same values here.
+            log_metric: TRL's; it averages over processes, which all hold the same values here, but for
+                ``grading/timeouts``: answers of this process whose comparison ran out of time or memory.
         """
         group_size = step_group_size[0]
         started, timeouts = time.perf_counter(), self.grader.timeouts
         rows = judge(step_trajectory, answer, self.grader)
         self.clock("grading", time.perf_counter() - started)
-        log_metric("grading/timeouts", float(sum(gather_object([self.grader.timeouts - timeouts]))))
+        log_metric("grading/timeouts", float(self.grader.timeouts - timeouts))
         everyone: list[RolloutRow] = gather_object(rows)
         if self._first and all(row.outcome.steps <= 1 for row in everyone):
             self.unmarked(len(everyone))

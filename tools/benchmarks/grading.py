@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.evaluation._grading_worker import judge, judge_raw, parse_in_two_stages
+from stepgrpo_lab.evaluation._grading_worker import judge, parse_in_two_stages
 from stepgrpo_lab.evaluation.answer_rules import decide, for_math_verify
-from stepgrpo_lab.evaluation.grading import compare_numbers
+from stepgrpo_lab.evaluation.grading import Grader, compare_numbers
 
 from .measuring import Result, Table, figure
 
@@ -122,7 +122,9 @@ def _agreement(quick: bool) -> Table:
     """The labelled pairs under the whole grader and under raw math-verify, and how many verdicts each kind changes."""
     labelled = _labelled()[:: 40 if quick else 1]
     rows, changed = [], Counter[str]()
-    verdicts = [(pair, graded(pair["gold"], pair["answer"]), _raw(pair)) for pair in labelled]
+    golds, answers = [pair["gold"] for pair in labelled], [pair["answer"] for pair in labelled]
+    with Grader(timeout=10) as grader:
+        verdicts = list(zip(labelled, grader.grade(answers, golds), grader.grade_raw(answers, golds), strict=True))
     for name, chosen in (("this grader", 1), ("raw math-verify", 2)):
         wrong = [
             (verdict[chosen], verdict[0]["right"]) for verdict in verdicts if verdict[chosen] != verdict[0]["right"]
@@ -142,10 +144,3 @@ def _agreement(quick: bool) -> Table:
 
 def _listed(counts: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in counts)
-
-
-def _raw(pair: dict[str, Any]) -> bool:
-    try:
-        return judge_raw(pair["gold"], pair["answer"])
-    except Exception:
-        return False
