@@ -53,6 +53,18 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, 
     return ids, mask
 
 
+@torch.no_grad()
+def continuous_batching(
+    model: Any, prompts: Sequence[Sequence[int]], *, limit: int, eos: int, pad: int
+) -> list[list[int]]:
+    """``model.generate_batch``: transformers' own continuous batching. It changes the model's attention for good."""
+    config = GenerationConfig(
+        max_new_tokens=limit, do_sample=True, pad_token_id=pad, eos_token_id=eos, temperature=1.0, top_p=1.0, top_k=0
+    )
+    outputs = model.generate_batch([list(prompt) for prompt in prompts], generation_config=config, progress_bar=False)
+    return [list(output.generated_tokens) for output in outputs.values()]
+
+
 def start_rows(
     text: TokenText,
     prompts: Sequence[Sequence[int]],
