@@ -108,7 +108,9 @@ def evaluate(options: Namespace) -> int:
             samples=options.samples,
             limit=options.limit,
             sampling=Sampling(options.temperature, options.top_p, options.top_k),
-            settings=rollout_settings(options.deer, markers=options.markers) if options.deer else None,
+            settings=rollout_settings(options.deer, markers=options.markers, stop_decided=True)
+            if options.deer
+            else None,
             seed=options.seed,
             markers=options.markers,
             suffix=options.suffix,

@@ -324,9 +324,7 @@ def _time(run: RunRecord) -> str:
         return note("Left out: environment.json is missing or names no seconds.")
     rows = [[str(phase), f"{float(spent):.1f}"] for phase, spent in seconds.items()]
     reused = "".join(
-        note(
-            f"{visible_text(str(phase))} was measured by an earlier run, in {float(spent):.1f} s, which are not counted here."
-        )
+        note(f"{visible_text(str(phase))} was measured by an earlier run, in {float(spent):.1f} s, not counted here.")
         for phase, spent in (run.environment.get("reused") or {}).items()
     )
     return table("Seconds by phase", ["phase", "seconds"], rows) + reused

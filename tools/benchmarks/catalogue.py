@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .checkpoints import checkpoint_proof
 from .growth import growth
 from .measuring import Result
-from .rollouts import against_generate, against_one_by_one, against_rounds, net_gain, peers, probe_overhead
+from .rollouts import against_generate, against_one_by_one, against_rounds, net_gain, pass_parts, peers, probe_overhead
 from .startup import main_job, startup
 from .training_step import grading, padding, reward, training_step
 
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[bool], Result]] = {
     "against_one_by_one": against_one_by_one,
     "against_rounds": against_rounds,
     "peers": peers,
+    "pass_parts": pass_parts,
     "growth": growth,
     "training_step": training_step,
     "padding": padding,

@@ -166,6 +166,61 @@ def against_generate(quick: bool) -> Result:
     return Result(figures)
 
 
+def pass_parts(quick: bool) -> Result:
+    """What a decoding pass of the embedded model is made of: how much of it are matrix products at all."""
+    model, _ = overthinker()
+    count, figures = 64, []
+    for rows in (8, ROWS):
+        tasks = {
+            "pass": partial(forward_passes, model, rows, count),
+            "separate": partial(matrix_products, model, rows, count),
+            "fused": partial(matrix_products, model, rows, count, fused=True),
+        }
+        for task in tasks.values():
+            task()
+        seconds = alternate(tasks, 1 if quick else 7, time.process_time)
+        products, saved = ratios(seconds["separate"], seconds["pass"]), ratios(seconds["fused"], seconds["separate"])
+        figures += [
+            figure(
+                "pass_parts",
+                f"share of matrix products in a bare decoding pass, {rows} rows",
+                [100 * share for share in products],
+                "%",
+                note="The rest is the price of some 400 small operations, most of it their dispatch.",
+            ),
+            figure(
+                "pass_parts",
+                f"share of a pass that fused QKV and gate/up projections would save, {rows} rows",
+                [100 * share * (1 - ratio) for share, ratio in zip(products, saved, strict=True)],
+                "%",
+            ),
+        ]
+    return Result(figures)
+
+
+@torch.no_grad()
+def matrix_products(model: Any, rows: int, count: int, fused: bool = False) -> None:
+    """The products of so many decoding passes and nothing else; fused, those that share their input are one."""
+    weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    if fused:
+        weights = _fused(model)
+    inputs = {width: torch.ones(rows, 1, width) for width in {weight.shape[1] for weight in weights}}
+    for _ in range(count):
+        for weight in weights:
+            torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+
+
+@lru_cache(maxsize=1)
+def _fused(model: Any) -> list[torch.Tensor]:
+    weights = [model.lm_head.weight]
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        weights.append(torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]))
+        weights.append(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        weights += [attention.o_proj.weight, mlp.down_proj.weight]
+    return weights
+
+
 def peers(quick: bool) -> Result:
     """Tokens per CPU second of the embedded model, under everything that a user of transformers could take instead."""
     model, tokenizer = overthinker()
