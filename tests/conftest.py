@@ -12,6 +12,7 @@ import pytest
 
 # One thread for each test process and what it starts: with more, processes that share the cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["STEPGRPO_CACHE"] = "off"  # no test may know what another has measured
 
 SLOW = (
     *("browser", "distributed", "with_vllm", "robustness/test_foreign_files", "robustness/test_hostile_output"),

@@ -64,6 +64,8 @@ class FakeEngine:
         sleeps: Whether it was started with sleep mode.
         shift: Added to every log-probability of a sampled token, as another kernel would.
         device: "cpu" or "cuda".
+        in_process: Whether its core runs in this process, so that it can be handed tensors.
+        from_folders: Whether it is of an older version, which reads weights from a folder alone.
     """
 
     def __init__(
@@ -75,11 +77,16 @@ class FakeEngine:
         sleeps: bool = False,
         shift: float = 0.0,
         device: str = "cuda",
+        in_process: bool = False,
+        from_folders: bool = False,
     ) -> None:
         self.models, self.tokens_a_step, self.late, self.shift = models, tokens_a_step, late, shift
         self.stale = self.asleep = self.closed = self.head_is_old = False
         self.adapters: list[int] = []
         self.engine_core = SimpleNamespace(shutdown=lambda: setattr(self, "closed", True))
+        if in_process:
+            self.engine_core.engine_core = object()
+        self.from_folders = from_folders
         self.running: dict[str, Request] = {}
         self.aborted: dict[str, Request] = {}
         self.asked: list[Request] = []
@@ -112,11 +119,17 @@ class FakeEngine:
         self.running[name] = Request(model, prompt["prompt_token_ids"], options)
         self.asked.append(self.running[name])
 
-    def collective_rpc(self, method: Any, kwargs: dict[str, str] | None = None) -> None:
+    def collective_rpc(self, method: Any, kwargs: dict[str, Any] | None = None) -> None:
         assert not self.asleep and not self.closed
         if method == "reload_weights":
             assert kwargs is not None
-            self.models[None] = with_weights(self.models[None], kwargs["weights_path"])
+            if "weights_iterator" in kwargs:
+                if self.from_folders:
+                    raise TypeError("reload_weights() got an unexpected keyword argument 'weights_iterator'")
+                assert hasattr(self.engine_core, "engine_core"), "no tensor goes to another process"
+                self.models[None] = with_tensors(self.models[None], dict(kwargs["weights_iterator"]))
+            else:
+                self.models[None] = with_weights(self.models[None], kwargs["weights_path"])
             self.stale, self.head_is_old = True, self.vllm_config.device_config.device.type == "cpu"
             return
         head = SimpleNamespace(quant_method=SimpleNamespace(process_weights_after_loading=self._pack))
@@ -196,8 +209,13 @@ def installed(patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def with_weights(model: Any, folder: str) -> Any:
     """A copy of a model with the weights of a folder."""
+    found = {name: tensor for path in Path(folder).glob("*.safetensors") for name, tensor in load_file(path).items()}
+    return with_tensors(model, found)
+
+
+def with_tensors(model: Any, weights: dict[str, torch.Tensor]) -> Any:
+    """A copy of a model with these weights, which are copied too."""
     renewed = copy.deepcopy(model)
-    weights = {name: tensor for path in Path(folder).glob("*.safetensors") for name, tensor in load_file(path).items()}
     missing, unexpected = renewed.load_state_dict(weights, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}
     return renewed

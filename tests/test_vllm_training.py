@@ -30,7 +30,7 @@ from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.recipes._building import engine_dtype, recipe_engine, trainer_config, vllm_options
 from stepgrpo_lab.run import job as run
 from stepgrpo_lab.training import StepGRPOTrainer, problems_dataset
-from stepgrpo_lab.training._engine_weights import SyncedEngine, gathered_policy, write_policy
+from stepgrpo_lab.training._engine_weights import SyncedEngine, gathered_policy, policy_weights, write_policy
 
 LORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 
@@ -104,6 +104,30 @@ def test_every_rollout_is_the_present_policy_s(tmp_path: Path, lora: bool, devic
     assert len(fake.adapters) == int(lora)  # of two versions, the older was dropped
     kept = list((tmp_path / "weights").glob("*/*"))
     assert len(kept) == 1, "only the newest version stays on the disk"
+
+
+@pytest.mark.parametrize("from_folders", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_engine_in_this_process_takes_tensors(tmp_path: Path, device: str, from_folders: bool) -> None:
+    engine, _ = colocated(device=device, in_process=True, from_folders=from_folders)
+    trainer = train(tmp_path, engine, learning_rate=1e-2)
+    assert len(trainer.gaps) == 2 and max(trainer.gaps) < 1e-4
+    assert logprob_gap(tiny_model(), trainer.rollouts[1]) > 1e-2, "the step changed too little to tell"
+    assert bool(list((tmp_path / "weights").glob("*/*"))) == from_folders, "an older vLLM is handed a folder"
+
+
+def test_adapters_go_through_a_folder_in_every_engine(tmp_path: Path) -> None:
+    engine, fake = colocated(in_process=True)
+    fake.models[None] = tiny_model()
+    trainer = train(tmp_path, engine, lora=True, learning_rate=1e-2)
+    assert max(trainer.gaps) < 1e-4 and len(list((tmp_path / "weights").glob("*/*"))) == 1
+
+
+def test_tensors_travel_rounded(tmp_path: Path) -> None:
+    model = tiny_model()
+    weights = dict(policy_weights(model, torch.bfloat16))
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert set(weights) == {name for name, _ in model.named_parameters()}
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -178,6 +178,7 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     add_number(command, "--rows", 1, 1_000_000, default=64, help="completions decoded at once (default: %(default)s)")
     command.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
     add_seed(command)
+    add_engine_arguments(command)
 
 
 def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -305,6 +306,12 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="instead, one watched completion of each of N problems, to be counted",
     )
     add_seed(command)
+    command.add_argument(
+        "--engine",
+        choices=("lockstep", "vllm"),
+        default="lockstep",
+        help="who samples: this package's own engine, or vLLM in this process (default: %(default)s)",
+    )
 
 
 def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.cli._output import StatusLine, bar, printable
 from stepgrpo_lab.cli.quiet import quiet
 
+if TYPE_CHECKING:
+    from stepgrpo_lab.engines.completions import RolloutEngine
+
 
 def record(options: Namespace) -> int:
     """``stepgrpo record``."""
     quiet()
+    from stepgrpo_lab.cli._engines import opened_engine
     from stepgrpo_lab.engines.hub import loading_options, model_location
+    from stepgrpo_lab.engines.vllm_engine import check_vllm
     from stepgrpo_lab.engines.writers import Writer
     from stepgrpo_lab.recipes import load_recipe
     from stepgrpo_lab.recipes._building import recipe_config
@@ -23,10 +32,18 @@ def record(options: Namespace) -> int:
     models = {"untrained": model_location(options.untrained), "trained": model_location(options.trained)}
     for model in reversed(models.values()):
         loading_options(model)
+    if options.engine == "vllm":
+        check_vllm("--engine")
     check_file(options.output)
     config = recipe_config(load_recipe("overthinker"), options.output.parent)
     record_all = record_trajectories if options.survey is None else partial(record_survey, problems=options.survey)
     status = StatusLine()
+
+    @contextmanager
+    def vllm_of(path: str | Path) -> Iterator[RolloutEngine]:
+        with opened_engine(Namespace(engine="vllm", model=str(path)), dtype="float32") as (engine, _):
+            yield engine
+
     try:
         with Writer.beside(options.output):
             path = record_all(
@@ -36,6 +53,7 @@ def record(options: Namespace) -> int:
                 limit=config.max_completion_length,
                 seed=options.seed,
                 progress=status,
+                **({} if options.engine == "lockstep" else {"opened": vllm_of}),
             )
     finally:
         status.end()

@@ -109,7 +109,9 @@ def evaluate(options: Namespace) -> int:
             samples=options.samples,
             limit=options.limit,
             sampling=Sampling(options.temperature, options.top_p, options.top_k),
-            settings=rollout_settings(options.deer, markers=options.markers) if options.deer else None,
+            settings=rollout_settings(options.deer, markers=options.markers, stop_decided=True)
+            if options.deer
+            else None,
             seed=options.seed,
             markers=options.markers,
             suffix=options.suffix,
@@ -128,31 +130,30 @@ def evaluate(options: Namespace) -> int:
 def benchmark(options: Namespace) -> int:
     """``stepgrpo benchmark``."""
     quiet()
-    from stepgrpo_lab.engines.hub import loading_options, model_location
-    from stepgrpo_lab.engines.models import load_model
+    from stepgrpo_lab.cli._engines import check_engine, opened_engine
     from stepgrpo_lab.evaluation.benchmarks import PAPER_SUITE, check_suite, evaluate_suite, suite_problems, suite_table
 
-    names, path = options.sets or list(PAPER_SUITE), model_location(options.model)
+    names = options.sets or list(PAPER_SUITE)
     check_suite(names, options.folder)
-    loading_options(path)
+    check_engine(options)
     problems = {name: suite_problems(name, options.folder, count=options.count) for name in names}
-    model, tokenizer = load_model(path, dtype=options.dtype)
     status = StatusLine()
 
     def show_progress(name: str, done: int, total: int) -> None:
         if status.live:
             status(f"{name}: {done}/{total} completions")
 
-    measured = evaluate_suite(
-        model,
-        tokenizer,
-        problems,
-        samples=options.samples,
-        limit=options.limit,
-        seed=options.seed,
-        max_rows=options.rows,
-        progress=show_progress,
-    )
+    with opened_engine(options, dtype=options.dtype, rows=options.rows) as (engine, tokenizer):
+        measured = evaluate_suite(
+            None,
+            tokenizer,
+            problems,
+            samples=options.samples,
+            limit=options.limit,
+            seed=options.seed,
+            progress=show_progress,
+            engine=engine,
+        )
     status.end()
     print(suite_table(measured))
     return 0

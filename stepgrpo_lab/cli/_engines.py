@@ -27,11 +27,15 @@ def check_engine(options: Namespace) -> None:
 
 
 @contextmanager
-def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
+def opened_engine(
+    options: Namespace, *, dtype: str | None = None, rows: int = 64
+) -> Iterator[tuple[RolloutEngine, Any]]:
     """The engine that ``--engine`` names for the model of a command, and the model's tokenizer.
 
     Args:
         options: With ``model``, ``engine``, ``url`` and ``served_name``.
+        dtype: What the model computes in; by default float32, and under vLLM what the machine computes natively.
+        rows: Completions decoded at once.
 
     Raises:
         ImportError: vLLM is not installed.
@@ -46,19 +50,19 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
     if options.engine == "lockstep":
         from stepgrpo_lab.engines.lockstep import LockstepEngine
 
-        model, tokenizer = load_model(path)
-        yield LockstepEngine(model, tokenizer), tokenizer
+        model, tokenizer = load_model(path, dtype=dtype or "float32")
+        yield LockstepEngine(model, tokenizer, max_rows=rows), tokenizer
         return
     tokenizer = load_tokenizer(path)
     if options.engine == "vllm":
         from stepgrpo_lab.engines.models import native_dtype
         from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 
-        engine = VLLMEngine.load(dtype=native_dtype(), **_base_and_adapter(path))
+        engine = VLLMEngine.load(dtype=dtype or native_dtype(), max_num_seqs=rows, **_base_and_adapter(path))
     else:
         from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
 
-        engine = VLLMServerEngine(tokenizer, url=options.url, model=options.served_name)
+        engine = VLLMServerEngine(tokenizer, url=options.url, model=options.served_name, max_rows=rows)
     try:
         yield engine, tokenizer
     finally:

@@ -85,10 +85,11 @@ def rate(options: Namespace) -> int:
     from stepgrpo_lab.evaluation.grading import Grader
     from stepgrpo_lab.evaluation.selection import PassRate, append_pass_rates, measure_pass_rates, read_pass_rates
     from stepgrpo_lab.method.sampling import Sampling
-    from stepgrpo_lab.recipes._building import recipe_model, recipe_problems
+    from stepgrpo_lab.recipes._building import check_engine, recipe_model, recipe_problems, sampling_engine
     from stepgrpo_lab.run.folder import check_file
 
     loading_options(recipe.model.path)
+    check_engine(recipe)
     check_file(Path(chosen.file))
     path, status = Path(chosen.file), StatusLine()
     problems = recipe_problems(recipe.data.train, recipe.data.counts.train)
@@ -106,6 +107,7 @@ def rate(options: Namespace) -> int:
         Writer.beside(path),
         Grader(timeout=recipe.reward.grading_timeout) as grader,
         mixed_precision(model, recipe.optimisation.mixed_precision),
+        sampling_engine(recipe, model, tokenizer) as engine,
     ):
         measure_pass_rates(
             model,
@@ -120,6 +122,7 @@ def rate(options: Namespace) -> int:
             suffix=recipe.data.suffix,
             known=known,
             on_batch=keep,
+            engine=engine,
         )
     status.end()
     rates = read_pass_rates(path)

@@ -7,7 +7,7 @@ turns, the request is aborted and the next one joins the running batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,29 @@ class VLLMEngine:
             ValueError: The folder holds no safetensors.
         """
         check_weights(folder)
-        self.engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        self._reload(weights_path=str(folder))
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether :meth:`update_weights` can be used: the engine's core runs in this process, not in one of its own.
+
+        vLLM starts a process unless VLLM_ENABLE_V1_MULTIPROCESSING=0 is in the environment when it is started.
+        """
+        return hasattr(self.engine.engine_core, "engine_core")
+
+    def update_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Sample from these weights from now on; they are copied into the engine's own, one after the other.
+
+        Args:
+            weights: (name, tensor) of all of the model's, under the names that its checkpoints use.
+
+        Raises:
+            TypeError: This version of vLLM takes weights from a folder alone.
+        """
+        self._reload(weights_iterator=iter(weights))
+
+    def _reload(self, **source: Any) -> None:
+        self.engine.collective_rpc("reload_weights", kwargs=source)
         if str(self._config.device_config.device) == "cpu":
             self.engine.collective_rpc(_pack_tied_head)
         if not self.engine.reset_prefix_cache():

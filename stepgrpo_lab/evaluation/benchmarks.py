@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from stepgrpo_lab.engines.completions import RolloutEngine
 from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, RAW_ACCURACY, evaluate
 from stepgrpo_lab.evaluation.grading import Grader
@@ -118,6 +119,7 @@ def evaluate_suite(
     markers: str | Sequence[str] = "paper",
     keep_texts: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    engine: RolloutEngine | None = None,
 ) -> dict[str, Evaluation]:
     """Measure a model on several benchmarks.
 
@@ -133,6 +135,7 @@ def evaluate_suite(
         markers: What starts a step.
         keep_texts: How many problems of each set keep the text of their first sample.
         progress: Called with (name of the set, completions finished, completions).
+        engine: Samples with the same weights in place of the model, which may then be None.
 
     Raises:
         ValueError: Unknown set, no problems, or a set whose golds cannot be graded.
@@ -160,6 +163,7 @@ def evaluate_suite(
                 keep_texts=keep_texts,
                 progress=_named(progress, name),
                 raw=True,
+                engine=engine,
             )
     return measured
 

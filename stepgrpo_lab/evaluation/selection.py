@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.engines.completions import Decoding
+from stepgrpo_lab.engines.completions import Decoding, RolloutEngine
 from stepgrpo_lab.engines.files import iterate_rows
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.tokenizers import encode_prompt
@@ -61,6 +61,7 @@ def measure_pass_rates(
     suffix: str = "",
     known: Iterable[str] = (),
     on_batch: Callable[[list[PassRate]], None] | None = None,
+    engine: RolloutEngine | None = None,
 ) -> list[PassRate]:
     """Sample every problem under plain decoding and count the right completions.
 
@@ -79,6 +80,7 @@ def measure_pass_rates(
         suffix: Appended to every question.
         known: Ids that are measured already, and skipped.
         on_batch: Called with the rates of each batch as soon as they are known.
+        engine: Samples with the same weights in place of the model.
 
     Raises:
         ValueError: ``samples`` below 1.
@@ -94,7 +96,7 @@ def measure_pass_rates(
     """
     if samples < 1:
         raise ValueError(f"samples is {samples}: give at least 1")
-    engine = LockstepEngine(model, tokenizer, max_rows=rows)
+    engine = engine or LockstepEngine(model, tokenizer, max_rows=rows)
     decoding = Decoding(limit, sampling=sampling or Sampling())
     skipped = set(known)
     waiting = [(place, problem) for place, problem in enumerate(problems) if problem.id not in skipped]

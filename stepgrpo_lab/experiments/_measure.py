@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stepgrpo_lab.engines.completions import RolloutEngine
 from stepgrpo_lab.engines.files import read_json, write_atomically
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.results import Evaluation, compare, overall_figures
@@ -23,7 +24,7 @@ from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import structure
 from stepgrpo_lab.recipes import Recipe
-from stepgrpo_lab.recipes._building import recipe_sampling
+from stepgrpo_lab.recipes._building import recipe_sampling, sampling_engine
 
 Model = tuple[Any, Any]
 """A model and its tokenizer."""
@@ -105,16 +106,16 @@ class Measuring:
         harder = f" and {plan.harder} harder ones" if plan.harder else ""
         self.progress(f"measuring {place.name} on {plan.test} {plan.split} problems{harder}")
         model = load()
-        test = self.evaluation(model, self._test, recipe, plan.samples, settings)
+        with sampling_engine(recipe, *model) as engine:
+            evaluation = partial(self.evaluation, model, recipe=recipe, samples=plan.samples, engine=engine)
+            test = evaluation(self._test, settings=settings)
+            harder_ones = evaluation(harder_problems(plan.harder), settings=settings) if plan.harder else None
+            cut = evaluation(self._test, settings=first_cut(recipe)) if plan.first_cut else None
         measured = Measured(
             test=test,
             structure=structure(self._test, test.texts, TokenText.from_tokenizer(model[1])),
-            harder=self.evaluation(model, harder_problems(plan.harder), recipe, plan.samples, settings)
-            if plan.harder
-            else None,
-            first_cut=self.evaluation(model, self._test, recipe, plan.samples, first_cut(recipe))
-            if plan.first_cut
-            else None,
+            harder=harder_ones,
+            first_cut=cut,
             seconds=round(time.perf_counter() - started, 1),
         )
         place.mkdir(parents=True, exist_ok=True)
@@ -128,8 +129,9 @@ class Measuring:
         recipe: Recipe,
         samples: int = 1,
         settings: RolloutSettings | None = None,
+        engine: RolloutEngine | None = None,
     ) -> Evaluation:
-        """Evaluate as the recipe says."""
+        """Evaluate as the recipe says; an engine samples in place of the model."""
         return evaluate(
             *model,
             problems,
@@ -142,6 +144,7 @@ class Measuring:
             markers=recipe.rollout.markers,
             suffix=recipe.data.suffix,
             keep_texts=len(problems),
+            engine=engine,
         )
 
 

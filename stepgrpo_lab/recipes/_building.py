@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -517,6 +517,8 @@ def recipe_engine(recipe: Recipe, model: Any, tokenizer: Any) -> SyncedEngine | 
     if rollout.engine == "vllm":
         from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 
+        # In this process, so that it takes new weights without a folder; vLLM asks when it is started.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         adapter = adapter_folder(model_location(recipe.model.path))
         path = adapter_base(adapter) if adapter else recipe.model.path
         engine = VLLMEngine.load(path, dtype=dtype, **vllm_options(recipe))
@@ -528,6 +530,27 @@ def recipe_engine(recipe: Recipe, model: Any, tokenizer: Any) -> SyncedEngine | 
         vllm = rollout.vllm
         engine = VLLMServerEngine(text, url=vllm.url, max_rows=rollout.rows, timeout=vllm.timeout)
     return SyncedEngine(engine, folder=rollout.vllm.folder, dtype=getattr(torch, dtype))
+
+
+@contextmanager
+def sampling_engine(recipe: Recipe, model: Any, tokenizer: Any) -> Iterator[Any]:
+    """The recipe's engine with the weights of a model, for a measurement outside of a training; closed afterwards.
+
+    Yields:
+        A rollout engine; None where the model samples for itself (lockstep).
+
+    Raises:
+        ImportError, ValueError, ConnectionError: As :func:`recipe_engine`.
+    """
+    engine = recipe_engine(recipe, model, tokenizer)
+    if engine is None:
+        yield None
+        return
+    with closing(engine):
+        if recipe.model.lora is None or hasattr(model, "peft_config"):
+            engine.push(model)
+        with engine.awake() as awake:
+            yield awake
 
 
 def engine_dtype(recipe: Recipe) -> str:

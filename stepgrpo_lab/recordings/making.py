@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepgrpo_lab.engines.completions import Decoding
+from stepgrpo_lab.engines.completions import Decoding, RolloutEngine
 from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.evaluation.evaluating import EVALUATION_SAMPLING, outcomes
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 CANDIDATES = 48
 """Test problems among which the recorded ones are chosen."""
+
+
+OpenEngine = Callable[["str | Path"], AbstractContextManager["RolloutEngine | None"]]
+"""Opens an engine for the model at some path; None lets the model sample for itself."""
+
+
+def _own_engine(path: str | Path) -> AbstractContextManager[RolloutEngine | None]:
+    return nullcontext()
 
 
 def watching(settings: RolloutSettings) -> RolloutSettings:
@@ -59,6 +68,7 @@ def record_groups(
     seed: int = 0,
     sampling: Sampling | None = None,
     keep_logprobs: bool = True,
+    engine: RolloutEngine | None = None,
 ) -> list[RecordedGroup]:
     """Sample and grade one group for each problem.
 
@@ -73,10 +83,11 @@ def record_groups(
         seed: Seed of the completions; the same for every rollout, so that groups can be compared token by token.
         sampling: How tokens are drawn; by default as in training, at temperature 1.
         keep_logprobs: Also record every token's log-probability under the policy.
+        engine: Samples with the same weights in place of the model.
     """
     from stepgrpo_lab.engines.lockstep import LockstepEngine
 
-    engine = LockstepEngine(model, tokenizer)
+    engine = engine or LockstepEngine(model, tokenizer)
     members = probed_members(group_size, settings.probe_rate) if settings else [False] * group_size
     trajectories, _ = engine.generate(
         [encode_prompt(tokenizer, problem.prompt) for problem in problems for _ in range(group_size)],
@@ -157,6 +168,7 @@ def record_trajectories(
     limit: int = 256,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    opened: OpenEngine = _own_engine,
 ) -> Path:
     """Write the package's recorded trajectories: for each model and problem a watched and two truncated groups.
 
@@ -171,6 +183,7 @@ def record_trajectories(
         per_family: Problems of each family.
         group_size, limit, seed: As in :func:`record_groups`.
         progress: Receives one line about each set of groups.
+        opened: The engine of each model; by default a lockstep engine.
     """
     official = settings or rollout_settings("official", markers="paper")
     shared = {name: getattr(official, name) for name in ("exit_threshold", "probe_rate", "near_budget_margin")}
@@ -184,25 +197,27 @@ def record_trajectories(
     with Grader() as grader:
         for name, path in models.items():
             model, tokenizer = load_model(path, device="cpu")
-            for rollout, chosen_settings in kinds.items():
-                made = record_groups(
-                    model,
-                    tokenizer,
-                    problems or overthinker_problems("test", CANDIDATES),
-                    name=name,
-                    rollout=rollout,
-                    settings=chosen_settings,
-                    grader=grader,
-                    group_size=group_size,
-                    limit=limit,
-                    seed=seed,
-                )
-                if not problems:
-                    made = _informative(made, per_family)
-                    problems = [group.problem for group in made]
-                groups += made
-                if progress:
-                    progress(f"{name}, {rollout}: {len(made)} groups of {group_size}")
+            with opened(path) as engine:
+                for rollout, chosen_settings in kinds.items():
+                    made = record_groups(
+                        model,
+                        tokenizer,
+                        problems or overthinker_problems("test", CANDIDATES),
+                        name=name,
+                        rollout=rollout,
+                        settings=chosen_settings,
+                        grader=grader,
+                        group_size=group_size,
+                        limit=limit,
+                        seed=seed,
+                        engine=engine,
+                    )
+                    if not problems:
+                        made = _informative(made, per_family)
+                        problems = [group.problem for group in made]
+                    groups += made
+                    if progress:
+                        progress(f"{name}, {rollout}: {len(made)} groups of {group_size}")
     return write_recordings(groups, output)
 
 
@@ -215,6 +230,7 @@ def record_survey(
     limit: int = 256,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    opened: OpenEngine = _own_engine,
 ) -> Path:
     """Write one completion of each problem for each model, sampled as in evaluation.
 
@@ -229,26 +245,29 @@ def record_survey(
         limit: Completion limit in tokens.
         seed: Seed of the completions.
         progress: Receives one line about each model.
+        opened: As in :func:`record_trajectories`.
     """
     watched = watching(settings or rollout_settings("official", markers="paper"))
     groups: list[RecordedGroup] = []
     with Grader() as grader:
         for name, path in models.items():
             model, tokenizer = load_model(path, device="cpu")
-            groups += record_groups(
-                model,
-                tokenizer,
-                overthinker_problems("test", problems),
-                name=name,
-                rollout="plain",
-                settings=watched,
-                grader=grader,
-                group_size=1,
-                limit=limit,
-                seed=seed,
-                sampling=EVALUATION_SAMPLING,
-                keep_logprobs=False,
-            )
+            with opened(path) as engine:
+                groups += record_groups(
+                    model,
+                    tokenizer,
+                    overthinker_problems("test", problems),
+                    name=name,
+                    rollout="plain",
+                    settings=watched,
+                    grader=grader,
+                    group_size=1,
+                    limit=limit,
+                    seed=seed,
+                    sampling=EVALUATION_SAMPLING,
+                    keep_logprobs=False,
+                    engine=engine,
+                )
             if progress:
                 progress(f"{name}: {problems} completions")
     return write_recordings(groups, output)

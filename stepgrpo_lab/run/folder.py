@@ -246,13 +246,16 @@ def save_policy(trainer: Any, folder: Path) -> None:
         move_into_place(beside, folder)
 
 
-def write_environment(folder: Path, seconds: Mapping[str, float], device: str | None) -> None:
+def write_environment(
+    folder: Path, seconds: Mapping[str, float], device: str | None, reused: Mapping[str, float] | None = None
+) -> None:
     """Write ``environment.json``: versions, device, and seconds by phase.
 
     Args:
         folder: The run folder.
         seconds: Spent since the file was last written; added to those of earlier sittings of the same run.
         device: Where it was trained; None if it was not in this sitting.
+        reused: Phases whose result an earlier run had measured, with the seconds that it had taken there.
     """
     path = folder / "environment.json"
     earlier = read_environment(path)
@@ -260,6 +263,8 @@ def write_environment(folder: Path, seconds: Mapping[str, float], device: str | 
     for phase, more in seconds.items():
         spent[phase] = spent.get(phase, 0.0) + more
     noted = {**system(), "device": device or earlier.get("device", ""), "seconds": spent}
+    if kept := {**earlier.get("reused", {}), **(reused or {})}:
+        noted["reused"] = kept
     write_atomically(path, json.dumps(noted, indent=2))
 
 
@@ -282,6 +287,7 @@ class Environment(TypedDict, total=False):
 
     versions: dict[str, str]
     seconds: dict[str, float]
+    reused: dict[str, float]
     device: str
     command: str
 

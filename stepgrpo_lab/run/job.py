@@ -32,6 +32,7 @@ from stepgrpo_lab.recipes._building import (
 )
 from stepgrpo_lab.recipes.loading import check_recipe
 from stepgrpo_lab.recipes.schema import Recipe
+from stepgrpo_lab.run._kept import evaluation_key, measured_once
 from stepgrpo_lab.run._policy import evaluate_policy, fine_tuner, reinforcer, select_once
 from stepgrpo_lab.run._start import Problems, check_fit, check_machine, check_optimiser, gone_if_refused
 from stepgrpo_lab.run.folder import (
@@ -199,6 +200,7 @@ class _Run:
     progress_every: int = 1
     callbacks: Sequence[TrainerCallback] = ()
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    reused: dict[str, float] = field(default_factory=dict)
     engine: SyncedEngine | None = None
     stopped_by: int | None = None
 
@@ -222,8 +224,23 @@ class _Run:
             if self.engine is not None and (self.recipe.model.lora is None or hasattr(model, "peft_config")):
                 self.engine.push(model)  # a server may hold what an earlier run has trained
         test = self.problems["test"]
-        before = self._measured(BEFORE, lambda: self._evaluate(model, tokenizer, test, grader, "before"))
+        before = self._measured(BEFORE, lambda: self._untrained(model, tokenizer, test, grader))
         return model, tokenizer, test, before
+
+    def _untrained(self, model: Any, tokenizer: Any, test: list[Problem], grader: Grader) -> Evaluation:
+        """Measured now, or by an earlier run on the same; not where code of your own or another engine takes part."""
+
+        def measure() -> Evaluation:
+            return self._evaluate(model, tokenizer, test, grader, "before")
+
+        if self.engine is not None or self.parts.segmenter is not None:
+            return measure()
+        evaluation, seconds = measured_once(
+            lambda: evaluation_key(self.recipe, model, tokenizer, test), measure, self._say
+        )
+        if seconds is not None:
+            self.reused["evaluation_before"] = seconds
+        return evaluation
 
     def train(self, grader: Grader) -> RunResult:
         model, tokenizer, test, before = self.begin(grader)
@@ -370,5 +387,6 @@ class _Run:
     def note_environment(self, trainer: Any) -> None:
         """Write what the run took so far."""
         if is_main_process():
-            write_environment(self.folder, self.seconds, str(trainer.accelerator.device) if trainer else None)
+            device = str(trainer.accelerator.device) if trainer else None
+            write_environment(self.folder, self.seconds, device, self.reused)
             self.seconds.clear()

@@ -323,7 +323,11 @@ def _time(run: RunRecord) -> str:
     if not seconds:
         return note("Left out: environment.json is missing or names no seconds.")
     rows = [[str(phase), f"{float(spent):.1f}"] for phase, spent in seconds.items()]
-    return table("Seconds by phase", ["phase", "seconds"], rows)
+    reused = "".join(
+        note(f"{visible_text(str(phase))} was measured by an earlier run, in {float(spent):.1f} s, not counted here.")
+        for phase, spent in (run.environment.get("reused") or {}).items()
+    )
+    return table("Seconds by phase", ["phase", "seconds"], rows) + reused
 
 
 def _recipe(run: RunRecord) -> str:
@@ -340,7 +344,9 @@ def _rerun(run: RunRecord) -> str:
         "<p>The same seed on the same machine repeats the run; other hardware rounds differently, so figures may move "
         "within their intervals.</p>"
     )
-    noted = {key: value for key, value in run.environment.items() if key not in ("seconds", "versions", "command")}
+    noted = {
+        key: value for key, value in run.environment.items() if key not in ("seconds", "reused", "versions", "command")
+    }
     versions = {**(run.environment.get("versions") or {}), **noted}
     if not versions:
         return steps + note("Versions are left out: environment.json is missing or names none.")

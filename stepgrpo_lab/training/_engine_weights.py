@@ -48,7 +48,10 @@ def gathered_policy(trainer: Any) -> Iterator[Any]:
 
 
 class SyncedEngine:
-    """A vLLM engine that follows a policy: weights go to it as safetensors, through a folder.
+    """A vLLM engine that follows a policy.
+
+    Whole weights go to an engine in this process from tensor to tensor; to a server, and all adapters, as safetensors
+    through a folder.
 
     Every process of a training has one of these; all of them must call :meth:`push`.
 
@@ -88,6 +91,8 @@ class SyncedEngine:
             model: Unwrapped, with all of its weights at hand, as in
                 :func:`gathered_policy`.
         """
+        if self._pushed_in_place(model):
+            return
         self._versions += 1
         folder, previous = (self._folder / f"{version:06d}" for version in (self._versions, self._versions - 1))
         if is_main_process():
@@ -99,6 +104,18 @@ class SyncedEngine:
         broadcast(None)
         if is_main_process():  # the newest stays: an engine may read an adapter no sooner than it is asked
             shutil.rmtree(previous, ignore_errors=True)
+
+    def _pushed_in_place(self, model: Any) -> bool:
+        from accelerate.utils import is_peft_model
+
+        if is_peft_model(model) or not getattr(self.engine, "takes_tensors", False):
+            return False
+        self.engine.wake()
+        try:
+            self.engine.update_weights(policy_weights(model, self.dtype))
+        except TypeError:  # an older vLLM
+            return False
+        return True
 
     def _load(self, folder: Path) -> None:
         self.engine.wake()
@@ -120,6 +137,12 @@ class SyncedEngine:
         """Stop the engine, if it is this process's own, and remove the folder."""
         self.engine.close()
         self._remove()
+
+
+def policy_weights(model: Any, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    """A model's weights under the names that its checkpoints use, rounded one after the other."""
+    for name, weight in model.named_parameters():
+        yield name, weight.detach().to(dtype or weight.dtype)
 
 
 def write_policy(model: Any, folder: Path, dtype: torch.dtype | None = None) -> None:

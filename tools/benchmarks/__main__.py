@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["STEPGRPO_CACHE"] = "off"  # every speed is measured
 
 FOLDER = Path(__file__).parents[2] / "data" / "results"
 

@@ -8,7 +8,7 @@ from .checkpoints import checkpoint_proof
 from .grading import grading
 from .growth import growth
 from .measuring import Result
-from .rollouts import against_generate, against_one_by_one, against_rounds, net_gain, probe_overhead
+from .rollouts import against_generate, against_one_by_one, against_rounds, net_gain, pass_parts, peers, probe_overhead
 from .startup import main_job, startup
 from .training_step import padding, reward, training_step
 
@@ -18,6 +18,8 @@ BENCHMARKS: dict[str, Callable[[bool], Result]] = {
     "against_generate": against_generate,
     "against_one_by_one": against_one_by_one,
     "against_rounds": against_rounds,
+    "peers": peers,
+    "pass_parts": pass_parts,
     "growth": growth,
     "training_step": training_step,
     "padding": padding,

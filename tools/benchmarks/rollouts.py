@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 from unittest import mock
@@ -20,7 +21,7 @@ from stepgrpo_lab.method.settings import RolloutSettings, rollout_settings
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 
 from . import strategies
-from .measuring import Result, alternate, figure, ratios
+from .measuring import Result, Table, alternate, figure, ratios
 from .scripted import (
     EOS,
     NUMBERS,
@@ -163,6 +164,122 @@ def against_generate(quick: bool) -> Result:
             )
         )
     return Result(figures)
+
+
+def pass_parts(quick: bool) -> Result:
+    """What a decoding pass of the embedded model is made of: how much of it are matrix products at all."""
+    model, _ = overthinker()
+    count, figures = 64, []
+    for rows in (8, ROWS):
+        tasks = {
+            "pass": partial(forward_passes, model, rows, count),
+            "separate": partial(matrix_products, model, rows, count),
+            "fused": partial(matrix_products, model, rows, count, fused=True),
+        }
+        for task in tasks.values():
+            task()
+        seconds = alternate(tasks, 1 if quick else 7, time.process_time)
+        products, saved = ratios(seconds["separate"], seconds["pass"]), ratios(seconds["fused"], seconds["separate"])
+        figures += [
+            figure(
+                "pass_parts",
+                f"share of matrix products in a bare decoding pass, {rows} rows",
+                [100 * share for share in products],
+                "%",
+                note="The rest is the price of some 400 small operations, most of it their dispatch.",
+            ),
+            figure(
+                "pass_parts",
+                f"share of a pass that fused QKV and gate/up projections would save, {rows} rows",
+                [100 * share * (1 - ratio) for share, ratio in zip(products, saved, strict=True)],
+                "%",
+            ),
+        ]
+    return Result(figures)
+
+
+@torch.no_grad()
+def matrix_products(model: Any, rows: int, count: int, fused: bool = False) -> None:
+    """The products of so many decoding passes and nothing else; fused, those that share their input are one."""
+    weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    if fused:
+        weights = _fused(model)
+    inputs = {width: torch.ones(rows, 1, width) for width in {weight.shape[1] for weight in weights}}
+    for _ in range(count):
+        for weight in weights:
+            torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+
+
+@lru_cache(maxsize=1)
+def _fused(model: Any) -> list[torch.Tensor]:
+    weights = [model.lm_head.weight]
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        weights.append(torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]))
+        weights.append(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        weights += [attention.o_proj.weight, mlp.down_proj.weight]
+    return weights
+
+
+def peers(quick: bool) -> Result:
+    """Tokens per CPU second of the embedded model, under everything that a user of transformers could take instead."""
+    model, tokenizer = overthinker()
+    engine = LockstepEngine(model, tokenizer, max_rows=ROWS)
+    many, few = overthinker_job(8 if quick else 64), overthinker_job(2 if quick else 6)
+    ends = {"limit": LIMIT, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
+    one_by_one = partial(
+        strategies.early_exit_one_by_one, model, engine.token_text, settings=AT_DEFAULT, sampling=Sampling(), **few
+    )
+    tasks: dict[str, Callable[[], int]] = {
+        "lockstep": lambda: kept(lockstep(engine, many)[0]),
+        "lockstep, truncated": lambda: kept(lockstep(engine, many, AT_DEFAULT)[0]),
+        "generate": lambda: sum(map(len, strategies.generate_in_batches(model, many["prompts"], batch=ROWS, **ends))),
+        "generate_batch": lambda: sum(map(len, strategies.continuous_batching(paged, many["prompts"], **ends))),
+        "early exit one by one": lambda: kept(one_by_one()),
+    }
+    paged, _ = load_model("overthinker")
+    tokens: dict[str, list[int]] = {name: [task()] for name, task in tasks.items()}  # the first call warms up
+    counted = {name: partial(_count, task, tokens[name]) for name, task in tasks.items()}
+    seconds = alternate(counted, 1 if quick else 3, time.process_time)
+    speeds = {
+        name: [made / spent for made, spent in zip(tokens[name][1:], seconds[name], strict=True)] for name in tasks
+    }
+    pairs = [
+        ("lockstep", "generate", "one batch of `generate`"),
+        ("lockstep", "generate_batch", "`generate_batch` (continuous batching)"),
+        ("lockstep, truncated", "early exit one by one", "early exit one by one with copied caches"),
+    ]
+    return Result(
+        [
+            figure(
+                "peers",
+                f"tokens per CPU second, {ours} over {words}",
+                ratios(speeds[ours], speeds[theirs]),
+                note=f"The Overthinker, {len(many['prompts'])} problems at temperature 1 ({len(few['prompts'])} one by "
+                "one); each samples with its own random numbers.",
+            )
+            for ours, theirs, words in pairs
+        ],
+        [
+            Table(
+                "Tokens that the embedded model writes in a CPU second",
+                ["strategy", "median", "range"],
+                [
+                    [name, f"{statistics.median(speed):,.0f}", f"{min(speed):,.0f} to {max(speed):,.0f}"]
+                    for name, speed in speeds.items()
+                ],
+            )
+        ],
+    )
+
+
+def kept(rows: Sequence[Trajectory]) -> int:
+    """Tokens of finished completions."""
+    return sum(row.tokens for row in rows)
+
+
+def _count(task: Callable[[], int], counts: list[int]) -> None:
+    counts.append(task())
 
 
 def against_one_by_one(quick: bool) -> Result:

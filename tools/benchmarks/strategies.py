@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import ContinuousBatchingConfig, DynamicCache, GenerationConfig
 
 from stepgrpo_lab.engines.lockstep import _choose, _Row
 from stepgrpo_lab.method.records import Trajectory
@@ -51,6 +51,25 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, 
     ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     return ids, mask
+
+
+@torch.no_grad()
+def continuous_batching(
+    model: Any, prompts: Sequence[Sequence[int]], *, limit: int, eos: int, pad: int
+) -> list[list[int]]:
+    """``model.generate_batch``: transformers' own continuous batching. It changes the model's attention for good.
+
+    Its cache has room for 32,768 tokens; by default it would take most of the machine's memory.
+    """
+    config = GenerationConfig(
+        max_new_tokens=limit, do_sample=True, pad_token_id=pad, eos_token_id=eos, temperature=1.0, top_p=1.0, top_k=0
+    )
+    outputs = model.generate_batch(
+        [list(prompt) for prompt in prompts],
+        generation_config=config,
+        continuous_batching_config=ContinuousBatchingConfig(page_size=32, num_blocks=1024, max_batch_tokens=512),
+    )
+    return [list(output.generated_tokens) for output in outputs.values()]
 
 
 def start_rows(

@@ -149,7 +149,7 @@ def right_string(completions: list[Any], answer: list[str], **_: Any) -> list[fl
 
 
 def padding(quick: bool) -> Result:
-    """The update of the embedded model's recipe, its passes dealt anew and as TRL makes them, step by step in turn.
+    """The update of the embedded model's recipe, its passes dealt anew in every other step, and else as TRL makes them.
 
     Seconds are those of this process's CPU, so that a busy machine does not count.
     """

@@ -306,7 +306,7 @@ ENGINES = [
     Fault(
         "rewound_token_visible",
         "after a rewind a row attends to one token of the abandoned probe",
-        [("<= places[:, None])[:, None, None]", "<= places[:, None] + 1)[:, None, None]")],
+        [("<= self.places[:, :, None])[:, None]", "<= self.places[:, :, None] + 1)[:, None]")],
         ["test_probes_that_never_exit_change_nothing", "test_recorded_logprobs_are_the_models"],
     ),
     Fault(
