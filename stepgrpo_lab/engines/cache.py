@@ -8,13 +8,24 @@ writing at a smaller place: what lies beyond a row's current place is masked out
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DummyLayer,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
 from stepgrpo_lab.engines import WIDTH_STEP
 from stepgrpo_lab.engines.models import refuse_mps
+
+REWINDABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+"""Layers whose whole state is the keys and values of each token: here, a window lives in the mask alone."""
 
 
 class LockstepCache(Cache):
@@ -110,8 +121,8 @@ class _LockstepLayer(CacheLayerMixin):
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of a prefill's keys."""
-        return query_length, 0
+        """Length and offset of the keys that a pass's queries may attend to."""
+        return (query_length if self.cache.places is None else self.cache.width), 0
 
     def get_max_length(self) -> int:
         """Most places that this layer will ever hold."""
@@ -131,29 +142,59 @@ def _storage_dtype(key_states: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else key_states.dtype
 
 
-def check_model(model: Any) -> int:
-    """Check that a model's attention fits this cache, and return its number of layers.
+@dataclass(frozen=True)
+class Attention:
+    """What the cache and the masks of a model are made for.
+
+    Attributes:
+        layers: Layers that the cache must hold.
+        windowed: Some layers see a window or a chunk only, so each type of layer has a mask of its own.
+        implementation: "sdpa" (boolean masks) or "eager" (additive ones).
+    """
+
+    layers: int
+    windowed: bool
+    implementation: str
+
+
+def check_model(model: Any) -> Attention:
+    """Check that a model's attention fits this cache.
 
     Raises:
-        ValueError: Apple's GPU, sliding-window, linear or other special attention, an encoder, prompt learning, or an
+        ValueError: Apple's GPU, linear or other special attention, an encoder, no positions, prompt learning, or an
             attention implementation that takes no mask per row; the message names the remedy.
     """
     refuse_mps(str(model.device))
     config = model.config.get_text_config(decoder=True)
+    name = type(model).__name__
     if model.config.is_encoder_decoder:
-        raise ValueError(f"{type(model).__name__} is an encoder-decoder: use a decoder-only (causal) language model.")
+        raise ValueError(f"{name} is an encoder-decoder: use a decoder-only (causal) language model.")
     implementation = config._attn_implementation
     if implementation not in ("sdpa", "eager"):
         raise ValueError(
             f"Attention implementation {implementation!r} takes no mask per row: "
             "load the model with attn_implementation='sdpa' (or 'eager')."
         )
-    kinds = {type(layer).__name__ for layer in DynamicCache(config=config).layers if type(layer) is not DynamicLayer}
-    if kinds:
-        raise ValueError(
-            f"{type(model).__name__} caches its attention in {', '.join(sorted(kinds))}, which cannot be rewound: "
-            "use a model with full attention in every layer."
-        )
+    layers = _cached_layers(name, config)
     if any(adapter.is_prompt_learning for adapter in getattr(model, "peft_config", {}).values()):
         raise ValueError("The model carries a prompt-learning adapter, which shifts all positions: use LoRA.")
-    return config.num_hidden_layers
+    return Attention(len(layers), DynamicSlidingWindowLayer in layers, implementation)
+
+
+def _cached_layers(name: str, config: Any) -> list[type]:
+    """How transformers caches each layer of a model.
+
+    Raises:
+        ValueError: A layer keeps more than the keys and values of its tokens.
+    """
+    try:
+        layers = [type(layer) for layer in DynamicCache(config=config).layers]
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{name} has layers that transformers' cache does not know ({error}).") from error
+    others = sorted({layer.__name__ for layer in layers} - {layer.__name__ for layer in REWINDABLE})
+    if others or not layers:
+        raise ValueError(
+            f"{name} keeps its context in {', '.join(others) or 'no cache layer'}, which cannot be rewound to an "
+            "earlier token: use a model with softmax attention (full, sliding or chunked) in every layer."
+        )
+    return layers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines._positions import position_bound
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rollout import TrajectoryMachine
 from stepgrpo_lab.method.settings import PRESETS, RolloutSettings
@@ -175,10 +176,10 @@ MOST_TOKENS_PER_BYTE = 3
 
 def prompt_room(model: Any, tokenizer: Any, limit: int, settings: RolloutSettings | None = None) -> int | None:
     """How many tokens a prompt may have beside its completion and its probes; None where the model sets no bound."""
-    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    positions, _ = position_bound(model.config)
     if positions is None:
         return None
-    return int(positions) - TrajectoryMachine(TokenText.from_tokenizer(tokenizer), limit, settings).reach
+    return positions - TrajectoryMachine(TokenText.from_tokenizer(tokenizer), limit, settings).reach
 
 
 def long_prompts(problems: Sequence[Problem], tokenizer: Any, room: int | None, suffix: str = "") -> Iterator[str]:

@@ -109,6 +109,10 @@ def recipe_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
                 f"on training: give model.lora the same, or export it first (stepgrpo export {section.path} FOLDER)"
             )
         model.set_adapter("default")  # loaded for inference, it would not train
+    if section.self_test == "warn":
+        from stepgrpo_lab.engines.self_test import warn_only
+
+        warn_only(model)
     return model, tokenizer
 
 

@@ -99,12 +99,14 @@ class Model:
             compute capability 8 on, fp16 on a T4), and fp32 on a CPU. Weights that train themselves need float32.
         quantization: nf4 for 4-bit linear layers (then with lora), or null.
         lora: The adapter to train; null trains every weight.
+        self_test: What becomes of a model that the lockstep engine's self-test finds wrong: refuse, or warn and use it.
     """
 
     path: str = "overthinker"
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     quantization: Literal["nf4"] | None = None
     lora: Lora | None = None
+    self_test: Literal["refuse", "warn"] = "refuse"
 
 
 @dataclass(frozen=True)

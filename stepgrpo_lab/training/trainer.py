@@ -23,6 +23,7 @@ from trl.trainer.utils import RepeatSampler
 from stepgrpo_lab.engines.completions import Decoding, RolloutEngine
 from stepgrpo_lab.engines.distributed import all_gather
 from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.self_test import check_padding
 from stepgrpo_lab.engines.serial import complete_serially
 from stepgrpo_lab.engines.tokenizers import check_markers, encode_messages
 from stepgrpo_lab.evaluation.grading import Grader
@@ -241,6 +242,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
             gathered_policy(self) as model,
             self.accelerator.autocast(),  # around the whole rollout, else every step casts all weights again
         ):
+            check_padding(model)
             yield LockstepEngine(model, self.token_text, max_rows=self.args.rollout_rows)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:

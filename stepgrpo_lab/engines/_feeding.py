@@ -1,0 +1,104 @@
+"""One forward pass of a model for the lockstep cache: prompts into free slots, or one token for every row."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from stepgrpo_lab.engines._masks import additive, masks_at
+from stepgrpo_lab.engines.cache import LockstepCache, check_model
+
+
+class Feeder:
+    """Feeds a model whose cache is a :class:`LockstepCache`; knows tokens and places, and nothing of trajectories.
+
+    Args:
+        model: A causal language model of transformers; a ``PeftModel`` is fine.
+
+    Raises:
+        ValueError: The model's attention does not fit the cache, or it takes no positions.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.attention = check_model(model)
+        self.base = base_of(model)
+        arguments = inspect.signature(self.base.forward).parameters
+        if "position_ids" not in arguments:
+            raise ValueError(
+                f"{type(self.base).__name__} takes no position_ids: use a model with rotary or learned positions."
+            )
+        self.last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in arguments else {}
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The coarsest type that the model computes in, here and now."""
+        device = self.base.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        types = {parameter.dtype for parameter in self.base.parameters() if parameter.is_floating_point()}
+        return max(types, key=lambda dtype: torch.finfo(dtype).eps)
+
+    def cache(self, slots: int, reach: int) -> LockstepCache:
+        """An empty cache for so many rows of at most ``reach`` places."""
+        return LockstepCache(self.attention.layers, slots, reach)
+
+    def prefill(self, cache: LockstepCache, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> int:
+        """Feed each slot its prompt, equal ones once; return the number of forward passes (0 or 1)."""
+        entries = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        width = max(map(len, entries))
+        if width == 0:
+            return 0
+        device = self.model.device
+        cache.begin_prefill(
+            torch.tensor(slots, device=device),
+            torch.tensor([entries[tuple(prompt)] for prompt in prompts], device=device),
+            width,
+        )
+        # Padding on the right needs no mask: no token looks ahead, and later steps overwrite or mask what is beyond.
+        padded = [prompt + (0,) * (width - len(prompt)) for prompt in entries]
+        self.model(
+            input_ids=torch.tensor(padded, device=device),
+            position_ids=torch.arange(width, device=device)[None],
+            past_key_values=cache,
+            use_cache=True,
+            **self.last_logits_only,
+        )
+        return 1
+
+    def step(self, cache: LockstepCache, tokens: Sequence[int], places: Sequence[int]) -> torch.Tensor:
+        """Feed each of the rows 0..n-1 a token at a place; return the logits [rows, vocabulary] in float32."""
+        fed, at = torch.tensor([list(tokens), list(places)], device=self.model.device)
+        mask = cache.begin_step(at, 1 + max(places))
+        windowed, implementation = self.attention.windowed, self.attention.implementation
+        with masks_at(at, implementation) if windowed else nullcontext():
+            output = self.model(
+                input_ids=fed[:, None],
+                attention_mask=None if windowed else additive(mask) if implementation == "eager" else mask,
+                position_ids=at[:, None],
+                past_key_values=cache,
+                use_cache=True,
+                **self.last_logits_only,
+            )
+        return output.logits[:, -1].float()
+
+
+def base_of(model: Any) -> Any:
+    """The model below its adapters."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Switch dropout (and gradient checkpointing) off, and give every module its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
