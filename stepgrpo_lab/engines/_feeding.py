@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from stepgrpo_lab.engines._masks import additive, masks_at
-from stepgrpo_lab.engines.cache import LockstepCache, check_model
+from stepgrpo_lab.engines.cache import LockstepCache, cache_argument, check_model
 
 
 class Feeder:
@@ -32,6 +32,7 @@ class Feeder:
             raise ValueError(
                 f"{type(self.base).__name__} takes no position_ids: use a model with rotary or learned positions."
             )
+        self.cache_name = cache_argument(self.base)
         self.last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in arguments else {}
 
     @property
@@ -45,15 +46,32 @@ class Feeder:
 
     def cache(self, slots: int, reach: int) -> LockstepCache:
         """An empty cache for so many rows of at most ``reach`` places."""
-        return LockstepCache(self.attention.layers, slots, reach)
+        return LockstepCache(self.attention.layers, slots, reach, self.attention.recurrent)
 
     def prefill(self, cache: LockstepCache, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> int:
-        """Feed each slot its prompt, equal ones once; return the number of forward passes (0 or 1)."""
+        """Feed each slot its prompt, equal ones once; return the number of forward passes.
+
+        One pass takes them all; where layers keep a state, which padding would change, one pass for each length.
+        """
+        if not cache.states:
+            return self._prefill(cache, slots, prompts)
+        for slot, prompt in zip(slots, prompts, strict=True):
+            cache.fed[slot], cache.kept_at[slot] = list(prompt), -1
+        lengths = sorted({len(prompt) for prompt in prompts})
+        passes = 0
+        for length in lengths:
+            same = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
+            passes += self._prefill(cache, [slots[place] for place in same], [prompts[place] for place in same])
+        return passes
+
+    def _prefill(self, cache: LockstepCache, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> int:
         entries = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         width = max(map(len, entries))
-        if width == 0:
-            return 0
         device = self.model.device
+        if width == 0:
+            for layer in cache.states:
+                layer.clear(torch.tensor(slots, device=device))
+            return 0
         cache.begin_prefill(
             torch.tensor(slots, device=device),
             torch.tensor([entries[tuple(prompt)] for prompt in prompts], device=device),
@@ -64,14 +82,22 @@ class Feeder:
         self.model(
             input_ids=torch.tensor(padded, device=device),
             position_ids=torch.arange(width, device=device)[None],
-            past_key_values=cache,
+            **{self.cache_name: cache},
             use_cache=True,
             **self.last_logits_only,
         )
         return 1
 
-    def step(self, cache: LockstepCache, tokens: Sequence[int], places: Sequence[int]) -> torch.Tensor:
-        """Feed each of the rows 0..n-1 a token at a place; return the logits [rows, vocabulary] in float32."""
+    def step(
+        self, cache: LockstepCache, tokens: Sequence[int], places: Sequence[int], keep: Sequence[int] = ()
+    ) -> torch.Tensor:
+        """Feed each of the rows 0..n-1 a token at a place; return the logits [rows, vocabulary] in float32.
+
+        Rows that are likely to come back to this place are named in ``keep``: where layers keep a state, a copy of it
+        saves computing it anew.
+        """
+        if cache.states:
+            self._bring_back(cache, tokens, places, keep)
         fed, at = torch.tensor([list(tokens), list(places)], device=self.model.device)
         mask = cache.begin_step(at, 1 + max(places))
         windowed, implementation = self.attention.windowed, self.attention.implementation
@@ -80,11 +106,31 @@ class Feeder:
                 input_ids=fed[:, None],
                 attention_mask=None if windowed else additive(mask) if implementation == "eager" else mask,
                 position_ids=at[:, None],
-                past_key_values=cache,
+                **{self.cache_name: cache},
                 use_cache=True,
                 **self.last_logits_only,
             )
         return output.logits[:, -1].float()
+
+    def _bring_back(
+        self, cache: LockstepCache, tokens: Sequence[int], places: Sequence[int], keep: Sequence[int]
+    ) -> None:
+        """Give every row the states from before its place, and copy those that may be wanted again."""
+        back = [row for row, place in enumerate(places) if place < len(cache.fed[row])]
+        known = [row for row in back if cache.kept_at[row] == places[row]]
+        anew = [row for row in back if row not in known]
+        for row in anew:
+            self._prefill(cache, [row], [cache.fed[row][: places[row]]])
+        kept = [*anew, *(row for row in keep if row not in back)]
+        for layer in cache.states:
+            if known:
+                layer.take_back(known)
+            if kept:
+                layer.keep(kept)
+        for row in kept:
+            cache.kept_at[row] = places[row]
+        for row, (token, place) in enumerate(zip(tokens, places, strict=True)):
+            cache.fed[row][place:] = [token]
 
 
 def base_of(model: Any) -> Any:

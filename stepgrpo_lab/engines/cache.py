@@ -7,7 +7,8 @@ writing at a smaller place: what lies beyond a row's current place is masked out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,26 +20,38 @@ from transformers.cache_utils import (
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
 )
 
 from stepgrpo_lab.engines import WIDTH_STEP
+from stepgrpo_lab.engines._states import RowStates
 from stepgrpo_lab.engines.models import refuse_mps
 
-REWINDABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
-"""Layers whose whole state is the keys and values of each token: here, a window lives in the mask alone."""
+REWINDABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, LinearAttentionLayer)
+"""Layers that can go back to an earlier token: by their keys and values (a window lives in the mask alone), or by a
+copy of their state."""
 
 
 class LockstepCache(Cache):
     """The cache of all layers; before each forward pass it is set to where that pass's tokens go.
 
     Args:
-        layers: Number of attention layers.
+        layers: Number of layers.
         slots: Most rows held at once.
         reach: Most places that any row will ever use; the capacity grows towards it geometrically.
+        recurrent: Which of the layers keep a state in place of keys and values, and how many: layer -> number.
     """
 
-    def __init__(self, layers: int, slots: int, reach: int) -> None:
-        super().__init__(layers=[_LockstepLayer(self) for _ in range(layers)])
+    def __init__(self, layers: int, slots: int, reach: int, recurrent: Mapping[int, int] | None = None) -> None:
+        kinds = recurrent or {}
+        super().__init__(
+            layers=[
+                RowStates(self, kinds[place]) if place in kinds else _LockstepLayer(self) for place in range(layers)
+            ]
+        )
+        self.states = [layer for layer in self.layers if isinstance(layer, RowStates)]
+        self.fed: list[list[int]] = [[] for _ in range(slots if self.states else 0)]  # each row's tokens by place
+        self.kept_at = [-1] * len(self.fed)  # at which place each row's states were copied
         self.slots = slots
         self.reach = -(-reach // WIDTH_STEP) * WIDTH_STEP
         self.rows = torch.empty(0, dtype=torch.long)
@@ -49,6 +62,8 @@ class LockstepCache(Cache):
     def begin_prefill(self, rows: torch.Tensor, prompts: torch.Tensor, width: int) -> None:
         """The next pass feeds prompts, at places 0..width-1: row ``rows[i]`` gets entry ``prompts[i]`` of its batch."""
         self.rows, self.prompts, self.places, self.width = rows, prompts, None, width
+        for layer in self.states:
+            layer.begin(None)
 
     def begin_step(self, places: torch.Tensor, width: int) -> torch.Tensor:
         """The next pass feeds one token to each of the rows 0..n-1, at ``places`` [n], all below ``width``.
@@ -59,6 +74,8 @@ class LockstepCache(Cache):
         self.rows = torch.arange(len(places), device=places.device)
         self.places, self.prompts = places, None
         self.width = -(-width // WIDTH_STEP) * WIDTH_STEP
+        for layer in self.states:
+            layer.begin(len(places))
         return (torch.arange(self.width, device=places.device) <= places[:, None])[:, None, None]
 
     def move(self, moves: Sequence[tuple[int, int]]) -> None:
@@ -66,10 +83,19 @@ class LockstepCache(Cache):
         if not moves:
             return
         source, target = torch.tensor(moves, device=self.rows.device).unbind(1)
+        for layer in self.states:
+            layer.move(source, target)
+        for old, new in moves if self.states else ():
+            self.fed[new], self.kept_at[new] = self.fed[old], self.kept_at[old]
         for layer in self.layers:
-            if layer.is_initialized:
+            if isinstance(layer, _LockstepLayer) and layer.is_initialized:
                 layer.keys[target, :, : self.width] = layer.keys[source, :, : self.width]
                 layer.values[target, :, : self.width] = layer.values[source, :, : self.width]
+
+
+def cache_argument(model: Any) -> str:
+    """What a model's forward pass calls its cache: "cache", or "past_key_values" before transformers 5.24."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 class _LockstepLayer(CacheLayerMixin):
@@ -148,11 +174,13 @@ class Attention:
 
     Attributes:
         layers: Layers that the cache must hold.
+        recurrent: Layers that keep a state in place of keys and values, and how many states each has.
         windowed: Some layers see a window or a chunk only, so each type of layer has a mask of its own.
         implementation: "sdpa" (boolean masks) or "eager" (additive ones).
     """
 
     layers: int
+    recurrent: dict[int, int]
     windowed: bool
     implementation: str
 
@@ -178,23 +206,29 @@ def check_model(model: Any) -> Attention:
     layers = _cached_layers(name, config)
     if any(adapter.is_prompt_learning for adapter in getattr(model, "peft_config", {}).values()):
         raise ValueError("The model carries a prompt-learning adapter, which shifts all positions: use LoRA.")
-    return Attention(len(layers), DynamicSlidingWindowLayer in layers, implementation)
+    recurrent = {
+        place: layer.number_of_states for place, layer in enumerate(layers) if type(layer) is LinearAttentionLayer
+    }
+    windowed = any(type(layer) is DynamicSlidingWindowLayer for layer in layers)
+    return Attention(len(layers), recurrent, windowed, implementation)
 
 
-def _cached_layers(name: str, config: Any) -> list[type]:
+def _cached_layers(name: str, config: Any) -> list[Any]:
     """How transformers caches each layer of a model.
 
     Raises:
         ValueError: A layer keeps more than the keys and values of its tokens.
     """
     try:
-        layers = [type(layer) for layer in DynamicCache(config=config).layers]
+        layers = DynamicCache(config=config).layers
     except (KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{name} has layers that transformers' cache does not know ({error}).") from error
-    others = sorted({layer.__name__ for layer in layers} - {layer.__name__ for layer in REWINDABLE})
-    if others or not layers:
+    others = sorted({type(layer).__name__ for layer in layers if type(layer) not in REWINDABLE})
+    if not any(isinstance(layer, CacheLayerMixin) for layer in layers):
+        others = others or ["layers without attention"]
+    if others:
         raise ValueError(
-            f"{name} keeps its context in {', '.join(others) or 'no cache layer'}, which cannot be rewound to an "
-            "earlier token: use a model with softmax attention (full, sliding or chunked) in every layer."
+            f"{name} keeps its context in {', '.join(others)}, which cannot be rewound to an earlier token: use a "
+            "model whose layers have softmax attention (full, sliding or chunked), alone or beside linear attention."
         )
-    return layers
+    return list(layers)

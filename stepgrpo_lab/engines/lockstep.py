@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache as cached
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ from stepgrpo_lab.engines.completions import Completion, Decoding, OnFinish, lon
 from stepgrpo_lab.engines.self_test import check_decoding
 from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.method.records import Cost, Problem, Trajectory
+from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
+from stepgrpo_lab.method.steps import MarkerSegmenter, resolve_markers
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.method.update import Sampler
 
 
@@ -36,6 +40,10 @@ class _Row(Completion):
     def advance(self) -> None:
         self.token, place = self.machine.feed()
         self.place = len(self.prompt) + place
+
+    def may_return(self, starts: Callable[[int], bool]) -> bool:
+        """Whether a probe may begin where the token stands that is to be fed."""
+        return self.machine.phase is Phase.THINK and self.place >= len(self.prompt) and starts(self.token)
 
 
 class LockstepEngine:
@@ -122,13 +130,15 @@ class LockstepEngine:
         check_decoding(self._feeder, longest_reach(opened))
         waiting = deque(_Row(**vars(row), token=row.prompt[-1], place=len(row.prompt) - 1) for row in opened)
         cache = self._feeder.cache(min(self.max_rows, len(waiting)), longest_reach(opened))
+        starts = marker_starts(self.token_text, decoding)
         finished: dict[int, Trajectory] = {}
         rows: list[_Row] = []
         total = Cost()
         with evaluation_mode(self.model):
             while waiting or rows:
                 total.forward_passes += self._admit(rows, waiting, cache)
-                logits = self._feeder.step(cache, [row.token for row in rows], [row.place for row in rows])
+                keep = [slot for slot, row in enumerate(rows) if row.may_return(starts)] if cache.states else ()
+                logits = self._feeder.step(cache, [row.token for row in rows], [row.place for row in rows], keep)
                 total.forward_passes += 1
                 _choose(rows, logits, sampling)
                 for row in rows:
@@ -155,6 +165,22 @@ class LockstepEngine:
         slots = range(len(rows), len(rows) + len(new))
         rows += new
         return self._feeder.prefill(cache, slots, [row.prompt[:-1] for row in new])
+
+
+def marker_starts(token_text: TokenText, decoding: Decoding) -> Callable[[int], bool]:
+    """Whether a token may begin a marker; never with steps of another kind, whose beginnings nobody knows."""
+    settings, segmenter = decoding.settings, decoding.segmenter
+    if settings is None or not isinstance(segmenter, MarkerSegmenter | None):
+        return lambda token: False
+    markers = resolve_markers(settings.markers) if segmenter is None else segmenter.markers
+    starts = {marker[:size] for marker in markers for size in range(1, len(marker) + 1)}
+
+    @cached
+    def begins(token: int) -> bool:
+        text = token_text.pieces(token).decode("utf-8", "ignore")
+        return any(text.endswith(start) for start in starts) or any(marker in text for marker in markers)
+
+    return begins
 
 
 def _choose(rows: Sequence[_Row], logits: torch.Tensor, sampling: Sampling) -> None:

@@ -25,7 +25,7 @@ from stepgrpo_lab.engines.distributed import all_gather
 from stepgrpo_lab.engines.lockstep import LockstepEngine
 from stepgrpo_lab.engines.self_test import check_padding
 from stepgrpo_lab.engines.serial import complete_serially
-from stepgrpo_lab.engines.tokenizers import check_markers, encode_messages
+from stepgrpo_lab.engines.tokenizers import check_markers, encode_messages, pad_with
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.records import Cost, Problem, Trajectory
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
@@ -121,6 +121,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         args.reward = describe(self.group_reward)
         self._grader = grader or Grader(timeout=args.grading_timeout)
         self._owns_grader = grader is None
+        pad_with(processing_class, None)
         super().__init__(
             model=model,
             reward_funcs=GroupRewardFunction(
