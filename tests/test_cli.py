@@ -159,6 +159,19 @@ def test_rollout_prints_one_trajectory(finished_run: Path, capsys: pytest.Captur
     assert "gold answer" in again and again.rstrip().endswith(("right", "wrong"))
 
 
+def test_rollout_takes_a_recipe_or_data(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ["--recipe", str(finished_run / "recipe.yaml"), "--set", "data.suffix=' Think.'"]
+    assert main(["rollout", *recipe]) == 0
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"id": "a", "prompt": "Which digit?", "answer": "7"}\n', encoding="utf-8")
+    assert "PROBLEM" in capsys.readouterr().out
+    options = ["rollout", str(finished_run), "--data", str(own), "--limit", "20", "--top-k", "5", "--suffix", " Go."]
+    assert main(options) == 0
+    assert capsys.readouterr().out.startswith("PROBLEM  Which digit?   (gold answer: 7)\n")
+    assert main([*options, "--index", "1"]) == 2
+    assert "has 1 problems" in capsys.readouterr().err
+
+
 def test_export_writes_a_plain_model(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -263,7 +263,7 @@ def test_bf16(byte_bpe_tokenizer: Any, prompts: Any) -> None:
 def test_autocast_stores_half_precision_keys(
     model: Any, byte_bpe_tokenizer: Any, prompts: Any, monkeypatch: Any
 ) -> None:
-    from stepgrpo_lab.engines import lockstep
+    from stepgrpo_lab.engines import _feeding
 
     caches = []
 
@@ -272,7 +272,7 @@ def test_autocast_stores_half_precision_keys(
             super().__init__(*args)
             caches.append(self)
 
-    monkeypatch.setattr(lockstep, "LockstepCache", Spy)
+    monkeypatch.setattr(_feeding, "LockstepCache", Spy)
     with torch.autocast("cpu", torch.bfloat16):
         records = run(model, byte_bpe_tokenizer, prompts, settings=OFFICIAL, max_rows=3)
     assert {layer.keys.dtype for layer in caches[0].layers} == {torch.bfloat16}
@@ -418,9 +418,11 @@ def test_bad_calls_are_refused(model: Any, byte_bpe_tokenizer: Any) -> None:
 
 
 def test_models_that_cannot_be_rewound_are_refused(byte_bpe_tokenizer: Any) -> None:
-    sliding = MistralForCausalLM(MistralConfig(vocab_size=400, sliding_window=8, **SIZES))
-    with pytest.raises(ValueError, match="SlidingWindow"):
-        LockstepEngine(sliding, byte_bpe_tokenizer)
+    from transformers import MambaConfig, MambaForCausalLM
+
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1))
+    with pytest.raises(ValueError, match="LinearAttentionLayer, which cannot be rewound"):
+        LockstepEngine(mamba, byte_bpe_tokenizer)
     flex = tiny_model(byte_bpe_tokenizer)
     flex.config._attn_implementation = "flex_attention"
     with pytest.raises(ValueError, match="sdpa"):

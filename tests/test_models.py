@@ -19,7 +19,7 @@ from stepgrpo_lab.engines.models import (
     native_dtype,
     native_dtype_of,
 )
-from stepgrpo_lab.engines.tokenizers import check_tokenizer, encode_prompt, separate_padding
+from stepgrpo_lab.engines.tokenizers import check_tokenizer, encode_prompt, pad_with, separate_padding, thinks
 
 
 @pytest.fixture
@@ -106,8 +106,6 @@ def close_thoughts(tokenizer: Any) -> None:
     ("change", "message"),
     [
         (without("eos_token"), "no eos_token"),
-        (without("pad_token"), "pad_token is missing"),
-        (pad_with_eos, "pad_token is missing or the same as its eos_token"),
         (without("chat_template"), "no chat_template"),
         (close_thoughts, "closes the thoughts"),
     ],
@@ -275,10 +273,35 @@ def test_fp32_masters_compute_in_16_bits_on_a_gpu_only(monkeypatch: pytest.Monke
 def test_padding_is_set_apart_where_the_tokenizer_knows_how(tokenizer: Any) -> None:
     pad_with_eos(tokenizer)
     separate_padding(tokenizer)
-    assert tokenizer.pad_token == tokenizer.eos_token  # it knows no other padding token
+    assert tokenizer.pad_token != tokenizer.eos_token  # a special token that its template does not use
+    assert tokenizer.pad_token not in tokenizer.chat_template
+    pad_with_eos(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|vision_pad|>"]})
     separate_padding(tokenizer)
     assert tokenizer.pad_token == "<|vision_pad|>"
+
+
+@pytest.mark.parametrize("change", [without("pad_token"), pad_with_eos])
+def test_only_a_training_asks_for_a_padding_token(tokenizer: Any, change: Any) -> None:
+    change(tokenizer)
+    check_tokenizer(tokenizer)  # decoding pads nothing
+    with pytest.raises(ValueError, match=r"set model\.pad_token"):
+        pad_with(tokenizer, None)
+    with pytest.raises(ValueError, match="no token of the model's vocabulary"):
+        pad_with(tokenizer, "<|nowhere|>")
+    with pytest.raises(ValueError, match="same as its eos_token"):
+        pad_with(tokenizer, tokenizer.eos_token)
+    pad_with(tokenizer, "7")
+    assert tokenizer.pad_token == "7"
+
+
+def test_a_reasoning_model_is_known_by_its_token_or_its_template(bytes_tokenizer: Any) -> None:
+    assert thinks(tiny_tokenizer())
+    plain = copy.deepcopy(bytes_tokenizer)
+    plain.chat_template = "{{ messages[0].content }}"
+    assert not thinks(plain)
+    plain.chat_template += "<think>\n"
+    assert thinks(plain)
 
 
 def test_real_tokenizer_passes(qwen3_tokenizer: Any) -> None:

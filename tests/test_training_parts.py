@@ -14,9 +14,17 @@ from transformers import TrainerControl, TrainerState
 from stepgrpo_lab.method.records import Cost, Outcome, Probe, Trajectory
 from stepgrpo_lab.method.rollout import PRESETS, rollout_settings
 from stepgrpo_lab.training import StepGRPOConfig
-from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, Validation, duration
+from stepgrpo_lab.training.callbacks import (
+    LearningSignal,
+    MetricsFile,
+    NothingToLearnError,
+    ProgressLine,
+    Validation,
+    duration,
+)
 from stepgrpo_lab.training.metrics import (
     RolloutRow,
+    nothing_to_learn,
     read_metrics,
     rollout_metrics,
     rollout_row,
@@ -303,6 +311,62 @@ def test_the_time_left_is_that_of_the_token_budget_where_it_ends_first(monkeypat
     progress.token_budget = None
     progress.on_log(None, state, control, figures)  # type: ignore[arg-type]
     assert lines[1].endswith("| 2 h 46 min left")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "truncated", "named"),
+    [
+        (0.0, 1.0, "rollout.max_tokens"),
+        (0.0, 0.25, "25% were cut off"),
+        (1.0, 0.0, "harder problems"),
+        (0.5, 0.0, "optimisation.group_size"),
+    ],
+)
+def test_a_step_without_signal_says_why(accuracy: float, truncated: float, named: str) -> None:
+    row = {"groups/informative": 0.0, "accuracy": accuracy, "truncated": truncated}
+    assert named in str(nothing_to_learn(row))
+    assert nothing_to_learn({**row, "groups/informative": 0.5}) is None and nothing_to_learn({"loss": 0.1}) is None
+
+
+def signals(patience: int | None, informative: list[float], history: list[dict[str, float]] | None = None) -> list[str]:
+    """What the callback tells, until it stops or there is nothing more to log."""
+    lines: list[str] = []
+    signal, state = LearningSignal(lines.append, patience), state_at(0)
+    arguments: Any = SimpleNamespace(rollout=None)
+    state.log_history = history or []
+    signal.on_train_begin(arguments, state, TrainerControl())
+    for step, share in enumerate(informative, 1):
+        logs = {"groups/informative": share, "accuracy": 0.0, "truncated": 0.0}
+        signal.on_log(arguments, state_at(step), TrainerControl(), logs)
+    return lines
+
+
+def test_a_run_that_never_learns_stops_and_says_so_once() -> None:
+    assert len(signals(None, [0.0] * 30)) == 1  # the same reason is told once
+    assert len(signals(3, [0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0])) == 1  # it could learn once
+    assert len(signals(3, [0.0, 0.0])) == 1
+    with pytest.raises(NothingToLearnError, match=r"3 steps.*no answer was right.*stop_without_signal"):
+        signals(3, [0.0] * 3)
+    earlier = [{"groups/informative": 0.0}, {"loss": 0.1}, {"groups/informative": 0.0}]
+    with pytest.raises(NothingToLearnError):
+        signals(3, [0.0], earlier)  # resumed after two steps
+    signals(3, [0.0] * 3, [{"groups/informative": 0.1}])
+
+
+def test_a_rollout_without_thoughts_asks_for_a_reasoning_model() -> None:
+    lines: list[str] = []
+    signal = LearningSignal(lines.append, None)
+    figures = {
+        "groups/informative": 1.0,
+        "exits/natural": 0.0,
+        "exits/budget": 1.0,
+        "exits/none": 0.0,
+        "steps/all": 1.0,
+    }
+    signal.on_log(SimpleNamespace(rollout=rollout_settings()), state_at(1), TrainerControl(), figures)  # type: ignore[arg-type]
+    assert len(lines) == 1 and "reasoning model" in lines[0]
+    signal.on_log(SimpleNamespace(rollout=rollout_settings()), state_at(2), TrainerControl(), figures)  # type: ignore[arg-type]
+    assert len(lines) == 1
 
 
 def test_durations_read_well() -> None:

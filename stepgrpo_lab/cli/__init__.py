@@ -189,16 +189,27 @@ def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "show one dynamic truncated rollout, phase by phase",
         "stepgrpo rollout overthinker --index 3 --preset paper --threshold 0.9",
     )
-    command.add_argument("model", nargs="?", default="overthinker", help="default: %(default)s")
+    command.add_argument("model", nargs="?", help="default: overthinker, or the recipe's")
+    command.add_argument(
+        "--recipe", help="show a rollout of this recipe: its model, training problems, suffix and settings"
+    )
+    command.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change it")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--problem", metavar="TEXT", help="a question of your own")
     last = most_problems("test") - 1
-    add_number(which, "--index", 0, last, default=0, help="which of the test problems (default: %(default)s)")
+    add_number(which, "--index", 0, last, default=0, help="which of the problems (default: %(default)s)")
+    command.add_argument("--data", default="overthinker:test", help="where problems come from (default: %(default)s)")
+    command.add_argument("--suffix", default="", help="text appended to the question")
     command.add_argument("--preset", choices=("official", "paper"), default="official", help="default: %(default)s")
     command.add_argument("--markers", choices=tuple(MARKER_SETS), default="paper", help="default: %(default)s")
     command.add_argument("--threshold", type=float, help="confidence above which the thoughts are closed")
     add_limit(command)
     add_temperature(command, 1.0)
+    add_number(command, "--top-p", 0.01, 1, whole=False, default=1.0, help="default: %(default)s")
+    add_number(command, "--top-k", 0, default=0, help="default: %(default)s")
+    command.add_argument(
+        "--force-close", action="store_true", help="close by force the thoughts of a model that is no reasoning model"
+    )
     add_seed(command)
     add_engine_arguments(command)
 

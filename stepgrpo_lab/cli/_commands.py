@@ -9,7 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from stepgrpo_lab.engines.signals import exit_code
 from stepgrpo_lab.method.records import Problem
 
 if TYPE_CHECKING:
+    from stepgrpo_lab.engines.completions import Decoding
     from stepgrpo_lab.experiments.plan import Experiment
     from stepgrpo_lab.experiments.record import Record
 
@@ -163,25 +164,21 @@ def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
     quiet()
     from stepgrpo_lab.cli._engines import check_engine, opened_engine
-    from stepgrpo_lab.engines.completions import Decoding
-    from stepgrpo_lab.engines.tokenizers import encode_prompt
+    from stepgrpo_lab.engines.tokenizers import encode_prompt, thinks
     from stepgrpo_lab.evaluation.grading import Grader
     from stepgrpo_lab.method.boxes import extract_boxed
-    from stepgrpo_lab.method.rollout import Sampling, rollout_settings
     from stepgrpo_lab.method.sampling import SampleKey
-    from stepgrpo_lab.recipes._building import recipe_problems
 
-    changes = {} if options.threshold is None else {"exit_threshold": options.threshold}
-    settings = rollout_settings(options.preset, markers=options.markers, **changes)
+    decoding = _take_recipe(options) if options.recipe or options.overrides else _decoding(options)
     check_engine(options)
-    if options.problem is not None:
-        problem = Problem(id="own", prompt=options.problem, answer="")
-    else:
-        problem = recipe_problems("overthinker:test", options.index + 1)[options.index]
+    problem = _problem(options)
     with opened_engine(options) as (engine, tokenizer):
+        if decoding.settings is not None and not options.force_close and not thinks(tokenizer):
+            print("no reasoning model: it knows no </think>, so this is plain decoding (--force-close truncates it)")
+            decoding = replace(decoding, settings=None)
         [trajectory], _ = engine.generate(
-            [encode_prompt(tokenizer, problem.prompt)],
-            Decoding(options.limit, settings, Sampling(options.temperature)),
+            [encode_prompt(tokenizer, problem.prompt, options.suffix)],
+            decoding,
             keys=[SampleKey(options.seed, "eval", 0, 0)],
         )
     correct = None
@@ -190,6 +187,50 @@ def rollout(options: Namespace) -> int:
             [correct] = grader.grade([extract_boxed(trajectory.text)], [problem.answer])
     print("\n".join(rollout_lines(problem, trajectory, engine.token_text, correct)))
     return 0
+
+
+def _decoding(options: Namespace) -> Decoding:
+    """How the options say that a rollout decodes."""
+    from stepgrpo_lab.engines.completions import Decoding
+    from stepgrpo_lab.method.rollout import Sampling, rollout_settings
+
+    options.model = options.model or "overthinker"
+    changes = {} if options.threshold is None else {"exit_threshold": options.threshold}
+    settings = rollout_settings(options.preset, markers=options.markers, **changes)
+    return Decoding(options.limit, settings, Sampling(options.temperature, options.top_p, options.top_k))
+
+
+def _take_recipe(options: Namespace) -> Decoding:
+    """How a recipe's training decodes; its model, problems, suffix and seed go into the options."""
+    from stepgrpo_lab.engines.completions import Decoding
+    from stepgrpo_lab.method.sampling import Sampling
+    from stepgrpo_lab.recipes import load_recipe
+
+    recipe = load_recipe(options.recipe or "overthinker", options.overrides)
+    options.model = options.model or recipe.model.path
+    options.data, options.suffix, options.seed = recipe.data.train, recipe.data.suffix, recipe.seed
+    options.force_close = options.force_close or recipe.rollout.force_close
+    settings = recipe.rollout.settings if recipe.rollout.dynamic else None
+    return Decoding(recipe.rollout.max_tokens, settings, Sampling(recipe.rollout.temperature))
+
+
+def _problem(options: Namespace) -> Problem:
+    """The problem that the options name.
+
+    Raises:
+        ValueError: The data has not so many.
+    """
+    from stepgrpo_lab.recipes._building import recipe_problems
+    from stepgrpo_lab.recipes._rules import source_fault
+
+    if options.problem is not None:
+        return Problem(id="own", prompt=options.problem, answer="")
+    if fault := source_fault(options.data):
+        raise ValueError(f"--data is {fault}")
+    problems = recipe_problems(options.data, options.index + 1)
+    if options.index >= len(problems):
+        raise ValueError(f"--index is {options.index}: {options.data} has {len(problems)} problems, counted from 0")
+    return problems[options.index]
 
 
 def export(options: Namespace) -> int:

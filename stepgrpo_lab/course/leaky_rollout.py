@@ -110,10 +110,12 @@ class _Context:
     def _forward(self, tokens: list[int], position: int) -> torch.Tensor:
         import torch
 
+        from stepgrpo_lab.engines.cache import cache_argument
+
         output = self.model(
             input_ids=torch.tensor([tokens]),
             position_ids=torch.arange(position, position + len(tokens))[None],
-            past_key_values=self.cache,
+            **{cache_argument(self.model): self.cache},
             use_cache=True,
         )
         return output.logits[:, -1].float()

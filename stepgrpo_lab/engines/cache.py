@@ -7,27 +7,51 @@ writing at a smaller place: what lies beyond a row's current place is masked out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DummyLayer,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+)
 
 from stepgrpo_lab.engines import WIDTH_STEP
+from stepgrpo_lab.engines._states import RowStates
 from stepgrpo_lab.engines.models import refuse_mps
+
+REWINDABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, LinearAttentionLayer)
+"""Layers that can go back to an earlier token: by their keys and values (a window lives in the mask alone), or by a
+copy of their state."""
 
 
 class LockstepCache(Cache):
     """The cache of all layers; before each forward pass it is set to where that pass's tokens go.
 
     Args:
-        layers: Number of attention layers.
+        layers: Number of layers.
         slots: Most rows held at once.
         reach: Most places that any row will ever use; the capacity grows towards it geometrically.
+        recurrent: Which of the layers keep a state in place of keys and values, and how many: layer -> number.
     """
 
-    def __init__(self, layers: int, slots: int, reach: int) -> None:
-        super().__init__(layers=[_LockstepLayer(self) for _ in range(layers)])
+    def __init__(self, layers: int, slots: int, reach: int, recurrent: Mapping[int, int] | None = None) -> None:
+        kinds = recurrent or {}
+        super().__init__(
+            layers=[
+                RowStates(self, kinds[place]) if place in kinds else _LockstepLayer(self) for place in range(layers)
+            ]
+        )
+        self.states = [layer for layer in self.layers if isinstance(layer, RowStates)]
+        self.fed: list[list[int]] = [[] for _ in range(slots if self.states else 0)]  # each row's tokens by place
+        self.kept_at = [-1] * len(self.fed)  # at which place each row's states were copied
         self.slots = slots
         self.reach = -(-reach // WIDTH_STEP) * WIDTH_STEP
         self.rows = torch.empty(0, dtype=torch.long)
@@ -38,6 +62,8 @@ class LockstepCache(Cache):
     def begin_prefill(self, rows: torch.Tensor, prompts: torch.Tensor, width: int) -> None:
         """The next pass feeds prompts, at places 0..width-1: row ``rows[i]`` gets entry ``prompts[i]`` of its batch."""
         self.rows, self.prompts, self.places, self.width = rows, prompts, None, width
+        for layer in self.states:
+            layer.begin(None)
 
     def begin_step(self, places: torch.Tensor, width: int) -> torch.Tensor:
         """The next pass feeds tokens to each of the rows 0..n-1, at ``places`` [n] or [n, tokens], all below ``width``.
@@ -48,6 +74,8 @@ class LockstepCache(Cache):
         self.places, self.prompts = places.reshape(len(places), -1), None
         self.rows = torch.arange(len(places), device=places.device)[:, None]
         self.width = -(-width // WIDTH_STEP) * WIDTH_STEP
+        for layer in self.states:
+            layer.begin(len(places))
         return (torch.arange(self.width, device=places.device) <= self.places[:, :, None])[:, None]
 
     def move(self, moves: Sequence[tuple[int, int]]) -> None:
@@ -55,10 +83,19 @@ class LockstepCache(Cache):
         if not moves:
             return
         source, target = torch.tensor(moves, device=self.rows.device).unbind(1)
+        for layer in self.states:
+            layer.move(source, target)
+        for old, new in moves if self.states else ():
+            self.fed[new], self.kept_at[new] = self.fed[old], self.kept_at[old]
         for layer in self.layers:
-            if layer.is_initialized:
+            if isinstance(layer, _LockstepLayer) and layer.is_initialized:
                 layer.keys[target, :, : self.width] = layer.keys[source, :, : self.width]
                 layer.values[target, :, : self.width] = layer.values[source, :, : self.width]
+
+
+def cache_argument(model: Any) -> str:
+    """What a model's forward pass calls its cache: "cache", or "past_key_values" before transformers 5.24."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 class _LockstepLayer(CacheLayerMixin):
@@ -110,8 +147,8 @@ class _LockstepLayer(CacheLayerMixin):
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of a prefill's keys."""
-        return query_length, 0
+        """Length and offset of the keys that a pass's queries may attend to."""
+        return (query_length if self.cache.places is None else self.cache.width), 0
 
     def get_max_length(self) -> int:
         """Most places that this layer will ever hold."""
@@ -131,29 +168,67 @@ def _storage_dtype(key_states: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else key_states.dtype
 
 
-def check_model(model: Any) -> int:
-    """Check that a model's attention fits this cache, and return its number of layers.
+@dataclass(frozen=True)
+class Attention:
+    """What the cache and the masks of a model are made for.
+
+    Attributes:
+        layers: Layers that the cache must hold.
+        recurrent: Layers that keep a state in place of keys and values, and how many states each has.
+        windowed: Some layers see a window or a chunk only, so each type of layer has a mask of its own.
+        implementation: "sdpa" (boolean masks) or "eager" (additive ones).
+    """
+
+    layers: int
+    recurrent: dict[int, int]
+    windowed: bool
+    implementation: str
+
+
+def check_model(model: Any) -> Attention:
+    """Check that a model's attention fits this cache.
 
     Raises:
-        ValueError: Apple's GPU, sliding-window, linear or other special attention, an encoder, prompt learning, or an
+        ValueError: Apple's GPU, linear or other special attention, an encoder, no positions, prompt learning, or an
             attention implementation that takes no mask per row; the message names the remedy.
     """
     refuse_mps(str(model.device))
     config = model.config.get_text_config(decoder=True)
+    name = type(model).__name__
     if model.config.is_encoder_decoder:
-        raise ValueError(f"{type(model).__name__} is an encoder-decoder: use a decoder-only (causal) language model.")
+        raise ValueError(f"{name} is an encoder-decoder: use a decoder-only (causal) language model.")
     implementation = config._attn_implementation
     if implementation not in ("sdpa", "eager"):
         raise ValueError(
             f"Attention implementation {implementation!r} takes no mask per row: "
             "load the model with attn_implementation='sdpa' (or 'eager')."
         )
-    kinds = {type(layer).__name__ for layer in DynamicCache(config=config).layers if type(layer) is not DynamicLayer}
-    if kinds:
-        raise ValueError(
-            f"{type(model).__name__} caches its attention in {', '.join(sorted(kinds))}, which cannot be rewound: "
-            "use a model with full attention in every layer."
-        )
+    layers = _cached_layers(name, config)
     if any(adapter.is_prompt_learning for adapter in getattr(model, "peft_config", {}).values()):
         raise ValueError("The model carries a prompt-learning adapter, which shifts all positions: use LoRA.")
-    return config.num_hidden_layers
+    recurrent = {
+        place: layer.number_of_states for place, layer in enumerate(layers) if type(layer) is LinearAttentionLayer
+    }
+    windowed = any(type(layer) is DynamicSlidingWindowLayer for layer in layers)
+    return Attention(len(layers), recurrent, windowed, implementation)
+
+
+def _cached_layers(name: str, config: Any) -> list[Any]:
+    """How transformers caches each layer of a model.
+
+    Raises:
+        ValueError: A layer keeps more than the keys and values of its tokens.
+    """
+    try:
+        layers = DynamicCache(config=config).layers
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{name} has layers that transformers' cache does not know ({error}).") from error
+    others = sorted({type(layer).__name__ for layer in layers if type(layer) not in REWINDABLE})
+    if not any(isinstance(layer, CacheLayerMixin) for layer in layers):
+        others = others or ["layers without attention"]
+    if others:
+        raise ValueError(
+            f"{name} keeps its context in {', '.join(others)}, which cannot be rewound to an earlier token: use a "
+            "model whose layers have softmax attention (full, sliding or chunked), alone or beside linear attention."
+        )
+    return list(layers)

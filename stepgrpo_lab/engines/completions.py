@@ -125,7 +125,7 @@ def open_completions(
     if positions is not None and reach > positions:
         raise ValueError(
             f"The longest prompt, the limit of {max(limits)} tokens and the probes need {reach} positions, but the "
-            f"model has {positions} ({positions_name}): lower the limit or shorten the prompt."
+            f"model has {positions} ({positions_name}): lower the limit by {reach - positions} or shorten the prompt."
         )
     return completions
 

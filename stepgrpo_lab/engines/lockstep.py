@@ -9,23 +9,29 @@ new prefill nor a copy of the cache, and a finished row's slot goes to the next 
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache as cached
 from typing import Any
 
 import torch
 
-from stepgrpo_lab.engines.cache import LockstepCache, check_model
+from stepgrpo_lab.engines._feeding import Feeder, evaluation_mode
+from stepgrpo_lab.engines._positions import position_bound
+from stepgrpo_lab.engines.cache import LockstepCache
 from stepgrpo_lab.engines.completions import Completion, Decoding, OnFinish, longest_reach, open_completions, text_of
+from stepgrpo_lab.engines.self_test import check_decoding
 from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.method.records import Cost, Problem, Trajectory
+from stepgrpo_lab.method.rollout import Phase
 from stepgrpo_lab.method.sampling import SampleKey, Sampling, uniform
+from stepgrpo_lab.method.steps import MarkerSegmenter, resolve_markers
+from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.method.update import Sampler
+
 
 TOKENS_A_PASS = 32
 """Known tokens are fed together up to so many in a pass, padding included: fewer cost a pass hardly more than one."""
@@ -45,15 +51,16 @@ class _Row(Completion):
             self.tokens.append(token)
             self.place = len(self.prompt) + place
 
-    def padded(self, width: int) -> tuple[list[int], list[int]]:
-        """So many tokens and their places, the last ones last; the first is repeated, which changes nothing."""
-        first = width - len(self.tokens)
-        places = [self.place - (width - 1 - max(index, first)) for index in range(width)]
-        return [self.tokens[0]] * first + self.tokens, places
+    def may_return(self, starts: Callable[[int], bool]) -> bool:
+        """Whether a probe may begin where the token stands that is to be fed."""
+        return self.machine.phase is Phase.THINK and self.place >= len(self.prompt) and starts(self.tokens[-1])
 
 
 class LockstepEngine:
-    """Completes prompts with any causal language model of transformers that has full attention.
+    """Completes prompts with a causal language model of transformers that has softmax attention in every layer.
+
+    Attention may be full, in sliding windows or in chunks. An architecture that is not known to be right is tried on
+    a few steps first (:mod:`stepgrpo_lab.engines.self_test`); ``docs/architectures.md`` lists what is right.
 
     Works in fp32, bf16, fp16 and 4-bit, with and without LoRA, on CPU and GPU, under autocast or not. A completion
     depends on (model, prompt, key) only, not on the batch it is decoded in, up to floating-point rounding.
@@ -65,7 +72,7 @@ class LockstepEngine:
             memory runs out; completions stay the same.
 
     Raises:
-        ValueError: The model's attention does not fit, or ``max_rows`` is below 1.
+        ValueError: The model's attention does not fit, its self-test failed, or ``max_rows`` is below 1.
 
     Example:
         >>> from stepgrpo_lab.engines.models import load_model
@@ -86,16 +93,8 @@ class LockstepEngine:
         # It names every id that the model's own generate() stops at.
         generation = getattr(model, "generation_config", None)
         self.token_text = text_of(tokenizer, getattr(generation, "eos_token_id", None))
-        self._layers = check_model(model)
-        self._config = model.config.get_text_config(decoder=True)
-        self._adds_mask = self._config._attn_implementation == "eager"  # sdpa takes a boolean mask
-        base = model.get_base_model() if hasattr(model, "peft_config") else model
-        arguments = inspect.signature(base.forward).parameters
-        if "position_ids" not in arguments:
-            raise ValueError(
-                f"{type(base).__name__} takes no position_ids: use a model with rotary or learned positions."
-            )
-        self._last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in arguments else {}
+        self._feeder = Feeder(model)
+        check_decoding(self._feeder, 0)
 
     @torch.no_grad()  # and not inference_mode: a trainer goes on with the same weights
     def generate(
@@ -127,6 +126,7 @@ class LockstepEngine:
             FloatingPointError: The model returned NaN or infinite logits; the message names prompt and position.
         """
         sampling = decoding.sampling
+        positions, name = position_bound(self.model.config)
         opened = open_completions(
             self.token_text,
             prompt_ids,
@@ -134,21 +134,25 @@ class LockstepEngine:
             keys=keys,
             probed=probed,
             limits=limits,
-            positions=getattr(self._config, "max_position_embeddings", None),
-            positions_name="max_position_embeddings",
+            positions=positions,
+            positions_name=name,
         )
+        check_decoding(self._feeder, longest_reach(opened))
         waiting = deque(_Row(**vars(row), tokens=row.prompt[-1:], place=len(row.prompt) - 1) for row in opened)
-        cache = LockstepCache(self._layers, min(self.max_rows, len(waiting)), longest_reach(opened))
+        cache = self._feeder.cache(min(self.max_rows, len(waiting)), longest_reach(opened))
+        starts = marker_starts(self.token_text, decoding)
         finished: dict[int, Trajectory] = {}
         rows: list[_Row] = []
         total = Cost()
-        with _evaluation_mode(self.model):
+        with evaluation_mode(self.model):
             while waiting or rows:
                 total.forward_passes += self._admit(rows, waiting, cache)
-                logits = self._step(rows, cache)
+                keep = [slot for slot, row in enumerate(rows) if row.may_return(starts)] if cache.states else ()
+                logits = self._feeder.step(cache, [row.tokens for row in rows], [row.place for row in rows], keep)
                 total.forward_passes += 1
                 _choose(rows, logits, sampling)
-                together = max(1, TOKENS_A_PASS // (len(rows) + len(waiting)))
+                # A state takes in every token it is fed, so padding would change it.
+                together = 1 if cache.states else max(1, TOKENS_A_PASS // (len(rows) + len(waiting)))
                 for row in rows:
                     if row.machine.done:
                         trajectory = finished[row.index] = row.machine.trajectory(row.prompt)
@@ -172,44 +176,23 @@ class LockstepEngine:
         new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
         slots = range(len(rows), len(rows) + len(new))
         rows += new
-        prompts = list(dict.fromkeys(tuple(row.prompt[:-1]) for row in new))  # equal prompts are computed once
-        width = max(map(len, prompts))
-        if width == 0:
-            return 0
-        device = self.model.device
-        entry = {prompt: number for number, prompt in enumerate(prompts)}
-        cache.begin_prefill(
-            torch.tensor(slots, device=device),
-            torch.tensor([entry[tuple(row.prompt[:-1])] for row in new], device=device),
-            width,
-        )
-        # Padding on the right needs no mask: no token looks ahead, and later steps overwrite or mask what is beyond.
-        padded = [prompt + (0,) * (width - len(prompt)) for prompt in prompts]
-        self.model(
-            input_ids=torch.tensor(padded, device=device),
-            position_ids=torch.arange(width, device=device)[None],
-            past_key_values=cache,
-            use_cache=True,
-            **self._last_logits_only,
-        )
-        return 1
+        return self._feeder.prefill(cache, slots, [row.prompt[:-1] for row in new])
 
-    def _step(self, rows: Sequence[_Row], cache: LockstepCache) -> torch.Tensor:
-        """Feed each row its next tokens; return the logits [rows, vocabulary] after its last, in float32."""
-        width = max(len(row.tokens) for row in rows)
-        tokens, places = torch.tensor([row.padded(width) for row in rows], device=self.model.device).unbind(1)
-        mask = cache.begin_step(places, 1 + max(row.place for row in rows))
-        if self._adds_mask:
-            mask = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, torch.finfo(torch.float32).min)
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=True,
-            **self._last_logits_only,
-        )
-        return output.logits[:, -1].float()
+
+def marker_starts(token_text: TokenText, decoding: Decoding) -> Callable[[int], bool]:
+    """Whether a token may begin a marker; never with steps of another kind, whose beginnings nobody knows."""
+    settings, segmenter = decoding.settings, decoding.segmenter
+    if settings is None or not isinstance(segmenter, MarkerSegmenter | None):
+        return lambda token: False
+    markers = resolve_markers(settings.markers) if segmenter is None else segmenter.markers
+    starts = {marker[:size] for marker in markers for size in range(1, len(marker) + 1)}
+
+    @cached
+    def begins(token: int) -> bool:
+        text = token_text.pieces(token).decode("utf-8", "ignore")
+        return any(text.endswith(start) for start in starts) or any(marker in text for marker in markers)
+
+    return begins
 
 
 def _choose(rows: Sequence[_Row], logits: torch.Tensor, sampling: Sampling) -> None:
@@ -245,18 +228,6 @@ def _drop_finished(rows: list[_Row]) -> list[tuple[int, int]]:
             rows[slot] = last
             moves.append((len(rows), slot))
     return moves
-
-
-@contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Switch dropout (and gradient checkpointing) off, and give every module its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 # ---- from logits to tokens, for all rows at once and without a random number generator -------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.engines._positions import position_bound
+from stepgrpo_lab.method.names import shown
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rollout import TrajectoryMachine
 from stepgrpo_lab.method.settings import PRESETS, RolloutSettings
@@ -18,25 +20,65 @@ THINK_TAGS = ("<think>", THINK_CLOSE)
 
 
 def separate_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer a padding token of its own, if it already knows one that was meant for it.
+    """Give the tokenizer a padding token apart from its end of sequence, if it already knows one that can serve.
 
-    DeepSeek-R1's distilled models, for one, pad with their end-of-sequence token.
+    DeepSeek-R1's distilled models and SmolLM2, for two, pad with their end-of-sequence token. A token that was meant
+    for padding comes first, then any special token that neither begins a text nor stands in the chat template.
     """
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+    if _pads_apart(tokenizer):
         return
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    spare = [token for token in special if "pad" in token.lower() and token != tokenizer.eos_token]
-    if spare:
-        tokenizer.pad_token = spare[-1]
+    added = [token for token in tokenizer.added_tokens_decoder.values() if str(token) != tokenizer.eos_token]
+    template = str(tokenizer.chat_template or "")
+    used = (tokenizer.bos_token, *THINK_TAGS)
+    meant = [str(token) for token in added if "pad" in str(token).lower()]
+    idle = [str(token) for token in added if token.special and str(token) not in used and str(token) not in template]
+    if meant or idle:
+        tokenizer.pad_token = meant[-1] if meant else idle[0]
+
+
+def _pads_apart(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def pad_with(tokenizer: PreTrainedTokenizerBase, token: str | None) -> None:
+    """Make sure that a tokenizer can pad the passes of a training; decoding pads nothing.
+
+    Args:
+        tokenizer: As :func:`separate_padding` left it.
+        token: The token to pad with; None keeps the tokenizer's own.
+
+    Raises:
+        ValueError: It is no token of the vocabulary, or the end of sequence; or there is none.
+    """
+    if token is not None:
+        if token not in tokenizer.get_vocab():
+            raise ValueError(f"model.pad_token is {shown(token)}, which is no token of the model's vocabulary")
+        tokenizer.pad_token = token
+    if not _pads_apart(tokenizer):
+        raise ValueError(
+            "the tokenizer's pad_token is missing or the same as its eos_token, so padding could be taken for a "
+            "finished answer: set model.pad_token to another token of its vocabulary"
+        )
+
+
+def thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is a reasoning model's: it has ``</think>`` as a token, or its chat template knows it.
+
+    Example:
+        >>> from stepgrpo_lab.engines.models import load_tokenizer
+        >>> thinks(load_tokenizer("overthinker"))
+        True
+    """
+    return THINK_CLOSE in tokenizer.get_vocab() or any(tag in str(tokenizer.chat_template) for tag in THINK_TAGS)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that the tokenizer can serve a truncated rollout.
 
     Raises:
-        ValueError: It lacks an end-of-sequence token or a padding token apart from it, cannot write the think tags or
-            strips them, does not show the markers or the forced close as text, or its chat template is missing, loses
-            the question, or closes the thoughts before they start; one line that names the remedy.
+        ValueError: It lacks an end-of-sequence token, cannot write the think tags or strips them, does not show the
+            markers or the forced close as text, or its chat template is missing, loses the question, or closes the
+            thoughts before they start; one line that names the remedy.
 
     Example:
         >>> from stepgrpo_lab.engines.models import load_tokenizer
@@ -53,11 +95,6 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 def _check_ends(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no eos_token: set it to the token that ends an answer")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise ValueError(
-            "the tokenizer's pad_token is missing or the same as its eos_token, so padding could be taken for a "
-            "finished answer: set tokenizer.pad_token to another token"
-        )
 
 
 def _check_think_tags(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -189,10 +226,10 @@ MOST_TOKENS_PER_BYTE = 3
 
 def prompt_room(model: Any, tokenizer: Any, limit: int, settings: RolloutSettings | None = None) -> int | None:
     """How many tokens a prompt may have beside its completion and its probes; None where the model sets no bound."""
-    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    positions, _ = position_bound(model.config)
     if positions is None:
         return None
-    return int(positions) - TrajectoryMachine(TokenText.from_tokenizer(tokenizer), limit, settings).reach
+    return positions - TrajectoryMachine(TokenText.from_tokenizer(tokenizer), limit, settings).reach
 
 
 def long_prompts(problems: Sequence[Problem], tokenizer: Any, room: int | None, suffix: str = "") -> Iterator[str]:

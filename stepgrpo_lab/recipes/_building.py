@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from stepgrpo_lab.engines.distributed import process_count
 from stepgrpo_lab.engines.hub import OVERTHINKER, model_location
 from stepgrpo_lab.engines.models import adapter_base, adapter_folder, load_model, native_dtype, nf4_config
-from stepgrpo_lab.engines.tokenizers import long_prompts, prompt_room
+from stepgrpo_lab.engines.tokenizers import long_prompts, pad_with, prompt_room
 from stepgrpo_lab.engines.vllm_engine import check_vllm, lora_room
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import check_problems, find_benchmark, load_problems
@@ -109,6 +109,11 @@ def recipe_model(recipe: Recipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
                 f"on training: give model.lora the same, or export it first (stepgrpo export {section.path} FOLDER)"
             )
         model.set_adapter("default")  # loaded for inference, it would not train
+    pad_with(tokenizer, section.pad_token)
+    if section.self_test == "warn":
+        from stepgrpo_lab.engines.self_test import warn_only
+
+        warn_only(model)
     return model, tokenizer
 
 
@@ -163,6 +168,7 @@ def recipe_config(recipe: Recipe, output: str | Path) -> StepGRPOConfig:
         steps_per_generation=passes * optimisation.steps_per_rollout,
         num_generations=optimisation.group_size,
         loss_type=optimisation.loss_type,
+        mask_truncated_completions=optimisation.mask_truncated_completions,
         scale_rewards=optimisation.scale_rewards,
         beta=optimisation.kl_beta,
         epsilon=optimisation.epsilon,

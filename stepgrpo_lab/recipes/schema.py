@@ -99,12 +99,16 @@ class Model:
             compute capability 8 on, fp16 on a T4), and fp32 on a CPU. Weights that train themselves need float32.
         quantization: nf4 for 4-bit linear layers (then with lora), or null.
         lora: The adapter to train; null trains every weight.
+        pad_token: The token to pad with in training, where the tokenizer has none apart from its end of sequence.
+        self_test: What becomes of a model that the lockstep engine's self-test finds wrong: refuse, or warn and use it.
     """
 
     path: str = "overthinker"
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     quantization: Literal["nf4"] | None = None
     lora: Lora | None = None
+    pad_token: str | None = None
+    self_test: Literal["refuse", "warn"] = "refuse"
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ class Rollout(RolloutSettings):
             of it in this process) or vllm-server (a vLLM server). vLLM's copies get the new weights after every step.
         vllm: The vLLM engine's settings.
         dynamic: Use the dynamic truncated rollout; false samples plainly (ablation).
+        force_close: Also close by force the thoughts of a model that is no reasoning model and knows no ``</think>``.
         serial: Instead of it, answer one chain at several exits (S-GRPO; with reward.function serial_group).
         max_tokens: Completion limit.
         round_limits: Published completion limits of equal rounds of training (ThinkPrune: [4000, 3000, 2000]), brought
@@ -200,6 +205,7 @@ class Rollout(RolloutSettings):
     engine: Engine = "lockstep"
     vllm: VLLM = field(default_factory=VLLM)
     dynamic: bool = True
+    force_close: bool = False
     serial: bool = False
     max_tokens: Annotated[int, Within(8, 10**9)] = 256
     round_limits: list[Number] | None = None
@@ -296,9 +302,12 @@ class Optimisation:
         max_steps: Optimiser steps.
         token_budget: Stop after the step whose rollout brings the tokens decoded in training, probes included, to this
             number; null: only max_steps counts.
+        stop_without_signal: Stop after so many steps if no group of any of them could be learnt from; null goes on.
         steps_per_rollout: Optimiser steps that one rollout serves (4 in the public script, 1 is on-policy).
         rows_per_pass: Completions of one forward and backward pass on one device; memory against speed.
         loss_type: TRL's name of the loss.
+        mask_truncated_completions: Overlong filtering (DAPO, arXiv 2503.14476): completions that were cut off count in
+            their group's rewards, but not in the loss.
         scale_rewards: Divide advantages by the std of the group, of the batch, or not at all.
         kl_beta: Weight of the KL term.
         epsilon, epsilon_high: Clip range; epsilon_high null is epsilon.
@@ -316,9 +325,11 @@ class Optimisation:
     group_size: Annotated[int, Within(2, 10_000)] = 8
     max_steps: Number = 100
     token_budget: Annotated[int, Within(1, 10**15)] | None = None
+    stop_without_signal: Number | None = 20
     steps_per_rollout: Number = 1
     rows_per_pass: Rows = 32
     loss_type: str = "dapo"
+    mask_truncated_completions: bool = False
     scale_rewards: Literal["group", "batch", "none"] = "group"
     kl_beta: Annotated[float, Within(0, 10**9)] = 0.0
     epsilon: Share = 0.2

@@ -11,7 +11,7 @@ from typing import Any
 
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.engines.hub import first_line, loading_options
-from stepgrpo_lab.engines.tokenizers import check_markers
+from stepgrpo_lab.engines.tokenizers import check_markers, thinks
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.names import did_you_mean, listed, shown
 from stepgrpo_lab.method.records import Problem
@@ -129,10 +129,18 @@ def check_fit(recipe: Recipe, problems: Problems, model: Any, tokenizer: Any, gr
     """Check that model, tokenizer, adapter, markers and problems fit each other.
 
     Raises:
-        ValueError: Layers to adapt that the model has not, markers that the tokenizer cannot write, a gold answer that
-            cannot be graded, or a prompt that leaves no room for a completion.
+        ValueError: A truncated rollout of a model that does not think, layers to adapt that the model has not, markers
+            that the tokenizer cannot write, a gold answer that cannot be graded, or a prompt that leaves no room for a
+            completion.
     """
     _check_targets(recipe.model.lora, model)
+    rollout = recipe.rollout
+    if (rollout.dynamic or rollout.serial) and not rollout.force_close and not thinks(tokenizer):
+        raise ValueError(
+            f"model.path {recipe.model.path!r} is no reasoning model: its tokenizer and chat template know no "
+            "</think>, which the rollout would force into plain answers; set rollout.dynamic: false, or "
+            "rollout.force_close: true"
+        )
     check_markers(TokenText.from_tokenizer(tokenizer), recipe.rollout.markers)
     for part, found in problems.items():
         check_recipe_problems(recipe, found, getattr(recipe.data, part), tokenizer, model, grader)

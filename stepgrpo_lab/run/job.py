@@ -273,7 +273,7 @@ class _Run:
 
     def _trainer(self, model: Any, tokenizer: Any, grader: Grader) -> Any:
         """The trainer of the recipe's method, with everything that happens around its steps."""
-        from stepgrpo_lab.training.callbacks import MetricsFile, ProgressLine, TokenBudget, Validation
+        from stepgrpo_lab.training.callbacks import LearningSignal, MetricsFile, ProgressLine, TokenBudget, Validation
 
         problems, held_out = self.problems["train"], self.problems["validation"]
         if self.recipe.method == "sft":
@@ -304,6 +304,8 @@ class _Run:
             from stepgrpo_lab.training.fine_tuning import SelectionFigures
 
             trainer.add_callback(SelectionFigures(trainer))
+        if self.recipe.method == "grpo":
+            trainer.add_callback(LearningSignal(self._say, self.recipe.optimisation.stop_without_signal))
         if budget:
             trainer.add_callback(TokenBudget(budget))
         return trainer

@@ -6,6 +6,7 @@ Whatever a model or a recipe wrote passes through :func:`~stepgrpo_lab.viz._html
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -18,6 +19,7 @@ from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.run._report_svg import draw_headline
 from stepgrpo_lab.run.folder import RunRecord, read_run
+from stepgrpo_lab.training.metrics import nothing_to_learn
 from stepgrpo_lab.viz import completions, curves, tradeoff
 from stepgrpo_lab.viz._html import figure, note, render_page, section, table, visible_text
 from stepgrpo_lab.viz.curves import series
@@ -187,7 +189,7 @@ def _sections(run: RunRecord, figures: set[str]) -> str:
     parts = [
         section("result", "Before and after", _result_tables(run)),
         section("tradeoff", "Accuracy against length", _figure("tradeoff", figures)),
-        section("training", "Training", _figure("learning", figures) + _figure("exits", figures)),
+        section("training", "Training", _signal(run) + _figure("learning", figures) + _figure("exits", figures)),
         section("reliability", "Reliability of trial answers", _figure("reliability", figures)),
         section("completions", "Completions side by side", _completions(run)),
         section("time", "Time", _time(run)),
@@ -195,6 +197,16 @@ def _sections(run: RunRecord, figures: set[str]) -> str:
         section("rerun", "How to run it again", _rerun(run)),
     ]
     return "\n".join(parts)
+
+
+def _signal(run: RunRecord) -> str:
+    """Steps from which nothing could be learnt, if there were any, and why."""
+    reasons = Counter(filter(None, map(nothing_to_learn, run.metrics)))
+    if not reasons:
+        return ""
+    of = sum("groups/informative" in row for row in run.metrics)
+    why = "; ".join(f"{reason} ({count} steps)" for reason, count in reasons.most_common())
+    return note(f"In {reasons.total()} of {of} steps no group could be learnt from: {escape(why)}.")
 
 
 _FIGURES = {

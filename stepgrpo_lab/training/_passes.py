@@ -78,7 +78,7 @@ def _rows(value: Any, places: Tensor) -> Any:
 def _cut(one: Pass) -> Pass:
     """Without the columns that are padding in every row."""
     prompt = int(one["prompt_mask"].sum(1).max())
-    completion = int(one["completion_mask"].sum(1).max())
+    completion = max(1, int(one["completion_mask"].sum(1).max()))  # of a pass whose rows are all masked, one
     width = one["completion_mask"].shape[1]
 
     def cut(name: str, value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from stepgrpo_lab.engines.distributed import all_gather, all_reduce_any
 from stepgrpo_lab.engines.files import sync, write_atomically
 from stepgrpo_lab.engines.signals import Handlers, give_back_signals, raise_stop, take_signals
 from stepgrpo_lab.training.config import StepGRPOConfig
-from stepgrpo_lab.training.metrics import read_metrics
+from stepgrpo_lab.training.metrics import never_thought, nothing_to_learn, read_metrics
 
 if TYPE_CHECKING:
     from stepgrpo_lab.training.trainer import StepGRPOTrainer
@@ -88,6 +88,62 @@ class Validation(TrainerCallback):
         return {f"validation/{name}": value for name, value in figures.items()}
 
 
+class NothingToLearnError(ValueError):
+    """No group of a run ever had anything to learn from."""
+
+
+class LearningSignal(TrainerCallback):
+    """Says at once when no group of a step can be learnt from, and ends a run in which none ever could.
+
+    Args:
+        progress: Receives one line for each new reason.
+        patience: Steps without signal, from the first on, after which training ends; None never ends it.
+
+    Raises:
+        NothingToLearnError: From within the training, at the end of its patience.
+    """
+
+    def __init__(self, progress: Callable[[str], None], patience: int | None = 20) -> None:
+        self.progress = progress
+        self.patience = patience
+        self.barren: int | None = 0  # steps without signal so far; None once there was one
+        self._told: set[str] = set()
+
+    def on_train_begin(self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.barren = 0
+        for row in state.log_history:
+            self._count(row)
+
+    def on_log(
+        self, args: StepGRPOConfig, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        if "groups/informative" not in logs:
+            return
+        if state.global_step <= 1 and args.rollout is not None and never_thought(logs):
+            self._tell(
+                "no completion closed its thoughts and no marker occurred: is this a reasoning model? Set rollout."
+                "markers to words that it uses, or rollout.dynamic: false"
+            )
+        why = nothing_to_learn(logs)
+        if why is not None:
+            self._tell(f"no group of step {state.global_step} can be learnt from: {why}", why)
+        self._count(logs)
+        if why is not None and self.barren and self.barren == self.patience:
+            raise NothingToLearnError(
+                f"stopped after {self.barren} steps in which no group could be learnt from: {why} "
+                "(optimisation.stop_without_signal: null goes on all the same)"
+            )
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        if "groups/informative" in row and self.barren is not None:
+            self.barren = self.barren + 1 if row["groups/informative"] == 0 else None
+
+    def _tell(self, line: str, reason: str | None = None) -> None:
+        if (reason or line) not in self._told:
+            self._told.add(reason or line)
+            self.progress(line)
+
+
 class TokenBudget(TrainerCallback):
     """Ends training once the rollouts have decoded ``budget`` tokens, probes included; a resumed run counts on."""
 
@@ -142,7 +198,7 @@ class ProgressLine(TrainerCallback):
             figures = (
                 f"{logs['accuracy']:.1%} right, {logs['tokens']:.1f} tokens, {logs['steps/all']:.1f} steps, "
                 f"{logs['exits/early']:.0%} early"
-            )
+            ) + ("" if nothing_to_learn(logs) is None else ", nothing to learn")
         else:
             figures = f"loss {logs['loss']:.3f}"  # supervised fine-tuning samples nothing
         return f"step {state.global_step}/{state.max_steps} | {figures}{self.validation} | {duration(left)} left"

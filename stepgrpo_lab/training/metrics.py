@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
@@ -132,6 +132,35 @@ def rollout_metrics(
         "cost/net_ratio": decoded / kept,
     }
     return {name: float(value) for name, value in measured.items() if value is not None}
+
+
+def nothing_to_learn(row: Mapping[str, Any]) -> str | None:
+    """Why no group of a logged step can be learnt from, and what is likely to help; None where one can.
+
+    Args:
+        row: Metrics of one step, as in ``metrics.jsonl``.
+
+    Example:
+        >>> nothing_to_learn({"groups/informative": 0.0, "accuracy": 1.0, "truncated": 0.0})
+        'all answers were right: take harder problems'
+    """
+    if row.get("groups/informative") != 0:
+        return None
+    accuracy, truncated = row.get("accuracy", 0.0), row.get("truncated", 0.0)
+    if truncated == 1:
+        return "every completion was cut off: raise rollout.max_tokens"
+    if accuracy == 0:
+        cut = f", and {truncated:.0%} were cut off" if truncated else ""
+        return f"no answer was right{cut}: take easier problems, a stronger model or a higher rollout.max_tokens"
+    if accuracy == 1:
+        return "all answers were right: take harder problems"
+    return "the members of each group earned the same: raise optimisation.group_size, or take a reward that differs"
+
+
+def never_thought(row: Mapping[str, Any]) -> bool:
+    """Whether no completion of a logged step closed its thoughts by itself and none held a marker."""
+    closed = any(row.get(f"exits/{exit}", 0.0) for exit in ("natural", "early", "near_budget"))
+    return "exits/none" in row and not closed and row.get("steps/all") == 1
 
 
 def _is_mixed(group: Sequence[RolloutRow]) -> bool:

@@ -24,8 +24,9 @@ from trl.trainer.utils import RepeatSampler
 from stepgrpo_lab.engines.completions import Decoding, RolloutEngine
 from stepgrpo_lab.engines.distributed import all_gather, is_main_process
 from stepgrpo_lab.engines.lockstep import LockstepEngine
+from stepgrpo_lab.engines.self_test import check_padding
 from stepgrpo_lab.engines.serial import complete_serially
-from stepgrpo_lab.engines.tokenizers import check_markers, encode_messages
+from stepgrpo_lab.engines.tokenizers import check_markers, encode_messages, pad_with
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.method.names import listed
 from stepgrpo_lab.method.records import Cost, Problem, Trajectory
@@ -124,6 +125,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         args.reward = describe(self.group_reward)
         self._grader = grader or Grader(timeout=args.grading_timeout)
         self._owns_grader = grader is None
+        pad_with(processing_class, None)
         super().__init__(
             model=model,
             reward_funcs=GroupRewardFunction(
@@ -253,6 +255,7 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
             gathered_policy(self) as model,
             self.accelerator.autocast(),  # around the whole rollout, else every step casts all weights again
         ):
+            check_padding(model)
             yield LockstepEngine(model, self.token_text, max_rows=self.args.rollout_rows)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Int, List
 
-from stepgrpo_lab.training.metrics import METRICS_FILE, read_metrics
+from stepgrpo_lab.training.metrics import METRICS_FILE, nothing_to_learn, read_metrics
 from stepgrpo_lab.viz._html import table
 from stepgrpo_lab.viz.curves import EXITS, MOST_POINTS, Panel, learning_curves, thinned
 from stepgrpo_lab.widgets import _controls as controls
@@ -162,7 +162,9 @@ class LiveDashboard(LabWidget):
             if self.latest(key) is not None
         ]
         state = " Finished." if self.finished else " Stopping after this step." if self.stop_requested else ""
-        self.sentence = f"Step {step:.0f}{total}: {', '.join(known) or 'no metrics yet'}.{state}"
+        why = nothing_to_learn(self.rows[-1])
+        barren = "" if why is None else f" No group of this step can be learnt from: {why}."
+        self.sentence = f"Step {step:.0f}{total}: {', '.join(known) or 'no metrics yet'}.{barren}{state}"
 
     def figures(self) -> list[Figure]:
         try:

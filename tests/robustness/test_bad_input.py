@@ -125,18 +125,12 @@ def without(name: str) -> Callable[[Any], None]:
     return lambda tokenizer: setattr(tokenizer, name, None)
 
 
-def pad_with_eos(tokenizer: Any) -> None:
-    tokenizer.pad_token = tokenizer.eos_token
-
-
 def closed_thoughts(tokenizer: Any) -> None:
     tokenizer.chat_template = "{{ messages[0].content }}<think></think>"
 
 
 TOKENIZERS: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "no eos": (without("eos_token"), "no eos_token", "set it to the token that ends an answer"),
-    "no pad": (without("pad_token"), "pad_token is missing", "set tokenizer.pad_token to another token"),
-    "pad is eos": (pad_with_eos, "the same as its eos_token", "set tokenizer.pad_token to another token"),
     "no template": (without("chat_template"), "no chat_template", "set tokenizer.chat_template"),
     "closes the thoughts": (closed_thoughts, "closes the thoughts", "switch its thinking mode on"),
 }
