@@ -66,10 +66,12 @@ def build_overthinker(options: Namespace) -> int:
     quiet()
     from stepgrpo_lab.authoring.overthinker.build import build_overthinker
     from stepgrpo_lab.authoring.overthinker.stages import BuildSettings
-    from stepgrpo_lab.engines.writers import Writer
+    from stepgrpo_lab.engines.writers import Writer, is_unused
     from stepgrpo_lab.run.folder import new_parts
 
     new_parts(options.output)
+    if not is_unused(options.output) and not (options.output / "build").is_dir():
+        raise ValueError(f"{options.output} is not empty, and no earlier build lies there: give another --output")
     status = StatusLine()
 
     def show_progress(stage: str, done: int, total: int, loss: float) -> None:

@@ -79,7 +79,8 @@ def _train(options: Namespace) -> int:
 
 def _word(path: Path) -> str:
     """A path as one word of a command that is printed."""
-    return printable(shlex.quote(str(path)))
+    text = str(path)
+    return printable(shlex.quote(f"./{text}" if text.startswith("-") else text))
 
 
 def evaluate(options: Namespace) -> int:

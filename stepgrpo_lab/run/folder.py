@@ -113,6 +113,8 @@ def new_parts(folder: Path) -> list[Path]:
         probe = folder / PROBE
         probe.touch()
         probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         for part in reversed(made):
             part.rmdir()
@@ -149,7 +151,7 @@ def check_is_run(folder: Path) -> None:
         ValueError: It does not.
     """
     if not any((folder / name).is_file() for name in RUN_FILES):
-        what = "is no run folder" if folder.is_dir() else "does not exist"
+        what = "is no run folder" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
         raise ValueError(f"run folder {str(folder)!r}: it {what} (no recipe.yaml); pass the output folder of a run")
 
 
@@ -205,6 +207,7 @@ def export_model(run: str | Path, output: str | Path) -> Path:
         InUseError: Another process is writing there.
     """
     folder, output = Path(model_location(run)), Path(output)
+    new_parts(output)
     with Writer.beside(output):
         return _export(folder, output, run)
 
@@ -215,7 +218,6 @@ def _export(folder: Path, output: Path, run: str | Path) -> Path:
     adapter = adapter_folder(str(folder))
     if adapter is None and not (folder / "config.json").is_file():
         raise ValueError(f"{run} holds no trained model: give the folder of a finished run")
-    new_parts(output)
     beside = part_of(output)
     shutil.rmtree(beside, ignore_errors=True)
     try:

@@ -62,6 +62,7 @@ COMMANDS = {
     "compare --row nope": "nope",
     "record nodir": "nodir",
     "report .": "no run",
+    "train --output=": "the name is empty",
 }
 
 
@@ -78,6 +79,49 @@ def test_a_mistake_is_named_and_leaves_nothing_behind(
     assert code == 2
     assert COMMANDS[command] in said.err and "Traceback" not in said.err
     assert "evaluat" not in said.out and list(tmp_path.iterdir()) == []
+
+
+WRONG_PLACES = (
+    *(
+        "train --output FULL",
+        "train --output FILE",
+        "train --output FILE/x",
+        "train --recipe EMPTY",
+        "train --recipe FILE",
+    ),
+    *("train --resume EMPTY", "train --resume FILE", "train --set data.train=EMPTY", "train --set data.train=FILE"),
+    *("train --set model.path=EMPTY", "train --set model.path=FILE", "evaluate EMPTY", "evaluate FILE"),
+    *("evaluate overthinker --data EMPTY", "evaluate overthinker --data FILE", "rollout EMPTY"),
+    *("benchmark overthinker --set aime24 --folder EMPTY", "benchmark overthinker --set aime24 --folder FILE"),
+    *("export EMPTY new", "export FILE new", "export overthinker FULL", "export overthinker FILE"),
+    *("export overthinker FILE/x", "report EMPTY", "report FILE", "record EMPTY", "record overthinker --output FULL"),
+    *(
+        "record overthinker --output FILE/x",
+        "compare --output FILE --row vanilla",
+        "compare --output FILE/x --published",
+    ),
+    *("overthinker build --output FILE", "overthinker build --output FULL", "notebooks check --root EMPTY"),
+)
+
+
+@pytest.mark.parametrize("command", WRONG_PLACES)
+def test_a_wrong_file_or_folder_is_one_line_and_leaves_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"EMPTY": tmp_path / "an empty folder", "FULL": tmp_path / "full", "FILE": tmp_path / "file"}
+    for name in ("EMPTY", "FULL"):
+        places[name].mkdir()
+    for path in (places["FILE"], places["FULL"] / "mine"):
+        path.write_text("mine", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    words = command.split()
+    for name, path in places.items():
+        words = [word.replace(name, str(path)) for word in words]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("stepgrpo: error: ") and said.count("\n") == 1 and "fault of the program" not in said
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 HOLD = """
