@@ -32,7 +32,6 @@ from stepgrpo_lab.method.steps import MarkerSegmenter, resolve_markers
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.method.update import Sampler
 
-
 TOKENS_A_PASS = 32
 """Known tokens are fed together up to so many in a pass, padding included: fewer cost a pass hardly more than one."""
 
