@@ -444,12 +444,13 @@ for markers in ("paper", ["wait"]):
 # - `multilingual`: words of many languages. Chinese, Japanese, Thai and Korean
 #   ones are found inside longer runs of characters (嗯等等);
 # - `blank_lines`: no words. Each paragraph is a step.
-#
+
+# %% [markdown]
 # Seven short passages, with the number of steps that a person sees in each.
 # Both were **made up for this notebook**, by those who wrote the rules. So
 # the table shows what each set looks at, not how well it does on your model.
 
-# %% tags=["nbval-check-output"]
+# %%
 passages = {
     "English, lower case": (
         "So 17-9=8, wait, all but 9 run away. So 9 are left. Hmm, let me "
@@ -457,8 +458,8 @@ passages = {
         4,
     ),
     "English, long": (
-        "Half of 12 is 6.\n\nWait, is the base 4?\n\nYes, 3*4=12. Wait, I used "
-        "that.\n\nAlternatively, count squares: 6.\n\nSo 6.",
+        "Half of 12 is 6.\n\nWait, is the base 4?\n\nYes, 3*4=12. Wait, "
+        "I used that.\n\nAlternatively, count squares: 6.\n\nSo 6.",
         4,
     ),
     "queueing": (
@@ -466,25 +467,28 @@ passages = {
         "`wg.Wait()` last.\n\nWait, no: 5 is the median.",
         2,
     ),
+}
+
+# %%
+passages |= {
     "Chinese": (
         "17-9=8。嗯等等，题目说除了9只。\n\n不过，8=17-9。不对，是9。",
         4,
     ),
     "Korean": ("답은 8이다. 잠깐만, 9마리가 남는다.\n\n그래서 9.", 2),
     "layout only": ("First, 3*4=12.\n\nThen 12/2=6.\n\nSo it is 6.", 1),
-    "a turn without a word": (
-        "It is 8. That cannot be: 8+8 is not 17. So 9.",
-        2,
-    ),
+    "no word for it": ("It is 8. That cannot be: 8+8 is not 17. So 9.", 2),
 }
+
+# %% tags=["nbval-check-output"]
 sets = ["official", "paper", "multilingual", "reader", "blank_lines"]
-print(f"{'passage':22}", *(f"{name:>12}" for name in sets), "  a person")
-missed = dict.fromkeys(sets, 0)
+print(f"{'passage':20}", *(f"{name:>12}" for name in sets), "  a person")
+off = dict.fromkeys(sets, 0)
 for title, (passage, by_eye) in passages.items():
     k = {name: MarkerSegmenter(name).count(passage) for name in sets}
-    missed = {name: missed[name] + abs(k[name] - by_eye) for name in sets}
-    print(f"{title:22}", *(f"{k[name]:12}" for name in sets), f"{by_eye:10}")
-print(f"{'steps off, in all':22}", *(f"{missed[name]:12}" for name in sets))
+    off = {name: off[name] + abs(k[name] - by_eye) for name in sets}
+    print(f"{title:20}", *(f"{k[name]:12}" for name in sets), f"{by_eye:10}")
+print(f"{'steps off, in all':20}", *(f"{off[name]:12}" for name in sets))
 
 # %% [markdown]
 # No set is right everywhere. `reader` comes nearest here, where it could
