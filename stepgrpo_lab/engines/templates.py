@@ -27,7 +27,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
-MOST_SOURCE = 40 * 1024
+MOST_SOURCE = 32 * 1024
 """Most characters of a template; the longest of the known models has 20,000."""
 
 MOST_WORK, WORK_PER_CHARACTER = 4_000_000, 100

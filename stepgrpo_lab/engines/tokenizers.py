@@ -215,7 +215,11 @@ def _chat_text(
     from stepgrpo_lab.engines.templates import render_chat
 
     known = {**tokenizer.special_tokens_map, "add_generation_prompt": True, **(template_options or {})}
-    return render_chat(tokenizer.get_chat_template(), messages, known)
+    try:
+        return render_chat(tokenizer.get_chat_template(), messages, known)
+    except ValueError as error:
+        place = f"tokenizer {tokenizer.name_or_path!r}: " if tokenizer.name_or_path else ""
+        raise ValueError(f"{place}{error}") from error
 
 
 # ---- whether prompts fit, asked before a run begins instead of in its middle -----------------------------------------

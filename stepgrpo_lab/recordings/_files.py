@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 from stepgrpo_lab.engines.files import iterate_rows, write_atomically
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.method.boxes import opening_tokens
+from stepgrpo_lab.method.names import shown
 from stepgrpo_lab.method.records import Problem, from_json, to_json
 from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.token_text import TokenText
@@ -131,7 +132,7 @@ def _token_text(data: Any) -> TokenText:
 
     def encode(text: str) -> list[int]:
         if text not in encodings:
-            raise ValueError(f"the recording has no token ids of {text!r}")
+            raise ValueError(f"the recording has no token ids of {shown(text)}")
         return encodings[text]
 
     return TokenText(table, frozenset(head["eos_ids"]), head["close_id"], encode)
