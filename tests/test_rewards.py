@@ -245,6 +245,7 @@ def test_bad_settings_are_refused_by_function_and_object(arguments: dict[str, ob
         ([True], [1], [True, True], "formatted has 2 entries but correct has 1"),
         ([], [], [], "the group is empty"),
         ([True], [0], [True], "steps contains 0; a completion has at least 1 step"),
+        ([True, True], [2, float("nan")], [True, True], "steps contains nan; a completion has at least 1 step"),
     ],
 )
 def test_bad_groups_are_refused(correct: list[bool], steps: list[int], formatted: list[bool], message: str) -> None:
@@ -278,3 +279,13 @@ def test_outcomes_are_rewarded_as_their_parts() -> None:
     assert outcome_rewards(lambda correct, steps, formatted, tokens: tokens, outcomes) == [20.0, 60.0, 30.0]
     with pytest.raises(ValueError, match="returned 1 rewards for a group of 3"):
         outcome_rewards(lambda correct, steps, formatted, tokens: [1.0], outcomes)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_arrays_and_tensors_are_rewarded_like_lists(kind: str) -> None:
+    library = pytest.importorskip(kind)
+    make = library.array if kind == "numpy" else library.tensor
+    group = ([True, True, False], [2, 5, 3], [True, False, True])
+    rewards = step_aware_rewards(*map(make, group))
+    assert rewards == step_aware_rewards(*group)
+    assert group_advantages(make(rewards)) == pytest.approx(group_advantages(rewards), rel=1e-6)

@@ -1,7 +1,8 @@
 """Step-aware relative reward (Eq. 4 and 5), its ablations, and advantages: pure functions of one group.
 
 A *group* is the G completions of one prompt in one rollout. Each function takes one group as parallel sequences of
-length G, and knows nothing of problems, models or processes; :func:`grouped` cuts a flat batch into groups.
+length G (lists, numpy arrays or torch tensors), and knows nothing of problems, models or processes; :func:`grouped`
+cuts a flat batch into groups.
 
 Source: Step-GRPO (arXiv 2604.16890), Eq. 3-5; group-relative advantages: DeepSeekMath (arXiv 2402.03300).
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from stepgrpo_lab.method.records import Outcome
+from stepgrpo_lab.method.token_text import plain_values
 
 MeanOver = Literal["correct", "all"]
 AdvantageScale = Literal["group", "batch", "none"]
@@ -89,15 +91,17 @@ class StepAwareReward:
         Args:
             correct: Whether each member's answer is right (c), length G.
             steps: Semantic steps of each member (k, Eq. 3), each at least 1.
-            formatted: Whether each member has a non-empty box after its first ``</think>`` (f).
+            formatted: Whether each member has a non-empty box after its first ``</think>`` (f): one that says
+                something, see :func:`stepgrpo_lab.extract_boxed`.
             tokens: Ignored.
 
         Returns:
             G rewards, in the members' order.
 
         Raises:
-            ValueError: The sequences differ in length or are empty, or a step count is below 1.
+            ValueError: The sequences differ in length or are empty, or a step count is below 1 or NaN.
         """
+        correct, steps, formatted = plain_values(correct), plain_values(steps), plain_values(formatted)
         if len(formatted) != len(correct):
             raise ValueError(
                 f"formatted has {len(formatted)} entries but correct has {len(correct)}; give one per member"
@@ -155,18 +159,20 @@ def group_mean_steps(correct: Sequence[bool], steps: Sequence[int], mean_over: M
         mu in steps; None if ``mean_over`` is "correct" and no member is.
 
     Raises:
-        ValueError: The sequences differ in length or are empty, or a step count is below 1.
+        ValueError: The sequences differ in length or are empty, or a step count is below 1 or NaN.
 
     Example:
         >>> group_mean_steps([True, True, False], [2, 4, 9])
         3.0
     """
+    correct, steps = plain_values(correct), plain_values(steps)
     if len(correct) != len(steps):
         raise ValueError(f"steps has {len(steps)} entries but correct has {len(correct)}; give one per member")
     if not steps:
         raise ValueError("the group is empty; a group needs at least one completion")
-    if min(steps) < 1:
-        raise ValueError(f"steps contains {min(steps)}; a completion has at least 1 step (k = 1 + markers)")
+    bad = [k for k in steps if not 1 <= k < math.inf]  # NaN among them
+    if bad:
+        raise ValueError(f"steps contains {bad[0]}; a completion has at least 1 step (k = 1 + markers)")
     _check_mean_over(mean_over)
     counted = [k for k, is_correct in zip(steps, correct, strict=True) if is_correct or mean_over == "all"]
     return statistics.fmean(counted) if counted else None
@@ -198,6 +204,7 @@ def group_advantages(
         >>> [round(a, 4) for a in group_advantages([1.207953, 1.0, 0.792047, 0.1, 0.1])]
         [1.1039, 0.6997, 0.2955, -1.0495, -1.0495]
     """
+    rewards = plain_values(rewards)
     if len(rewards) < 2:
         raise ValueError(f"a group needs at least 2 rewards to be compared, got {len(rewards)}")
     if not all(math.isfinite(reward) for reward in rewards):

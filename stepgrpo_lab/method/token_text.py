@@ -84,7 +84,7 @@ class TokenText:
         Equals ``tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)`` for byte-level
         tokenizers.
         """
-        return b"".join(map(self.pieces, token_ids)).decode("utf-8", errors="replace")
+        return b"".join(map(self.pieces, plain_values(token_ids))).decode("utf-8", errors="replace")
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``; no special token is added, and ``</think>`` and the like become their single ids."""
@@ -101,11 +101,21 @@ class TokenText:
         """
         spans = []
         end, pending = 0, b""
-        for token_id in token_ids:
+        for token_id in plain_values(token_ids):
             text, pending = decode_partial(pending + self.pieces(token_id))
             start, end = end, end + len(text)
             spans.append((start, end + bool(pending)))
         return spans
+
+
+def plain_values(values: Iterable[Any]) -> list[Any]:
+    """Python's own numbers from a list, or from a numpy array or torch tensor, whose elements hash in their own way.
+
+    Example:
+        >>> plain_values(range(3))
+        [0, 1, 2]
+    """
+    return list(values.tolist() if hasattr(values, "tolist") else values)
 
 
 def decode_partial(data: bytes) -> tuple[str, bytes]:
