@@ -51,6 +51,11 @@ def test_the_frozen_pairs_hold_without_a_false_accept(grader: Grader) -> None:
     assert accepts == [] and len(rejects) <= 3
 
 
+def test_pairs_written_after_the_rules_hold_without_a_false_accept(grader: Grader) -> None:
+    accepts, rejects = disagreements(grader, pairs("grading_pairs_later"))
+    assert accepts == [] and len(rejects) <= 20
+
+
 def test_the_rules_agree_with_the_labels_wherever_they_decide_and_leave_little_open() -> None:
     labelled = pairs("grading_pairs") + pairs("grading_pairs_frozen")
     verdicts = [(pair, decide(pair["gold"], pair["answer"])) for pair in labelled]

@@ -45,7 +45,7 @@ class Question:
 STARTUP_SECONDS = 120.0
 """How long a worker may take to load math-verify on a busy machine."""
 
-WALL_FACTOR = 12
+WALL_FACTOR = 60
 """Wall seconds that a question may take for each second of CPU time: a machine may be busy or suspended."""
 
 SPARE_AFTER_SECONDS = 0.5

@@ -22,11 +22,13 @@ choices                the letter counts, with or without brackets and the text 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
+from typing import Any
 
 from stepgrpo_lab.evaluation.answer_text import (
     CHANGING_WORDS,
@@ -55,13 +57,16 @@ _CHOICE = re.compile(
 _BASE = re.compile(
     r"(?:\\text\{\s*)?([0-9A-Fa-f]+)\s*\}?\s*_\s*(?:\{\s*)?(?:\\text\{\s*)?(?:base\s*)?\(?(\d+|[a-z]+)\)?[}\s]*"
 )
-_TIME = re.compile(r"(\d{1,2}):(\d{2})\s*(?:\\text\{)?\s*([apAP]\.?\s*[mM]\.?)?\s*\}?")
+_TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*(?:\\text\{)?\s*([apAP]\.?\s*[mM]\.?)?\s*\}?")
+_WORDS = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]{3,}")
 _BOMB = re.compile(
     r"\^\s*\{?[^{}^]*\^\s*\{?[^{}^]*\^"  # a tower
     r"|\^\s*\{?\s*-?\d{4,}|\d{4,}\s*\}?\s*!|[)}]\s*!|!\s*!"  # huge powers and factorials
     r"|\\binom.{0,40}?(?:\d{5}|\^)|\\(?:sum|prod|int|lim)(?![a-z]).{0,60}?(?:\d{4}|\d\s*\^|!)",
     re.DOTALL,
 )
+_MODULUS = re.compile(r"(.+?)\s*\(?\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\w+)\s*\}?\s*\)?")
+_SYNONYMS = {"empty set": "no solution", "there i no solution": "no solution", "dne": "doe not exist"}
 _COLUMN = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}", re.DOTALL)
 _EMPTY = re.compile(r"(?:[?.\s$_-]|\\l?dots(?![a-z])|\\text\{[\s?.]*\}|\\q?quad(?![a-z]))*")
 _NUMERALS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
@@ -84,8 +89,8 @@ def decide(gold: str, answer: str) -> bool | None:
         verdict = next(filter(_is_verdict, (rule(wanted, given) for rule in _RULES)), None)
     except RecursionError:
         return False
-    unlike = any(refused(given) and not refused(wanted) for refused in (_side_by_side, _primed, _explosive))
-    return False if verdict is None and unlike else verdict
+    unlike = any(refused(given) and not refused(wanted) for refused in (_side_by_side, _primed, _open, _explosive))
+    return False if verdict is None and (unlike or _other_letters(wanted, given)) else verdict
 
 
 def is_empty(text: str) -> bool:
@@ -153,6 +158,19 @@ def _primed(text: str) -> bool:
     return re.search(r"\d\s*(?:'|\^\s*\{?\\prime)", text) is not None
 
 
+def _open(text: str) -> bool:
+    """Whether it goes on with dots."""
+    return "\\ldots" in text
+
+
+def _other_letters(gold: str, answer: str) -> bool:
+    """Whether two formulas speak of other letters: in functions that it does not know, math-verify overlooks them."""
+    if _RELATION.search(gold + answer) or re.search(r"\\(?:int|sum|prod|lim)(?![a-z])", gold + answer):
+        return False
+    found = [set(re.findall(r"[A-Za-z]", _WORDS.sub(" ", text))) for text in (gold, answer)]
+    return all(found) and found[0] != found[1]
+
+
 def _explosive(text: str) -> bool:
     """Whether computer algebra could run for ever on it: towers of powers, huge exponents, sums and nestings."""
     depth = max(
@@ -211,10 +229,21 @@ def _choices(gold: str, answer: str) -> bool | None:
 def _times(gold: str, answer: str) -> bool | None:
     """A time of day; which half of the day may be left off."""
     wanted, given = _TIME.fullmatch(gold), _TIME.fullmatch(answer)
-    if not wanted or not given:
-        return None if not wanted or not wanted[3] else False
+    if not wanted or not (wanted[2] or wanted[3]):
+        return None
+    if not given or not (given[2] or given[3] or wanted[3]):
+        return False if wanted[3] else None
     halves = {re.sub(r"[^apm]", "", half.lower()) for half in (wanted[3], given[3]) if half}
-    return (int(wanted[1]), wanted[2]) == (int(given[1]), given[2]) and len(halves) < 2
+    return (int(wanted[1]), wanted[2] or "00") == (int(given[1]), given[2] or "00") and len(halves) < 2
+
+
+def _moduli(gold: str, answer: str) -> bool | None:
+    """Residues: the modulus may be left off, but two must be the same."""
+    wanted, given = _MODULUS.fullmatch(gold), _MODULUS.fullmatch(answer)
+    if not wanted or (given and wanted[2] != given[2]):
+        return False if wanted and given else None
+    sides = [found[1] if found else text for found, text in ((wanted, gold), (given, answer))]
+    return decide(*(re.sub(r"\\equiv(?![a-z])", "=", side) for side in sides))
 
 
 def _bases(gold: str, answer: str) -> bool | None:
@@ -229,6 +258,8 @@ def _bases(gold: str, answer: str) -> bool | None:
 
 def _plain_words(text: str) -> str | None:
     """The words of an answer that is text and no formula, in one spelling; None for anything else."""
+    if _compact(text) == "\\emptyset":
+        return "no solution"
     words = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     if not re.fullmatch(r"[A-Za-z0-9 .,'’\"()-]*", words) or not re.search(r"[A-Za-z]{2}", words):
         return None
@@ -240,7 +271,8 @@ def _plain_words(text: str) -> str | None:
         return None
     if re.match(r"\s*[-(]?\d", words):
         return None
-    return " ".join(word.rstrip("s") for word in re.findall(r"[a-z0-9]+", words.lower()))
+    plain = " ".join(word.rstrip("s") for word in re.findall(r"[a-z0-9]+", words.lower()))
+    return _SYNONYMS.get(plain, plain)
 
 
 def _words(gold: str, answer: str) -> bool | None:
@@ -385,8 +417,8 @@ def _closed(text: str) -> bool:
 
 
 def _shapes(gold: Shape, answer: Shape) -> bool | None:
-    if answer.wrong:
-        return None if gold.wrong else False
+    if answer.wrong or gold.wrong:
+        return False
     if gold.kind == answer.kind == "one":
         return _named(gold, answer)
     if {gold.kind, answer.kind} == {"set", "tuple"}:
@@ -415,7 +447,7 @@ def _of_shapes(gold: str, answer: str) -> bool | None:
     return _shapes(shape(gold), shape(answer))
 
 
-_RULES = (_hedges, _choices, _times, _bases, _words, _of_shapes)
+_RULES = (_hedges, _choices, _times, _bases, _moduli, _words, _of_shapes)
 
 
 def _plain_items(found: Shape) -> bool:
@@ -462,9 +494,11 @@ def _names_differ(gold: str, answer: str) -> bool:
 
 
 def _named(gold: Shape, answer: Shape) -> bool | None:
-    if gold.name and answer.name and _names_differ(gold.name, answer.name):
-        return None if _RELATION.search(gold.text + answer.text) else False
     sides = [_sides(item) for item in (gold, answer)]
+    if gold.name and answer.name and _names_differ(gold.name, answer.name):
+        if answer.name in _letters_of(gold.text) and gold.name in _letters_of(answer.text):
+            return _equations(*sides)  # type: ignore[arg-type]
+        return None if _RELATION.search(gold.text + answer.text) else False
     equations = [_RELATION.search(item.text) is not None for item in (gold, answer)]
     if any(equations):
         if all(sides):
@@ -474,6 +508,13 @@ def _named(gold: Shape, answer: Shape) -> bool | None:
     if not _closed_names(gold, answer):
         return None
     return _numbers(gold.text, answer.text)
+
+
+def _letters_of(text: str) -> frozenset[str]:
+    try:
+        return letters(read(text))
+    except Unread:
+        return frozenset()
 
 
 def _closed_names(gold: Shape, answer: Shape) -> bool:
@@ -490,8 +531,10 @@ def _sides(found: Shape) -> tuple[str, str] | None:
 
 def _numbers(gold: str, answer: str) -> bool | None:
     """Two items without relations: their units, then their values."""
-    if _compact(gold) == _compact(answer):
+    if _unfonted(gold) == _unfonted(answer):
         return True
+    if all(re.fullmatch(r"\\text\{\s*[A-Z]\s*\}|[A-Z]", side.strip()) for side in (gold, answer)):
+        return False  # one of several choices, or a name
     (wanted, unit), (given, other) = split_unit(join_thousands(gold)), split_unit(join_thousands(answer))
     if unit and other and unit != other and known_unit(unit) and known_unit(other):
         return False
@@ -504,6 +547,11 @@ def _numbers(gold: str, answer: str) -> bool | None:
     if verdict and (unit == "percent") != (other == "percent") and re.fullmatch(r"0?\.\d+", given):
         return False
     return verdict
+
+
+def _unfonted(text: str) -> str:
+    """Without the command around a single letter, such as one of several choices."""
+    return _compact(re.sub(r"\\text\{\s*([A-Z])\s*\}", r"\1", text))
 
 
 def _values(gold: str, answer: str) -> bool | None:
@@ -539,9 +587,29 @@ def _equations(gold: tuple[str, str], answer: tuple[str, str]) -> bool | None:
             return True
         if all(map(is_polynomial, differences)):
             return False
-        return None if len(names) > 1 or all(map(_changes_sign, differences)) else False
+        if len(names) > 1:
+            return all(_solves(*pair) for pair in (differences, differences[::-1]))
+        return None if all(map(_changes_sign, differences)) else False
     except Unread:
         return None
+
+
+def _solves(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether solutions of one equation in several letters, found from a few places, solve the other too."""
+    numbers, (name, *_) = arithmetic(), sorted(letters(one), reverse=True)
+    found = 0
+    for place in points(letters(one), numbers, mixed=6):
+        with contextlib.suppress(Unread, ValueError, ZeroDivisionError):
+            at = partial(_at, one, place, name)
+            root = numbers.mp.findroot(at, (place[name], place[name] + 1), tol=numbers.close**2, maxsteps=60)
+            if abs(_at(other, place, name, root)) > numbers.mp.sqrt(numbers.close):
+                return False
+            found += 1
+    return found > 0
+
+
+def _at(node: tuple[object, ...], place: dict[str, Any], name: str, value: Any) -> Any:
+    return arithmetic().value(node, {**place, name: value})
 
 
 def _changes_sign(difference: tuple[object, ...]) -> bool:
