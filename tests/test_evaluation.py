@@ -147,6 +147,12 @@ def test_compare_refuses_other_problems():
         compare(evaluation([[1]], [[1]], ids="a"), evaluation([[1], [1]], [[1], [1]], ids="ab"))
 
 
+def test_compare_refuses_evaluations_that_divide_the_problems_differently():
+    first = evaluation([[1], [1]], [[1], [1]], ids="ab")
+    with pytest.raises(ValueError, match="'a' is of family 'even'"):
+        compare(first, dataclasses.replace(first, families=["renamed", *first.families[1:]]))
+
+
 def test_completion_pairs_hold_the_texts_that_both_kept():
     problems = [Problem("a", "1+1?", "2"), Problem("b", "1+2?", "3")]
     before = evaluation([[1], [0]], [[5], [6]], texts={"a": "long", "b": "longer"})

@@ -186,7 +186,7 @@ def compare(before: Evaluation, *after: Evaluation) -> Comparison:
             (:func:`~stepgrpo_lab.evaluation.statistics.seeds_bootstrap`).
 
     Raises:
-        ValueError: The evaluations are of different problems; the message names one.
+        ValueError: The evaluations are of different problems, or divide them differently; the message names one.
     """
     orders = [_order(before, each) for each in after]
     families = sorted(set(before.families))
@@ -203,7 +203,12 @@ def _order(before: Evaluation, after: Evaluation) -> list[int]:
     if different:
         raise ValueError(f"problem {min(different)!r} is in one evaluation only; evaluate both on the same problems")
     place = {name: index for index, name in enumerate(after.problem_ids)}
-    return [place[name] for name in before.problem_ids]
+    order = [place[name] for name in before.problem_ids]
+    for name, family, index in zip(before.problem_ids, before.families, order, strict=True):
+        if after.families[index] != family:
+            other = after.families[index]
+            raise ValueError(f"problem {name!r} is of family {family!r} in one evaluation and {other!r} in the other")
+    return order
 
 
 def _comparison(
