@@ -337,10 +337,10 @@ def test_commands_sample_with_vllm(
 
 def test_benchmark_rate_and_record_sample_with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = str(save_tiny(tmp_path / "model"))
-    write_problems(tmp_path / "aime24.jsonl", [Problem("p1", "1+1?", "2")])
+    write_problems(tmp_path / "aime24.jsonl", [Problem(f"p{number}", "1+1?", "2") for number in range(30)])
     with fake_server({"base": tiny_model()}) as (url, asked):
-        command = ["benchmark", model, "--set", "aime24", "--folder", str(tmp_path), "--samples", "1", "--limit", "8"]
-        assert main([*command, "--dtype", "float32", "--engine", "vllm-server", "--url", url]) == 0
+        command = ["benchmark", model, "--set", "aime24", "--folder", str(tmp_path), "--count", "1", "--samples", "1"]
+        assert main([*command, "--limit", "8", "--dtype", "float32", "--engine", "vllm-server", "--url", url]) == 0
         assert asked
 
     fakes: list[FakeEngine] = []
