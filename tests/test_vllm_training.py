@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from stepgrpo_lab.cli import main
 from stepgrpo_lab.engines.vllm_engine import VLLMEngine
 from stepgrpo_lab.engines.vllm_server import VLLMServerEngine
-from stepgrpo_lab.method.records import Trajectory
+from stepgrpo_lab.evaluation.problems import write_problems
+from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import _building as building
 from stepgrpo_lab.recipes import load_recipe
@@ -332,3 +333,34 @@ def test_commands_sample_with_vllm(
     tiny_tokenizer().save_pretrained(str(adapter))
     assert main(["rollout", str(adapter), "--engine", "vllm", "--limit", "16"]) == 0
     assert started[2] | {"path": str(model), "adapter": str(adapter), "max_lora_rank": 8} == started[2]
+
+
+def test_benchmark_rate_and_record_sample_with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = str(save_tiny(tmp_path / "model"))
+    write_problems(tmp_path / "aime24.jsonl", [Problem(f"p{number}", "1+1?", "2") for number in range(30)])
+    with fake_server({"base": tiny_model()}) as (url, asked):
+        command = ["benchmark", model, "--set", "aime24", "--folder", str(tmp_path), "--count", "1", "--samples", "1"]
+        assert main([*command, "--limit", "8", "--dtype", "float32", "--engine", "vllm-server", "--url", url]) == 0
+        assert asked
+
+    fakes: list[FakeEngine] = []
+
+    def start(path_or_id: Any, **options: Any) -> VLLMEngine:
+        engine, fake = colocated()
+        fakes.append(fake)
+        return engine
+
+    monkeypatch.setattr(VLLMEngine, "load", start)
+    recording = tmp_path / "survey.jsonl.gz"
+    command = ["record", model, "--untrained", model, "--survey", "1", "--output", str(recording)]
+    assert main([*command, "--engine", "vllm"]) == 0 and recording.exists()
+    assert len(fakes) == 2 and all(fake.asked and fake.closed for fake in fakes)
+
+    rates = tmp_path / "rates.jsonl"
+    keys = [*tiny_overrides(Path(model)), "rollout.engine=vllm", "rollout.max_tokens=8"]
+    keys += ["data.pass_rates.samples=2", f"data.pass_rates.file={rates}"]
+    assert main(["rate", "--recipe", "overthinker", *(part for key in keys for part in ("--set", key))]) == 0
+    assert len(rates.read_text().splitlines()) == 8
+    assert fakes[2].asked and fakes[2].closed
+    renewed = fakes[2].models[None].model.embed_tokens.weight
+    torch.testing.assert_close(renewed, tiny_model().model.embed_tokens.weight)  # it sampled from the recipe's weights

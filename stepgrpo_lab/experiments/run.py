@@ -29,7 +29,7 @@ from stepgrpo_lab.experiments.rows import ROWS, STEP_GRPO, VANILLA_ROW, Row, fin
 from stepgrpo_lab.method.records import from_json
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import Recipe, load_recipe
-from stepgrpo_lab.recipes._building import recipe_model
+from stepgrpo_lab.recipes._building import recipe_model, sampling_engine
 from stepgrpo_lab.run import job
 from stepgrpo_lab.run.folder import read_environment, read_evaluation
 from stepgrpo_lab.training.callbacks import duration
@@ -314,7 +314,9 @@ class Runs:
             recipe = load_recipe("overthinker", self.overrides)
             problems = overthinker_problems("validation", self.plan.validation)
             with self.hold(VANILLA_ROW):
-                measured = self.measuring.evaluation(recipe_model(recipe), problems, recipe)
+                model = recipe_model(recipe)
+                with sampling_engine(recipe, *model) as engine:
+                    measured = self.measuring.evaluation(model, problems, recipe, engine=engine)
                 write_atomically(path, json.dumps(measured.mean("tokens")))
         return read_json(path, partial(from_json, float), "remove the file to measure again", SMALL)
 
