@@ -356,7 +356,12 @@ def test_no_question_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(WorkerProcess, "ask", ask)
     with Grader() as grader:
-        assert grader.grade(["f(2x)", "f(3x)", " f(2x) ", "3"], ["f(x)", "f(x)", "f(x)", "3"]) == [True, False, True, True]
+        assert grader.grade(["f(2x)", "f(3x)", " f(2x) ", "3"], ["f(x)", "f(x)", "f(x)", "3"]) == [
+            True,
+            False,
+            True,
+            True,
+        ]
         assert grader.grade(["f(3x)"], ["f(x)"]) == [False]
     assert asked == [("f(x)", "f(2x)"), ("f(x)", "f(3x)")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import partial
@@ -43,6 +44,7 @@ class GroupRewardFunction:
         self.grader = grader
         self.scale = scale
         self.clock = clock
+        self._looked = False
 
     def __call__(
         self,
@@ -68,6 +70,7 @@ class GroupRewardFunction:
         self.clock("grading", time.perf_counter() - started)
         log_metric("grading/timeouts", float(self.grader.timeouts - timeouts))
         everyone: list[RolloutRow] = gather_object(rows)
+        self._look_for_steps(everyone)
         groups = grouped(everyone, group_size)
         chosen = zip(self.rewards_of(groups), groups, strict=True)
         rewards = [
@@ -78,6 +81,17 @@ class GroupRewardFunction:
             log_metric(name, value)
         first = PartialState().process_index * len(rows)
         return rewards[first : first + len(rows)]
+
+    def _look_for_steps(self, rows: Sequence[RolloutRow]) -> None:
+        """Say after the first rollout if no completion has a second step: the step reward is then the same for all."""
+        if not self._looked and all(row.outcome.steps == 1 for row in rows):
+            warnings.warn(
+                f"no marker was seen in any of the {len(rows)} completions of the first rollout: every completion is "
+                "one step, so no step is rewarded and no probe starts; choose markers that this model writes",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._looked = True
 
     def rewards_of(self, groups: Sequence[Sequence[RolloutRow]]) -> Sequence[GroupReward]:
         """The reward of each group of the rollout."""
