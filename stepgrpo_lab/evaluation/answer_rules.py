@@ -73,6 +73,7 @@ _NUMERALS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "
 _NUMERALS |= {"eleven": 11, "twelve": 12, "sixteen": 16}
 
 
+@lru_cache(maxsize=16_384)
 def decide(gold: str, answer: str) -> bool | None:
     r"""Whether the answer equals the gold; None where math-verify has to say.
 
