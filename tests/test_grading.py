@@ -317,7 +317,7 @@ def test_a_worker_that_stands_still_is_replaced_and_asked_again(monkeypatch: pyt
 
 def test_another_worker_is_warm_when_one_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grading_worker, "SPARE_AFTER_SECONDS", 0.01)
-    worker = WorkerProcess(timeout=3)
+    worker = WorkerProcess(timeout=1.5)
     try:
         assert worker.ask(Question("3", ENDLESS))["timeout"]
         assert worker._spare is not None

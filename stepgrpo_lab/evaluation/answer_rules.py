@@ -155,8 +155,8 @@ def _side_by_side(text: str) -> bool:
 
 
 def _primed(text: str) -> bool:
-    """Whether a number has a prime, as minutes and feet do: math-verify drops it."""
-    return re.search(r"\d\s*(?:'|\^\s*\{?\\prime)", text) is not None
+    """Whether something has a prime, as minutes and derivatives do: math-verify drops it."""
+    return re.search(r"[A-Za-z\d}]\s*(?:'|\^\s*\{?\\prime)", text) is not None
 
 
 def _open(text: str) -> bool:
