@@ -356,7 +356,7 @@ def test_a_worker_that_stands_still_is_replaced_and_asked_again(monkeypatch: pyt
 
 def test_another_worker_is_warm_when_one_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grading_worker, "SPARE_AFTER_SECONDS", 0.01)
-    worker = WorkerProcess(timeout=3)
+    worker = WorkerProcess(timeout=1.5)
     try:
         assert worker.ask(Question("3", ENDLESS))["timeout"]
         assert worker._spare is not None
@@ -395,7 +395,12 @@ def test_no_question_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(WorkerProcess, "ask", ask)
     with Grader() as grader:
-        assert grader.grade(["f(2x)", "f(3x)", " f(2x) ", "3"], ["f(x)", "f(x)", "f(x)", "3"]) == [True, False, True, True]
+        assert grader.grade(["f(2x)", "f(3x)", " f(2x) ", "3"], ["f(x)", "f(x)", "f(x)", "3"]) == [
+            True,
+            False,
+            True,
+            True,
+        ]
         assert grader.grade(["f(3x)"], ["f(x)"]) == [False]
     assert asked == [("f(x)", "f(2x)"), ("f(x)", "f(3x)")]
 

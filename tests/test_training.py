@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -385,6 +386,23 @@ def test_a_group_is_its_place_not_its_problem() -> None:
     first = step_aware_rewards([True, True, True, False], [2, 4, 6, 9], [True] * 4)
     second = step_aware_rewards([True, True, False, False], [1, 3, 8, 2], [True] * 4)
     assert rewards == pytest.approx(first + second)
+
+
+def test_a_first_rollout_without_any_marker_says_so_once() -> None:
+    with Grader() as grader:
+        function = GroupRewardFunction(StepAwareReward(), grader, scale="group", clock=lambda phase, seconds: None)
+
+        def rollout(steps: int) -> None:
+            rows = [trajectory(1, "7")] * 3 + [trajectory(steps, "7")]
+            function(answer=["7"] * 4, step_trajectory=rows, step_group_size=[4] * 4, log_metric=lambda *_: None)
+
+        with pytest.warns(UserWarning, match="no marker was seen in any of the 4 completions"):
+            rollout(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rollout(1)
+            function._looked = False
+            rollout(2)
 
 
 def test_timeouts_of_the_grader_are_a_metric() -> None:

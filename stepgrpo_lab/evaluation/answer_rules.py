@@ -73,6 +73,7 @@ _NUMERALS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "
 _NUMERALS |= {"eleven": 11, "twelve": 12, "sixteen": 16}
 
 
+@lru_cache(maxsize=16_384)
 def decide(gold: str, answer: str) -> bool | None:
     r"""Whether the answer equals the gold; None where math-verify has to say.
 
@@ -154,8 +155,8 @@ def _side_by_side(text: str) -> bool:
 
 
 def _primed(text: str) -> bool:
-    """Whether a number has a prime, as minutes and feet do: math-verify drops it."""
-    return re.search(r"\d\s*(?:'|\^\s*\{?\\prime)", text) is not None
+    """Whether something has a prime, as minutes and derivatives do: math-verify drops it."""
+    return re.search(r"[A-Za-z\d}]\s*(?:'|\^\s*\{?\\prime)", text) is not None
 
 
 def _open(text: str) -> bool:

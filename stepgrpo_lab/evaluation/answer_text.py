@@ -250,7 +250,7 @@ _CURRENCY = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "GBP", "¥": "
 _CHANGING = """or and to mod modulo if not no plus minus times less more than greater least most about approximately
 around but except nor either neither thousand million billion trillion hundred dozen score half third quarter double
 twice squared cubed factorial maybe perhaps between over under up below above without unless when where for all any some
-k bn tens hundreds thousands millions dozens base choose cannot never"""
+k bn tens hundreds thousands millions dozens base choose cannot never st nd rd th"""
 CHANGING_WORDS = frozenset(_CHANGING.split())
 """Words beside a number that change what the answer says, so that they are never taken for a unit."""
 

@@ -1,8 +1,8 @@
-r"""Values of closed numbers and of expressions in letters: a small reader of LaTeX, and exact or 60-digit arithmetic.
+r"""Values of closed numbers and of expressions in letters: a small reader of LaTeX, and exact or 80-digit arithmetic.
 
 The reader takes a closed list of tokens and refuses the rest with :class:`Unread`, so what it does read it understands
 wholly. Rational numbers are computed as fractions, everything else with mpmath; letters get fixed values. Two
-expressions that agree to 40 digits at several points are equal: no pair of this size agrees by chance.
+expressions that agree to 60 digits at several points are equal: no pair of this size agrees by chance.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_BITS = 50_000
 MAX_ARGUMENT = 10**12
 """Functions are not taken of larger values: reducing such an angle takes long."""
 
-DIGITS = 60
+DIGITS = 80
 
 
 class Unread(Exception):

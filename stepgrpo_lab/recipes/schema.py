@@ -274,7 +274,7 @@ class Reward:
             (soft_overlong).
         penalized_share: Share of the groups that get a length penalty (grpo_lambda).
         length_scale: Our lengths over the published ones.
-        grading_timeout: Seconds after which an answer counts as wrong.
+        grading_timeout: Seconds of CPU time after which an answer counts as wrong.
     """
 
     function: str = "step_aware"

@@ -38,7 +38,7 @@ class StepGRPOConfig(GRPOConfig):
         round_limits: Completion limits of equal rounds (ThinkPrune), instead of one limit.
         train_forced_close: Let forced closes train, as published; False masks them.
         rollout_rows: Completions that the rollout engine decodes at once.
-        grading_timeout: Seconds after which an answer counts as wrong.
+        grading_timeout: Seconds of CPU time after which an answer counts as wrong.
         checkpoint_verify: What proves a checkpoint whole: full (SHA-256 of every file) or sizes.
         reward: What the reward is and with which settings, noted by the trainer for trackers.
         loss_type: TRL's loss; dapo is the token mean of the published script.
