@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -389,20 +388,20 @@ def test_a_group_is_its_place_not_its_problem() -> None:
 
 
 def test_a_first_rollout_without_any_marker_says_so_once() -> None:
+    seen: list[int] = []
     with Grader() as grader:
-        function = GroupRewardFunction(StepAwareReward(), grader, scale="group", clock=lambda phase, seconds: None)
+        reward = StepAwareReward()
+        function = GroupRewardFunction(
+            reward, grader, scale="group", clock=lambda phase, seconds: None, unmarked=seen.append
+        )
 
         def rollout(steps: int) -> None:
             rows = [trajectory(1, "7")] * 3 + [trajectory(steps, "7")]
             function(answer=["7"] * 4, step_trajectory=rows, step_group_size=[4] * 4, log_metric=lambda *_: None)
 
-        with pytest.warns(UserWarning, match="no marker was seen in any of the 4 completions"):
-            rollout(1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            rollout(1)
-            function._looked = False
-            rollout(2)
+        rollout(1)
+        rollout(1)
+        assert seen == [4]
 
 
 def test_timeouts_of_the_grader_are_a_metric() -> None:
