@@ -53,7 +53,7 @@ def record(options: Namespace) -> int:
                 limit=config.max_completion_length,
                 seed=options.seed,
                 progress=status,
-                **({} if options.engine == "lockstep" else {"opened": vllm_of}),
+                opened=None if options.engine == "lockstep" else vllm_of,
             )
     finally:
         status.end()

@@ -168,7 +168,7 @@ def record_trajectories(
     limit: int = 256,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
-    opened: OpenEngine = _own_engine,
+    opened: OpenEngine | None = None,
 ) -> Path:
     """Write the package's recorded trajectories: for each model and problem a watched and two truncated groups.
 
@@ -197,7 +197,7 @@ def record_trajectories(
     with Grader() as grader:
         for name, path in models.items():
             model, tokenizer = load_model(path, device="cpu")
-            with opened(path) as engine:
+            with (opened or _own_engine)(path) as engine:
                 for rollout, chosen_settings in kinds.items():
                     made = record_groups(
                         model,
@@ -230,7 +230,7 @@ def record_survey(
     limit: int = 256,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
-    opened: OpenEngine = _own_engine,
+    opened: OpenEngine | None = None,
 ) -> Path:
     """Write one completion of each problem for each model, sampled as in evaluation.
 
@@ -252,7 +252,7 @@ def record_survey(
     with Grader() as grader:
         for name, path in models.items():
             model, tokenizer = load_model(path, device="cpu")
-            with opened(path) as engine:
+            with (opened or _own_engine)(path) as engine:
                 groups += record_groups(
                     model,
                     tokenizer,

@@ -108,7 +108,7 @@ class SyncedEngine:
     def _pushed_in_place(self, model: Any) -> bool:
         from accelerate.utils import is_peft_model
 
-        if is_peft_model(model) or not getattr(self.engine, "takes_tensors", False):
+        if is_peft_model(model) or not isinstance(self.engine, VLLMEngine) or not self.engine.takes_tensors:
             return False
         self.engine.wake()
         try:
