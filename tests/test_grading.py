@@ -328,7 +328,7 @@ def test_bombs_are_refused_before_they_are_sent(monkeypatch: pytest.MonkeyPatch)
         "\\sqrt{" * 150 + "2" + "}" * 150,
     ]
     with Grader() as grader:
-        assert grader.grade(bombs, ["3"] * len(bombs)) == [False] * len(bombs)
+        assert grader.grade(bombs, ["4"] * len(bombs)) == [False] * len(bombs)
 
 
 def test_a_suspended_worker_makes_no_right_answer_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

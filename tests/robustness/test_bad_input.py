@@ -45,7 +45,7 @@ ROWS: dict[str, tuple[bytes, str, str]] = {
     "no question": (b'{"answer": "2"}', "has none", "needs exactly one of the fields prompt, problem, question"),
     "no answer": (b'{"problem": "x?"}', "field 'answer' is missing", "add it"),
     "answer null": (b'{"problem": "x?", "answer": null}', "field 'answer' is a NoneType", "put it in quotes"),
-    "answer a float": (b'{"problem": "x?", "answer": 0.1}', "field 'answer' is a float", "put it in quotes"),
+    "answer a list": (b'{"problem": "x?", "answer": [1]}', "field 'answer' is a list", "put it in quotes"),
     "answer NaN": (b'{"problem": "x?", "answer": NaN}', "field 'answer' is a float", "put it in quotes"),
     "answer empty": (b'{"problem": "x?", "answer": " "}', "field 'answer' is empty", "fill it in or delete the row"),
     "problem a list": (b'{"problem": ["x?"], "answer": "2"}', "field 'problem' is a list", "put it in quotes"),
@@ -243,8 +243,8 @@ def test_a_bad_recipe_file_is_one_line(tmp_path: Path, name: str) -> None:
 
 def test_the_command_line_says_it_in_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text(json.dumps({"problem": "\x1b[2J", "answer": 0.5}))
+    path.write_text(json.dumps({"problem": "\x1b[2J", "answer": [1]}))
     overrides = ["--set", f"data.test={path}", "--set", "data.counts.test=null"]
     assert main(["train", "--output", str(tmp_path / "run"), *overrides]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"stepgrpo: error: {path}, row 1: field 'answer' is a float") and error.count("\n") == 1
+    assert error.startswith(f"stepgrpo: error: {path}, row 1: field 'answer' is a list") and error.count("\n") == 1
