@@ -32,7 +32,7 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
     """The engine that ``--engine`` names for the model of a command, and the model's tokenizer.
 
     Args:
-        options: With ``model``, ``engine``, ``url`` and ``served_name``.
+        options: With ``model``, ``engine``, ``url``, ``served_name`` and ``self_test``.
 
     Raises:
         ImportError: vLLM is not installed.
@@ -48,6 +48,10 @@ def opened_engine(options: Namespace) -> Iterator[tuple[RolloutEngine, Any]]:
         from stepgrpo_lab.engines.lockstep import LockstepEngine
 
         model, tokenizer = load_model(path)
+        if options.self_test == "warn":
+            from stepgrpo_lab.engines.self_test import warn_only
+
+            warn_only(model)
         yield LockstepEngine(model, tokenizer), tokenizer
         return
     tokenizer = load_tokenizer(path)
