@@ -310,7 +310,8 @@ A class that is not in the table, or code of your own, is tried when an engine o
 against one plain pass, with rows on both sides of every window, chunk or length that its configuration names and that a
 row can reach. Beyond {self_test.TOLERANCE:g} it is refused, and the message says what is broken; the recipe key
 `model.self_test: warn` uses it all the same. LongRoPE (Phi-3.5, Phi-4-mini) is right up to its original length; a run
-that needs more is refused with the number to lower.
+that needs more is refused with the number to lower. Training also refuses, at its first rollout, a model that counts
+padding on the left as positions (GPT-2), because the loss would then not be of what was sampled.
 
 """
 
