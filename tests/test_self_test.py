@@ -62,9 +62,9 @@ class Remembers(LlamaForCausalLM):
     def forward(self, past_key_values: Any = None, position_ids: Any = None, **options: Any) -> Any:
         output = super().forward(past_key_values=past_key_values, position_ids=position_ids, **options)
         if past_key_values is not None and position_ids.shape == (len(output.logits), 1):
-            fed = vars(past_key_values).setdefault("fed", torch.zeros(len(position_ids), 1) - 1)
+            fed = vars(past_key_values).setdefault("highest", torch.zeros(len(position_ids), 1) - 1)
             output.logits = output.logits + 0.1 * (position_ids <= fed)[:, None] * torch.arange(64.0)
-            past_key_values.fed = torch.maximum(fed, position_ids)
+            past_key_values.highest = torch.maximum(fed, position_ids)
         return output
 
 

@@ -14,6 +14,7 @@ from transformers import TrainerControl, TrainerState
 from stepgrpo_lab.method.records import Cost, Outcome, Probe, Trajectory
 from stepgrpo_lab.method.rollout import PRESETS, rollout_settings
 from stepgrpo_lab.training import StepGRPOConfig
+from stepgrpo_lab.training._passes import dealt
 from stepgrpo_lab.training.callbacks import (
     LearningSignal,
     MetricsFile,
@@ -367,6 +368,13 @@ def test_a_rollout_without_thoughts_asks_for_a_reasoning_model() -> None:
     assert len(lines) == 1 and "reasoning model" in lines[0]
     signal.on_log(SimpleNamespace(rollout=rollout_settings()), state_at(2), TrainerControl(), figures)  # type: ignore[arg-type]
     assert len(lines) == 1
+
+
+def test_a_pass_of_rows_that_are_all_masked_keeps_one_column() -> None:
+    masked = {"prompt_mask": torch.ones(2, 3), "completion_mask": torch.zeros(2, 4), "completion_ids": torch.ones(2, 4)}
+    for sort in (False, True):
+        [one] = dealt([masked], 1, sort=sort, leave_out=False, mean_over_rows=False)
+        assert one["completion_ids"].shape == (2, 1) and not one["completion_mask"].any()
 
 
 def test_durations_read_well() -> None:

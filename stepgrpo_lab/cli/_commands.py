@@ -210,6 +210,7 @@ def _take_recipe(options: Namespace) -> Decoding:
     recipe = load_recipe(options.recipe or "overthinker", options.overrides)
     options.model = options.model or recipe.model.path
     options.data, options.suffix, options.seed = recipe.data.train, recipe.data.suffix, recipe.seed
+    options.self_test = recipe.model.self_test
     options.force_close = options.force_close or recipe.rollout.force_close
     settings = recipe.rollout.settings if recipe.rollout.dynamic else None
     return Decoding(recipe.rollout.max_tokens, settings, Sampling(recipe.rollout.temperature))

@@ -33,7 +33,7 @@ def opened_engine(
     """The engine that ``--engine`` names for the model of a command, and the model's tokenizer.
 
     Args:
-        options: With ``model``, ``engine``, ``url`` and ``served_name``.
+        options: With ``model``, ``engine``, ``url``, ``served_name`` and ``self_test``.
         dtype: What the model computes in; by default float32, and under vLLM what the machine computes natively.
         rows: Completions decoded at once.
 
@@ -51,6 +51,10 @@ def opened_engine(
         from stepgrpo_lab.engines.lockstep import LockstepEngine
 
         model, tokenizer = load_model(path, dtype=dtype or "float32")
+        if options.self_test == "warn":
+            from stepgrpo_lab.engines.self_test import warn_only
+
+            warn_only(model)
         yield LockstepEngine(model, tokenizer, max_rows=rows), tokenizer
         return
     tokenizer = load_tokenizer(path)

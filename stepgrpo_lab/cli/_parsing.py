@@ -155,7 +155,7 @@ def add_recipe_arguments(command: argparse.ArgumentParser, *, required: bool = F
 
 
 def add_engine_arguments(command: argparse.ArgumentParser) -> None:
-    """``--engine``, ``--url`` and ``--served-name``."""
+    """``--engine``, ``--url``, ``--served-name`` and ``--self-test``."""
     command.add_argument(
         "--engine",
         choices=ENGINES,
@@ -167,4 +167,10 @@ def add_engine_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--served-name", metavar="NAME", help="the server's name of the model or adapter (default: its first)"
+    )
+    command.add_argument(
+        "--self-test",
+        choices=("refuse", "warn"),
+        default="refuse",
+        help="what becomes of a model that this package's engine does not decode rightly (default: %(default)s)",
     )

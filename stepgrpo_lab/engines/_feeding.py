@@ -19,6 +19,9 @@ class Feeder:
     Args:
         model: A causal language model of transformers; a ``PeftModel`` is fine.
 
+    Attributes:
+        passes: Forward passes so far.
+
     Raises:
         ValueError: The model's attention does not fit the cache, or it takes no positions.
     """
@@ -32,6 +35,7 @@ class Feeder:
             raise ValueError(
                 f"{type(self.base).__name__} takes no position_ids: use a model with rotary or learned positions."
             )
+        self.passes = 0
         self.cache_name = cache_argument(self.base)
         self.last_logits_only = {"logits_to_keep": 1} if "logits_to_keep" in arguments else {}
 
@@ -48,30 +52,29 @@ class Feeder:
         """An empty cache for so many rows of at most ``reach`` places."""
         return LockstepCache(self.attention.layers, slots, reach, self.attention.recurrent)
 
-    def prefill(self, cache: LockstepCache, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> int:
-        """Feed each slot its prompt, equal ones once; return the number of forward passes.
+    def prefill(self, cache: LockstepCache, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
+        """Feed each slot its prompt, equal ones once.
 
         One pass takes them all; where layers keep a state, which padding would change, one pass for each length.
         """
         if not cache.states:
-            return self._prefill(cache, slots, prompts)
+            self._prefill(cache, slots, prompts)
+            return
         for slot, prompt in zip(slots, prompts, strict=True):
             cache.fed[slot], cache.kept_at[slot] = list(prompt), -1
         lengths = sorted({len(prompt) for prompt in prompts})
-        passes = 0
         for length in lengths:
             same = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
-            passes += self._prefill(cache, [slots[place] for place in same], [prompts[place] for place in same])
-        return passes
+            self._prefill(cache, [slots[place] for place in same], [prompts[place] for place in same])
 
-    def _prefill(self, cache: LockstepCache, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> int:
+    def _prefill(self, cache: LockstepCache, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
         entries = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         width = max(map(len, entries))
         device = self.model.device
         if width == 0:
             for layer in cache.states:
                 layer.clear(torch.tensor(slots, device=device))
-            return 0
+            return
         cache.begin_prefill(
             torch.tensor(slots, device=device),
             torch.tensor([entries[tuple(prompt)] for prompt in prompts], device=device),
@@ -86,7 +89,7 @@ class Feeder:
             use_cache=True,
             **self.last_logits_only,
         )
-        return 1
+        self.passes += 1
 
     def step(
         self, cache: LockstepCache, tokens: Sequence[Sequence[int]], places: Sequence[int], keep: Sequence[int] = ()
@@ -117,6 +120,7 @@ class Feeder:
                 use_cache=True,
                 **self.last_logits_only,
             )
+        self.passes += 1
         return output.logits[:, -1].float()
 
     def _bring_back(

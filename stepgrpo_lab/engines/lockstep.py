@@ -142,13 +142,12 @@ class LockstepEngine:
         starts = marker_starts(self.token_text, decoding)
         finished: dict[int, Trajectory] = {}
         rows: list[_Row] = []
-        total = Cost()
+        total, passes_before = Cost(), self._feeder.passes
         with evaluation_mode(self.model):
             while waiting or rows:
-                total.forward_passes += self._admit(rows, waiting, cache)
+                self._admit(rows, waiting, cache)
                 keep = [slot for slot, row in enumerate(rows) if row.may_return(starts)] if cache.states else ()
                 logits = self._feeder.step(cache, [row.tokens for row in rows], [row.place for row in rows], keep)
-                total.forward_passes += 1
                 _choose(rows, logits, sampling)
                 # A state takes in every token it is fed, so padding would change it.
                 together = 1 if cache.states else max(1, TOKENS_A_PASS // (len(rows) + len(waiting)))
@@ -161,21 +160,22 @@ class LockstepEngine:
                     else:
                         row.advance(together)
                 cache.move(_drop_finished(rows))
+        total.forward_passes = self._feeder.passes - passes_before
         return [finished[index] for index in range(len(finished))], total
 
-    def _admit(self, rows: list[_Row], waiting: deque[_Row], cache: LockstepCache) -> int:
-        """Prefill waiting prompts into the free slots; return the number of forward passes (0 or 1).
+    def _admit(self, rows: list[_Row], waiting: deque[_Row], cache: LockstepCache) -> None:
+        """Prefill waiting prompts into the free slots.
 
         The last prompt token is left to the row's first decoding step, which brings its logits. Slots are filled
         several at once: a pass for one prompt costs a small model as much as a step of the whole batch.
         """
         free = cache.slots - len(rows)
         if not waiting or free < min(len(waiting), 1 + cache.slots // 8):
-            return 0
+            return
         new = [waiting.popleft() for _ in range(min(free, len(waiting)))]
         slots = range(len(rows), len(rows) + len(new))
         rows += new
-        return self._feeder.prefill(cache, slots, [row.prompt[:-1] for row in new])
+        self._feeder.prefill(cache, slots, [row.prompt[:-1] for row in new])
 
 
 def marker_starts(token_text: TokenText, decoding: Decoding) -> Callable[[int], bool]:
