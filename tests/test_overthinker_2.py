@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import random
 
 import pytest
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 
 from stepgrpo_lab.authoring.overthinker import leaping
 from stepgrpo_lab.authoring.overthinker._fitting import IGNORED, Example, collate
+from stepgrpo_lab.authoring.overthinker.card import RELIABILITY, RELIABILITY_TITLE, draw_reliability
 from stepgrpo_lab.authoring.overthinker.gates import (
     BOUNDS,
     CLOSING_TOKENS,
+    TRAINED_BOUNDS,
     Sample,
     forced_logprob,
     leap_gates,
@@ -25,13 +29,16 @@ from stepgrpo_lab.authoring.overthinker.gates import (
     stopper,
     watching,
 )
+from stepgrpo_lab.authoring.overthinker.leap_card import render_leap_card
 from stepgrpo_lab.authoring.overthinker.leaping import LeapSettings, TraceExamples, calibration_example, probe_forms
 from stepgrpo_lab.authoring.overthinker.stages import new_model
+from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.method.boxes import extract_boxed
 from stepgrpo_lab.method.records import Probe, Problem, Trajectory
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.overthinker import leaps, overthinker_problems
+from stepgrpo_lab.overthinker import leaps, load_overthinker, overthinker_problems
 from stepgrpo_lab.overthinker.leaps import OVERTHINKER_2, WIDTHS, write_trace
 from stepgrpo_lab.overthinker.tasks import OVERTHINKER, find_laboratory
 from stepgrpo_lab.overthinker.traces import format_completion
@@ -62,7 +69,7 @@ def drawn(seed: int, family: str) -> Problem:
     return next(OVERTHINKER_2.draw("train", seed, family))
 
 
-def evaluate(start: int, groups: list) -> int:
+def work_out(start: int, groups: list) -> int:
     """An independent solution, with Python's own arithmetic from left to right."""
     act = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
     for symbol, operand in itertools.chain.from_iterable(groups):
@@ -77,7 +84,7 @@ def evaluate(start: int, groups: list) -> int:
 def test_answers_are_right_and_prompts_tell_everything(family):
     for problem in overthinker_problems("test", 200, family=family, laboratory=LABORATORY):
         chains = problem.meta.get("candidates") or [[problem.meta["start"], problem.meta["groups"]]]
-        values = [evaluate(*chain) for chain in chains]
+        values = [work_out(*chain) for chain in chains]
         assert problem.answer == ("ABCDEF"[values.index(0)] if family == "search" else str(values[0]))
         assert family == "chain" or values.count(0) == 1
         question = problem.prompt.replace(" ", "").replace(":", "")
@@ -227,7 +234,7 @@ def test_drills_train_results_only(tokenizer):
             for equation, result in zip(equations, results, strict=False):
                 left, _, written = equation.partition("=")
                 signs = [[sign, int(digit)] for sign, digit in zip(left[1::2], left[2::2], strict=True)]
-                assert written == result == str(evaluate(int(left[0]), [signs]))
+                assert written == result == str(work_out(int(left[0]), [signs]))
 
 
 def test_batches_depend_on_their_number_alone(tokenizer):
@@ -273,16 +280,13 @@ def test_a_fork_sees_exactly_what_a_probe_there_would_see(tokenizer):
 # ---- gates -----------------------------------------------------------------------------------------------------------
 
 
-def passing() -> dict[str, float]:
-    return {name: (max(least, -10) + min(most, 90)) / 2 for name, (least, most, _) in BOUNDS.items()}
-
-
-@pytest.mark.parametrize("name", BOUNDS)
-def test_each_gate_fails_on_its_own_figure_alone(name):
-    assert all(gate.passed for gate in leap_gates(passing()))
-    least, most, asks = BOUNDS[name]
+@pytest.mark.parametrize(("bounds", "name"), [(bounds, name) for bounds in (BOUNDS, TRAINED_BOUNDS) for name in bounds])
+def test_each_gate_fails_on_its_own_figure_alone(bounds, name):
+    passing = {each: (max(least, -10) + min(most, 90)) / 2 for each, (least, most, _) in bounds.items()}
+    assert all(gate.passed for gate in leap_gates(passing, bounds))
+    least, most, asks = bounds[name]
     for value in (least - 0.001, most + 0.001):
-        [failed] = [gate for gate in leap_gates(passing() | {name: value}) if not gate.passed]
+        [failed] = [gate for gate in leap_gates(passing | {name: value}, bounds) if not gate.passed]
         assert failed.asks.startswith(asks)
 
 
@@ -352,3 +356,39 @@ def test_forced_tokens_are_scored_by_the_policy_itself(tokenizer):
 def test_watching_never_exits():
     rule = watching("official").exit_rule(192)
     assert rule.threshold == 1.0 and rule.near_budget == 192
+
+
+# ---- the shipped model -----------------------------------------------------------------------------------------------
+
+SHIPPED = data_path(LABORATORY)
+
+
+@pytest.fixture(scope="module")
+def card():
+    return json.loads((SHIPPED / "card.json").read_text(encoding="utf-8"))
+
+
+def test_the_card_belongs_to_the_weights(card):
+    weights = (SHIPPED / "model.safetensors").read_bytes()
+    assert card["weights"] == hashlib.sha256(weights).hexdigest()
+    assert len(weights) <= 6_000_000
+    assert card["settings"] == LeapSettings(seed=card["settings"]["seed"]).to_json()
+    assert (SHIPPED / "README.md").read_text(encoding="utf-8") == render_leap_card(card)
+    drawn = draw_reliability(card["figures"]["reliability"]["official"], RELIABILITY_TITLE)
+    assert (SHIPPED / RELIABILITY).read_text(encoding="utf-8") == drawn
+
+
+def test_the_card_is_frozen_only_where_every_gate_holds(card):
+    assert set(card["figures"]["gated"]) == set(BOUNDS)
+    assert card["frozen"] == all(gate.passed for gate in leap_gates(card["figures"]["gated"]))
+    assert card["figures"]["problems"] == 2000
+
+
+def test_the_card_can_be_measured_again(card):
+    model, tokenizer = load_overthinker(LABORATORY)
+    assert model.num_parameters() <= 1_500_000
+    problems = overthinker_problems("gates", 150, laboratory=LABORATORY)
+    figures = evaluate(model, tokenizer, problems, limit=192).summary()
+    for name in ("accuracy", "tokens", "steps"):
+        then = card["figures"]["plain"][name]["estimate"]
+        assert figures[name].low * 0.95 <= then <= figures[name].high * 1.05, name

@@ -329,6 +329,7 @@ def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParse
     )
     most = find_laboratory("overthinker-2").most("gates")
     add_number(command, "--count", 100, most, default=2000, help="problems to measure on (default: %(default)s)")
+    command.add_argument("--trained", action="store_true", help="ask what must still hold after training by GRPO")
     command.add_argument("--output", type=Path, metavar="FILE", help="also write every figure to this .json file")
     add_seed(command)
 

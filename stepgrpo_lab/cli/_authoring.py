@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.cli._output import StatusLine, bar, printable
@@ -64,8 +65,8 @@ def build_overthinker(options: Namespace) -> int:
 def measure_gates(options: Namespace) -> int:
     """``stepgrpo overthinker gates``."""
     quiet()
-    from stepgrpo_lab.authoring.overthinker.gates import leap_gates
-    from stepgrpo_lab.authoring.overthinker.leap_card import gates_table, leap_figures
+    from stepgrpo_lab.authoring.overthinker.gates import BOUNDS, TRAINED_BOUNDS, leap_gates, measure_trained
+    from stepgrpo_lab.authoring.overthinker.leap_card import gates_table, leap_figures, untrained_leaps
     from stepgrpo_lab.engines.files import write_atomically
     from stepgrpo_lab.engines.models import load_model
     from stepgrpo_lab.run.folder import check_file
@@ -73,11 +74,18 @@ def measure_gates(options: Namespace) -> int:
     if options.output:
         check_file(options.output)
     model, tokenizer = load_model(options.model, device="cpu")
+    figures: dict[str, Any]
     with _progress_line() as show_progress:
-        figures = leap_figures(model, tokenizer, options.count, seed=options.seed, progress=show_progress)
+        if options.trained:
+            figures = measure_trained(
+                model, tokenizer, untrained_leaps(), options.count, seed=options.seed, progress=show_progress
+            )
+            gates = leap_gates(figures, TRAINED_BOUNDS)
+        else:
+            figures = leap_figures(model, tokenizer, options.count, seed=options.seed, progress=show_progress)
+            gates = leap_gates(figures["gated"], BOUNDS)
     if options.output:
         write_atomically(options.output, json.dumps(figures, indent=1) + "\n")
-    gates = leap_gates(figures["gated"])
     print(gates_table(gates))
     return 0 if all(gate.passed for gate in gates) else 1
 

@@ -1,7 +1,10 @@
-"""The Overthinker: the package's own small reasoning model, and the generated problems it works on.
+"""The Overthinkers: the package's own small reasoning models, and the generated problems they work on.
 
 A Qwen3-architecture model of about a million parameters that solves problems step by step and overthinks by
 construction. Because its problems are generated, every step it takes can be labelled: needed, verifying, redundant.
+
+The first is right on all its problems, so its accuracy can only fall. ``overthinker-2`` errs where it leaps and follows
+its last derivation, so both thinking on and stopping early can gain.
 """
 
 from __future__ import annotations

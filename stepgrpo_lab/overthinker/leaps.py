@@ -89,7 +89,7 @@ SLIPS = {1: 0.005, 2: 0.06}
 """Probability that a trace's equation of one, of two operations has a wrong result: disagreements must be seen."""
 
 RECHECKS = (10, 24, 26, 18, 10, 6, 3, 2, 1)
-"""Weights of 0, 1, 2, ... re-checks after the answer was reached."""
+"""Weights of 0, 1, 2, ... re-checks after the answer was reached; the last ones run into the limit."""
 
 MOST_RECHECKS = len(RECHECKS) - 1
 CAREFUL_FIRST, CAREFUL_LATER = 0.8, 0.55

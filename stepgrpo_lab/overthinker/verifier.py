@@ -25,7 +25,7 @@ from stepgrpo_lab.overthinker.tasks import CANDIDATES, OPERATIONS_PER_STEP, work
 LABELS: tuple[StepLabel, ...] = get_args(StepLabel)
 
 
-def shown_labels(*counts: Mapping[str, float]) -> tuple[StepLabel, ...]:
+def shown_labels(*counts: Mapping[Any, float]) -> tuple[StepLabel, ...]:
     """The labels that a table of such counts shows: "spoiling" only where it occurs.
 
     Example:

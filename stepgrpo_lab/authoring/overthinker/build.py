@@ -15,10 +15,10 @@ from stepgrpo_lab.authoring.overthinker import leaping, stages
 from stepgrpo_lab.authoring.overthinker.card import measure_overthinker, write_card
 from stepgrpo_lab.authoring.overthinker.leap_card import leap_figures, write_leap_card
 from stepgrpo_lab.authoring.overthinker.leaping import LeapSettings
-from stepgrpo_lab.authoring.overthinker.stages import BuildSettings, Progress, new_model
+from stepgrpo_lab.authoring.overthinker.stages import BuildSettings, ModelSettings, Progress, new_model
 from stepgrpo_lab.engines.files import read_json
 
-BUILDS: dict[str, type[BuildSettings]] = {"overthinker": BuildSettings, "overthinker-2": LeapSettings}
+BUILDS: dict[str, type[ModelSettings]] = {"overthinker": BuildSettings, "overthinker-2": LeapSettings}
 """Laboratory -> the settings that build its model."""
 
 WORK_FOLDER = "build"
@@ -27,7 +27,7 @@ WORK_FOLDER = "build"
 
 def build_overthinker(
     output: str | Path,
-    settings: BuildSettings | None = None,
+    settings: ModelSettings | None = None,
     *,
     card_problems: int | None = None,
     progress: Progress | None = None,
@@ -69,7 +69,7 @@ def build_overthinker(
     return output
 
 
-def _claim(work: Path, settings: BuildSettings) -> None:
+def _claim(work: Path, settings: ModelSettings) -> None:
     """Remember the settings beside the checkpoints, so that a resumed build cannot mix two of them."""
     record, ours = work / "settings.json", settings.to_json()
     if record.exists() and read_json(record, lambda kept: kept, "remove that folder") != ours:

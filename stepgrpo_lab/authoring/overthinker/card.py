@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.authoring.overthinker.stages import COMPLETION_LIMIT, BuildSettings, Progress
+from stepgrpo_lab.authoring.overthinker.stages import COMPLETION_LIMIT, ModelSettings, Progress
 from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.results import Evaluation, compare
@@ -95,7 +95,7 @@ def labelled_examples(problems: Sequence[Problem], texts: dict[str, str]) -> lis
     ]
 
 
-def write_card(folder: Path, settings: BuildSettings, figures: dict[str, Any]) -> None:
+def write_card(folder: Path, settings: ModelSettings, figures: dict[str, Any]) -> None:
     """Write ``card.json`` (settings and every figure), the readable card ``README.md`` and its picture."""
     record = {"settings": settings.to_json(), "figures": figures}
     (folder / "card.json").write_text(json.dumps(record, indent=1) + "\n")

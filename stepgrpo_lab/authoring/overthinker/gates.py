@@ -35,7 +35,10 @@ ECE_BINS, WIDTH_BINS = 15, 10
 
 Figures = dict[str, float]
 
-BOUNDS: dict[str, tuple[float, float, str]] = {
+Bounds = dict[str, tuple[float, float, str]]
+"""Figure -> least, most, and what it is."""
+
+BOUNDS: Bounds = {
     "accuracy": (0.70, 0.85, "accuracy of plain decoding"),
     "hardest_level": (0.30, 1.0, "accuracy on the hardest level"),
     "easiest_but_one": (0.0, 0.97, "accuracy on the easiest level but one"),
@@ -64,14 +67,20 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "second_hard": (20, 100, "hard chains: points that the second derivation is above the first"),
     "second_easiest": (-100, 2, "easiest level: points that the second derivation is above the first"),
 }
-"""Figure -> least, most, and what it is."""
+"""What the untrained model must show."""
+
+TRAINED_BOUNDS: Bounds = {
+    "cut_points": (8, 100, "points that a cut at the first marker still costs"),
+    "leap_moved": (-0.05, 0.05, "change of the share of leaps that are right"),
+}
+"""What must still hold after GRPO: what was needed is needed, and leaps err as before."""
 
 
-def leap_gates(gated: Figures) -> list[Gate]:
-    """Every gate, from the figures ``gated`` of :func:`measure_gates`."""
+def leap_gates(gated: Figures, bounds: Bounds = BOUNDS) -> list[Gate]:
+    """Every gate, from the figures ``gated`` of :func:`measure_gates`, or from :func:`measure_trained`."""
     return [
         Gate(f"{asks}: {least:g} to {most:g}", f"{gated[name]:.3f}", least <= gated[name] <= most)
-        for name, (least, most, asks) in BOUNDS.items()
+        for name, (least, most, asks) in bounds.items()
     ]
 
 
@@ -220,7 +229,7 @@ class _Keeping:
         return self.trajectories, cost
 
 
-Run = Callable[[str, RolloutSettings], tuple[Evaluation, list[Trajectory]]]
+Run = Callable[[str, RolloutSettings | None], tuple[Evaluation, list[Trajectory]]]
 
 
 def runner(model: Any, tokenizer: Any, problems: Sequence[Problem], seed: int, progress: Progress | None) -> Run:
@@ -229,7 +238,7 @@ def runner(model: Any, tokenizer: Any, problems: Sequence[Problem], seed: int, p
 
     engine = _Keeping(LockstepEngine(model, tokenizer, max_rows=160))
 
-    def run(name: str, settings: RolloutSettings) -> tuple[Evaluation, list[Trajectory]]:
+    def run(name: str, settings: RolloutSettings | None) -> tuple[Evaluation, list[Trajectory]]:
         report = (lambda done, total: progress(name, done, total, 0.0)) if progress else None
         measured = evaluate(
             None,
@@ -314,6 +323,39 @@ def measure_gates(
         "deer": deer,
         "reliability": stated,
         "texts": {problem.id: trajectory.text for problem, trajectory in zip(problems, watched, strict=True)},
+    }
+
+
+def measure_trained(
+    model: Any,
+    tokenizer: Any,
+    before: dict[str, float],
+    count: int = 2000,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Figures:
+    """The figures of :data:`TRAINED_BOUNDS`, of a model that was trained from Overthinker 2.
+
+    Args:
+        model, tokenizer: The trained model.
+        before: ``leaps`` of the untrained one, as :func:`measure_gates` measured them.
+        count, seed, progress: As there.
+
+    Returns:
+        Also its accuracy, its tokens and the share of leaps that are right.
+    """
+    problems = overthinker_problems("gates", count, seed=seed, laboratory="overthinker-2")
+    run = runner(model, tokenizer, problems, seed, progress)
+    plain, trajectories = run("plain decoding", None)
+    cut, _ = run("cut at the first marker", cut_at_first_marker(exiting("official")))
+    right = leap_accuracy(trajectory.text for trajectory in trajectories)[str(LEAP)]
+    return {
+        "cut_points": 100 * (plain.mean("correct") - cut.mean("correct")),
+        "leap_moved": right - before[str(LEAP)],
+        "leaps": right,
+        "accuracy": plain.mean("correct"),
+        "tokens": plain.mean("tokens"),
     }
 
 

@@ -19,6 +19,7 @@ from stepgrpo_lab.authoring.overthinker.card import (
 from stepgrpo_lab.authoring.overthinker.gates import leap_gates, measure_gates
 from stepgrpo_lab.authoring.overthinker.leaping import COMPLETION_LIMIT, LeapSettings
 from stepgrpo_lab.authoring.overthinker.stages import Progress
+from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 
@@ -28,6 +29,11 @@ WEIGHTS = "model.safetensors"
 def fingerprint(folder: Path) -> str:
     """SHA-256 of a model folder's weights."""
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+def untrained_leaps() -> dict[str, float]:
+    """Share of right equations by their width, from the card of the embedded model."""
+    return json.loads(data_path("overthinker-2", "card.json").read_text(encoding="utf-8"))["figures"]["leaps"]
 
 
 def leap_figures(

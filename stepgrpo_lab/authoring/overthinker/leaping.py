@@ -26,7 +26,7 @@ from stepgrpo_lab.authoring.overthinker._fitting import (
     fit,
     updates_done,
 )
-from stepgrpo_lab.authoring.overthinker.stages import BuildSettings, Progress
+from stepgrpo_lab.authoring.overthinker.stages import ModelSettings, Progress
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
 from stepgrpo_lab.method.settings import PRESETS
@@ -47,7 +47,7 @@ SAMPLED_AT = (Sampling(1.0), Sampling(0.6, top_p=0.95, top_k=20))
 
 
 @dataclass(frozen=True)
-class LeapSettings(BuildSettings):
+class LeapSettings(ModelSettings):
     """Length of the build of Overthinker 2; the defaults are what the shipped model was built with.
 
     Attributes:

@@ -31,8 +31,8 @@ Progress = Callable[[str, int, int, float], None]
 
 
 @dataclass(frozen=True)
-class BuildSettings:
-    """Size of the model and length of its training; the defaults are what the shipped model was built with.
+class ModelSettings:
+    """Size of a model and length of its training; the defaults are what the first Overthinker was built with.
 
     Attributes:
         seed: Of weights, problems, traces and rollouts.
@@ -42,8 +42,6 @@ class BuildSettings:
         calibration: The second stage, each round.
         calibration_rounds: How often rollouts are sampled anew from the current model.
         calibration_problems: Problems sampled in each round.
-        cuts_per_rollout: Examples made of each rollout.
-        style: How the traces slip and overthink.
     """
 
     seed: int = 0
@@ -60,12 +58,23 @@ class BuildSettings:
     )
     calibration_rounds: int = 5
     calibration_problems: int = 2500
-    cuts_per_rollout: int = 3
-    style: TraceStyle = field(default_factory=TraceStyle)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dictionary (tuples as lists)."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+@dataclass(frozen=True)
+class BuildSettings(ModelSettings):
+    """How the first Overthinker is built.
+
+    Attributes:
+        cuts_per_rollout: Examples made of each rollout.
+        style: How the traces slip and overthink.
+    """
+
+    cuts_per_rollout: int = 3
+    style: TraceStyle = field(default_factory=TraceStyle)
 
 
 def new_tokenizer(seed: int = 0) -> Any:
@@ -78,7 +87,7 @@ def new_tokenizer(seed: int = 0) -> Any:
     return train_tokenizer(corpus)
 
 
-def new_model(settings: BuildSettings, tokenizer: Any) -> Any:
+def new_model(settings: ModelSettings, tokenizer: Any) -> Any:
     """A freshly initialised ``Qwen3ForCausalLM`` of about a million parameters."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
