@@ -53,7 +53,7 @@ from stepgrpo_lab.experiments.tables import (
     share,
 )
 from stepgrpo_lab.method.records import Outcome, from_json
-from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
+from stepgrpo_lab.overthinker.tasks import OVERTHINKER, overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.recipes._building import recipe_reward
 from stepgrpo_lab.run import job as run
@@ -234,8 +234,9 @@ def test_the_command_runs_a_table(
 def test_harder_problems_are_harder_than_all_training() -> None:
     problems = harder_problems(5)
     assert len(problems) == 5 == len({problem.id for problem in problems})
-    assert {problem.family for problem in problems} == set(LEVELS)
-    assert all((problem.level or 0) > max(LEVELS[problem.family]) for problem in problems)
+    levels = OVERTHINKER.level_weights
+    assert {problem.family for problem in problems} == set(levels)
+    assert all((problem.level or 0) > max(levels[problem.family]) for problem in problems)
     trained = {problem.level for problem in overthinker_problems("train", 200)}
     assert max(level for level in trained if level) < max(problem.level or 0 for problem in problems)
 

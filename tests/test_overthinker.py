@@ -8,13 +8,15 @@ import json
 import random
 import re
 from functools import reduce
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepgrpo_lab.authoring.overthinker._fitting import FitSettings
+from stepgrpo_lab.authoring.overthinker._fitting import IGNORED, FitSettings
 from stepgrpo_lab.authoring.overthinker.card import draw_reliability, gates
+from stepgrpo_lab.authoring.overthinker.leaping import LeapSettings
 from stepgrpo_lab.authoring.overthinker.stages import (
     BuildSettings,
     TraceBatches,
@@ -25,7 +27,7 @@ from stepgrpo_lab.authoring.overthinker.stages import (
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.overthinker.tasks import FAMILIES, SPLITS, draw_problems, overthinker_problems, split_of
+from stepgrpo_lab.overthinker.tasks import OVERTHINKER, overthinker_problems
 from stepgrpo_lab.overthinker.traces import TraceStyle, format_completion, write_thoughts
 from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
 
@@ -37,6 +39,7 @@ SEARCH = Problem(
     "search",
     meta={"candidates": [[4, [["-", 3], ["*", 7]]], [5, [["+", 4], ["-", 9]]], [2, [["+", 2], ["+", 1]]]]},
 )
+FAMILIES = sorted(OVERTHINKER.families)
 NO_SLIPS = TraceStyle(slip_rate=0.0)
 FOUND = "B 5+4=9 9-9=0 yes"
 RIGHT = ["7+5=2 2*3=6", "Wait 6-4=2 2+7=9"]
@@ -72,10 +75,10 @@ def test_answers_are_right_and_prompts_tell_everything(family):
 
 
 def test_splits_cannot_overlap():
-    drawn = {split: {p.id for p in overthinker_problems(split, 1500, seed=3)} for split in SPLITS}
-    for first, second in itertools.combinations(SPLITS, 2):
+    drawn = {split: {p.id for p in overthinker_problems(split, 1500, seed=3)} for split in OVERTHINKER.shares}
+    for first, second in itertools.combinations(OVERTHINKER.shares, 2):
         assert not drawn[first] & drawn[second]
-    assert all(split_of(p) == "test" for p in overthinker_problems("test", 50, seed=9))
+    assert all(OVERTHINKER.split_of(p) == "test" for p in overthinker_problems("test", 50, seed=9))
 
 
 def test_draws_are_seeded_distinct_and_extend_each_other():
@@ -91,7 +94,7 @@ def test_levels_set_the_length_and_reach_beyond_the_trained_ones():
     assert len(harder.meta["operations"]) == 8
     assert {len(p.meta["candidates"]) for p in overthinker_problems("test", 60, family="search")} == {4, 5}
     with pytest.raises(ValueError, match="the highest level is 7"):
-        next(draw_problems("test", 0, family="search", level=8))
+        next(OVERTHINKER.draw("test", 0, family="search", level=8))
 
 
 @pytest.mark.parametrize(
@@ -101,13 +104,13 @@ def test_levels_set_the_length_and_reach_beyond_the_trained_ones():
 def test_unknown_names_are_refused(arguments, message):
     split, seed, *family = arguments
     with pytest.raises(ValueError, match=message):
-        next(draw_problems(split, seed, family=family[0] if family else None))
+        next(OVERTHINKER.draw(split, seed, family=family[0] if family else None))
 
 
 @settings(max_examples=150, deadline=None)
-@given(seed=st.integers(0, 10**6), family=st.sampled_from(sorted(FAMILIES)))
+@given(seed=st.integers(0, 10**6), family=st.sampled_from(FAMILIES))
 def test_flawless_traces_hold_no_malformed_step_and_reach_the_answer(seed, family):
-    problem = next(draw_problems("train", seed, family=family))
+    problem = next(OVERTHINKER.draw("train", seed, family=family))
     text = format_completion(write_thoughts(problem, random.Random(seed), NO_SLIPS), problem.answer)
     labels = label_steps(problem, text)
     assert len(labels) == MarkerSegmenter("paper").count(text)
@@ -119,9 +122,9 @@ def test_flawless_traces_hold_no_malformed_step_and_reach_the_answer(seed, famil
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 10**6), family=st.sampled_from(sorted(FAMILIES)))
+@given(seed=st.integers(0, 10**6), family=st.sampled_from(FAMILIES))
 def test_slips_are_legal_moves(seed, family):
-    problem = next(draw_problems("train", seed, family=family))
+    problem = next(OVERTHINKER.draw("train", seed, family=family))
     text = format_completion(write_thoughts(problem, random.Random(seed), TraceStyle(slip_rate=0.3)), "0")
     assert "malformed" not in label_steps(problem, text)
 
@@ -211,10 +214,8 @@ def test_calibration_trains_only_what_follows_the_forced_text(tokenizer):
     endings = set()
     for seed in range(60):
         example = calibration_example(CHAIN, trajectory, random.Random(seed), tokenizer, text)
-        context, trained = (
-            text.decode(example.ids[: example.loss_start]),
-            text.decode(example.ids[example.loss_start :]),
-        )
+        start = len(example.ids) - sum(label != IGNORED for label in example.labels)
+        context, trained = text.decode(example.ids[:start]), text.decode(example.ids[start:])
         forced, *_ = next(
             f for f in answer_forms("9") if context.endswith(f[0].removeprefix("\n")) and trained.startswith(f[1])
         )
@@ -231,27 +232,34 @@ def test_trace_batches_depend_on_the_update_alone(tokenizer):
     assert second(3) == wanted[3]
 
 
-TINY = BuildSettings(
-    hidden_size=32,
-    layers=1,
-    heads=2,
-    key_value_heads=1,
-    head_dim=16,
-    intermediate_size=32,
-    batch_size=4,
-    traces=FitSettings(updates=6, learning_rate=1e-2, warmup=2, save_every=2),
-    calibration=FitSettings(updates=2, learning_rate=1e-3, warmup=1, save_every=1),
-    calibration_rounds=1,
-    calibration_problems=6,
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "layers": 1,
+    "heads": 2,
+    "key_value_heads": 1,
+    "head_dim": 16,
+    "intermediate_size": 32,
+    "batch_size": 4,
+    "calibration": FitSettings(updates=2, learning_rate=1e-3, warmup=1, save_every=1),
+    "calibration_rounds": 1,
+    "calibration_problems": 6,
+}
+TINY = BuildSettings(**SMALL, traces=FitSettings(updates=6, learning_rate=1e-2, warmup=2, save_every=2))
+TINY_2 = LeapSettings(
+    **SMALL,
+    drills=2,
+    calibration_batch=2,
+    traces=FitSettings(updates=6, learning_rate=1e-2, warmup=2, save_every=2, matrices="muon"),
 )
 
 
-def test_an_interrupted_build_ends_with_the_same_weights(tmp_path):
+@pytest.mark.parametrize(("tiny", "problems"), [(TINY, 4), (TINY_2, 30)], ids=["overthinker", "overthinker-2"])
+def test_an_interrupted_build_ends_with_the_same_weights(tmp_path, tiny, problems):
     from safetensors.torch import load_file
 
     from stepgrpo_lab.authoring.overthinker.build import build_overthinker
 
-    whole = build_overthinker(tmp_path / "whole", TINY, card_problems=4)
+    whole = build_overthinker(tmp_path / "whole", tiny, card_problems=problems)
 
     class Stop(Exception):
         pass
@@ -261,16 +269,16 @@ def test_an_interrupted_build_ends_with_the_same_weights(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        build_overthinker(tmp_path / "halves", TINY, card_problems=4, progress=interrupt)
+        build_overthinker(tmp_path / "halves", tiny, card_problems=problems, progress=interrupt)
     with pytest.raises(ValueError, match="another build"):
-        build_overthinker(tmp_path / "halves", dataclasses.replace(TINY, seed=1))
-    halves = build_overthinker(tmp_path / "halves", TINY, card_problems=4)
+        build_overthinker(tmp_path / "halves", dataclasses.replace(tiny, seed=1))
+    halves = build_overthinker(tmp_path / "halves", tiny, card_problems=problems)
     first, second = (load_file(folder / "model.safetensors") for folder in (whole, halves))
     assert first.keys() == second.keys()
     assert all(first[name].equal(second[name]) for name in first)
     figures = json.loads((halves / "card.json").read_text())["figures"]
     assert figures == json.loads((whole / "card.json").read_text())["figures"]
-    assert f"On {figures['problems']} held-out problems" in (halves / "README.md").read_text()
+    assert f"On {problems} " in (halves / "README.md").read_text()
     assert not (halves / "build").exists()
 
 

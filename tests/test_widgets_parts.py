@@ -17,6 +17,7 @@ from test_widgets_rollout import group_of, probe
 from traitlets import TraitError
 
 from stepgrpo_lab import widgets
+from stepgrpo_lab.overthinker.verifier import LABELS
 from stepgrpo_lab.viz._html import piece_text, table
 from stepgrpo_lab.widgets import _page as page
 from stepgrpo_lab.widgets._base import VIEW_MIME, FigurePane, LabWidget
@@ -232,5 +233,5 @@ def test_pieces_are_escaped(piece: str) -> None:
 
 def test_the_labels_of_steps_look_different_without_colour() -> None:
     styles = re.findall(r"\.stepgrpo \.(\w+) \{ background: (#\w+)40; .*border-bottom-style: (\w+)", page.STYLE)
-    assert [label for label, _, _ in styles] == ["needed", "verifying", "redundant", "malformed"]
-    assert len({line for _, _, line in styles}) == len({colour for _, colour, _ in styles}) == 4
+    assert tuple(label for label, _, _ in styles) == LABELS
+    assert len({line for _, _, line in styles}) == len({colour for _, colour, _ in styles}) == len(LABELS)

@@ -25,7 +25,7 @@ from stepgrpo_lab.cli._running import check_arguments, check_output, ensure_utf8
 from stepgrpo_lab.cli._scaling import add_plan, add_rate
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
 from stepgrpo_lab.method.markers import MARKER_SETS
-from stepgrpo_lab.overthinker.tasks import most_problems
+from stepgrpo_lab.overthinker.tasks import LABORATORIES, OVERTHINKER, find_laboratory
 
 _RESULT_IN_FILES = ("train", "compare", "reproduce", "authoring.record", "scaling.rate", "authoring.build_overthinker")
 """Commands that have done their work even if nobody could be told."""
@@ -196,7 +196,7 @@ def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change it")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--problem", metavar="TEXT", help="a question of your own")
-    last = most_problems("test") - 1
+    last = OVERTHINKER.most("test") - 1
     add_number(which, "--index", 0, last, default=0, help="which of the problems (default: %(default)s)")
     command.add_argument("--data", default="overthinker:test", help="where problems come from (default: %(default)s)")
     command.add_argument("--suffix", default="", help="text appended to the question")
@@ -312,7 +312,7 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         command,
         "--survey",
         1,
-        most_problems("test"),
+        OVERTHINKER.most("test"),
         metavar="N",
         help="instead, one watched completion of each of N problems, to be counted",
     )
@@ -333,11 +333,29 @@ def _add_overthinker(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "build",
         "authoring.build_overthinker",
         "train the embedded model from scratch",
-        "stepgrpo overthinker build --output my-overthinker --seed 1",
+        "stepgrpo overthinker build --laboratory overthinker-2 --output my-overthinker --seed 1",
+    )
+    command.add_argument(
+        "--laboratory", choices=LABORATORIES, default=LABORATORIES[0], help="which one to build (default: %(default)s)"
     )
     command.add_argument(
         "--output", type=place, default=Path("runs/overthinker-build"), help="folder to write (default: %(default)s)"
     )
+    add_seed(command)
+    command = _command(
+        inner,
+        "gates",
+        "authoring.measure_gates",
+        "measure whether Overthinker 2 is a fair laboratory; exit code 1 where a gate fails",
+        "stepgrpo overthinker gates overthinker-2 --output gates.json",
+    )
+    command.add_argument(
+        "model", nargs="?", default="overthinker-2", help="a model of that laboratory (default: %(default)s)"
+    )
+    most = find_laboratory("overthinker-2").most("gates")
+    add_number(command, "--count", 100, most, default=2000, help="problems to measure on (default: %(default)s)")
+    command.add_argument("--trained", action="store_true", help="ask what must still hold after training by GRPO")
+    command.add_argument("--output", type=place, metavar="FILE", help="also write every figure to this .json file")
     add_seed(command)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.cli._output import StatusLine, bar, printable
@@ -64,14 +65,51 @@ def record(options: Namespace) -> int:
 def build_overthinker(options: Namespace) -> int:
     """``stepgrpo overthinker build``."""
     quiet()
-    from stepgrpo_lab.authoring.overthinker.build import build_overthinker
-    from stepgrpo_lab.authoring.overthinker.stages import BuildSettings
+    from stepgrpo_lab.authoring.overthinker.build import BUILDS, build_overthinker
     from stepgrpo_lab.engines.writers import Writer, is_unused
     from stepgrpo_lab.run.folder import new_parts
 
     new_parts(options.output)
     if not is_unused(options.output) and not (options.output / "build").is_dir():
         raise ValueError(f"{options.output} is not empty, and no earlier build lies there: give another --output")
+    settings = BUILDS[options.laboratory](seed=options.seed)
+    with _progress_line() as show_progress, Writer.in_folder(options.output):
+        build_overthinker(options.output, settings, progress=show_progress)
+    print(f"written: {printable(str(options.output))}")
+    return 0
+
+
+def measure_gates(options: Namespace) -> int:
+    """``stepgrpo overthinker gates``."""
+    quiet()
+    from stepgrpo_lab.authoring.overthinker.gates import BOUNDS, TRAINED_BOUNDS, leap_gates, measure_trained
+    from stepgrpo_lab.authoring.overthinker.leap_card import gates_table, leap_figures, untrained_leaps
+    from stepgrpo_lab.engines.files import write_atomically
+    from stepgrpo_lab.engines.models import load_model
+    from stepgrpo_lab.run.folder import check_file
+
+    if options.output:
+        check_file(options.output)
+    model, tokenizer = load_model(options.model, device="cpu")
+    figures: dict[str, Any]
+    with _progress_line() as show_progress:
+        if options.trained:
+            figures = measure_trained(
+                model, tokenizer, untrained_leaps(), options.count, seed=options.seed, progress=show_progress
+            )
+            gates = leap_gates(figures, TRAINED_BOUNDS)
+        else:
+            figures = leap_figures(model, tokenizer, options.count, seed=options.seed, progress=show_progress)
+            gates = leap_gates(figures["gated"], BOUNDS)
+    if options.output:
+        write_atomically(options.output, json.dumps(figures, indent=1) + "\n")
+    print(gates_table(gates))
+    return 0 if all(gate.passed for gate in gates) else 1
+
+
+@contextmanager
+def _progress_line() -> Iterator[Callable[[str, int, int, float], None]]:
+    """Shows how far a build or a measurement is."""
     status = StatusLine()
 
     def show_progress(stage: str, done: int, total: int, loss: float) -> None:
@@ -79,12 +117,9 @@ def build_overthinker(options: Namespace) -> int:
             status(f"{bar(done, total)} {stage} {done}/{total}" + f", loss {loss:.3f}" * (loss > 0))
 
     try:
-        with Writer.in_folder(options.output):
-            build_overthinker(options.output, BuildSettings(seed=options.seed), progress=show_progress)
+        yield show_progress
     finally:
         status.end()
-    print(f"written: {printable(str(options.output))}")
-    return 0
 
 
 def build_notebooks(options: Namespace) -> int:

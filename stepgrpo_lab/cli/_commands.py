@@ -89,10 +89,11 @@ def evaluate(options: Namespace) -> int:
     from stepgrpo_lab.cli._engines import check_engine, opened_engine
     from stepgrpo_lab.evaluation import evaluating as evaluation
     from stepgrpo_lab.method.rollout import Sampling, rollout_settings
+    from stepgrpo_lab.overthinker.tasks import LABORATORIES
     from stepgrpo_lab.recipes._building import recipe_problems
     from stepgrpo_lab.recipes._rules import check_source
 
-    generated = options.data.startswith("overthinker:")
+    generated = options.data.partition(":")[0] in LABORATORIES
     count = GENERATED_PROBLEMS if generated and options.count is None else options.count
     check_source(options.data, count)
     check_engine(options)

@@ -13,8 +13,8 @@ from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.records import from_json
 
-OVERTHINKER = "overthinker"
-"""Name of the embedded model wherever a model path is asked for."""
+EMBEDDED = ("overthinker", "overthinker-2")
+"""Names of the embedded models wherever a model path is asked for; each is also its folder in the package's data."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -30,7 +30,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 def model_location(path_or_id: str | Path) -> str:
     """The folder or Hugging Face id that a model path stands for.
 
-    "overthinker" is the embedded model's folder, and a run folder stands for the model that it trained.
+    The name of an embedded model stands for its folder, and a run folder for the model that it trained.
 
     Raises:
         ValueError: The run has not been trained to its end.
@@ -39,8 +39,8 @@ def model_location(path_or_id: str | Path) -> str:
         >>> model_location("some/model")
         'some/model'
     """
-    if str(path_or_id) == OVERTHINKER:
-        return str(data_path("overthinker"))
+    if str(path_or_id) in EMBEDDED:
+        return str(data_path(str(path_or_id)))
     folder = Path(path_or_id)
     if not (folder / "recipe.yaml").is_file() or any(
         (folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)
@@ -72,9 +72,7 @@ def loading_options(path_or_id: str | Path) -> dict[str, Any]:
         if folder.is_dir():
             return _local_options(folder)
         if not _HUB_ID.fullmatch(location):
-            raise ValueError(
-                f"there is no such folder, and it is no Hugging Face id{did_you_mean(location, [OVERTHINKER])}"
-            )
+            raise ValueError(f"there is no such folder, and it is no Hugging Face id{did_you_mean(location, EMBEDDED)}")
         return _hub_options(location)
     except (ValueError, OSError) as error:
         raise ValueError(
@@ -126,7 +124,7 @@ def _hub_options(hub_id: str) -> dict[str, Any]:
     here = any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in ("config.json", ADAPTER_CONFIG))
     silent = hub_silence()
     if silent and not here:
-        near = did_you_mean(hub_id, [OVERTHINKER])
+        near = did_you_mean(hub_id, EMBEDDED)
         raise ValueError(
             f"it is neither a folder nor an earlier download, and the hub cannot be asked ({silent}){near}"
         )

@@ -1,7 +1,7 @@
 """Load a causal language model with its tokenizer, check both for what the method needs, merge LoRA.
 
 This is the one place where models are opened. A path may be a run folder, a folder with a whole model or with an
-adapter (a checkpoint and an export are such folders), a Hugging Face id, or "overthinker".
+adapter (a checkpoint and an export are such folders), a Hugging Face id, "overthinker" or "overthinker-2".
 """
 
 from __future__ import annotations

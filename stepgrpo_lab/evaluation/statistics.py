@@ -245,8 +245,10 @@ class Calibration:
     count: int
 
 
-def calibration(probabilities: ArrayLike, correct: ArrayLike, bins: int = 10) -> Calibration:
-    """Compare stated probabilities with the share that is correct, in bins of equal width.
+def calibration(
+    probabilities: ArrayLike, correct: ArrayLike, bins: int = 10, *, equal_mass: bool = False
+) -> Calibration:
+    """Compare stated probabilities with the share that is correct, in bins of equal width or of equal mass.
 
     Expected calibration error after Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
 
@@ -254,6 +256,7 @@ def calibration(probabilities: ArrayLike, correct: ArrayLike, bins: int = 10) ->
         probabilities: ``[answers]`` in [0, 1]; for trial answers the *joint* probability, not a length-normalised one.
         correct: ``[answers]`` booleans, or 0 and 1.
         bins: Number of bins.
+        equal_mass: Bins that hold equally many answers, whatever their width: none is empty, none holds most of them.
 
     Raises:
         ValueError: Lengths differ, nothing was passed, or a value is out of range.
@@ -276,6 +279,9 @@ def calibration(probabilities: ArrayLike, correct: ArrayLike, bins: int = 10) ->
     if bins < 1:
         raise ValueError(f"bins is {bins}; use at least 1")
     edges = np.linspace(0.0, 1.0, bins + 1)
+    if equal_mass:
+        inner = np.sort(stated)[np.arange(1, bins) * stated.size // bins]
+        edges = np.concatenate([[0.0], inner, [1.0]])
     # The edges that the table shows decide, so that 0.3 (stored a little below 3/10) falls where a reader looks for it.
     place = np.minimum(np.searchsorted(edges, stated, side="right") - 1, bins - 1)
     rows = [

@@ -21,7 +21,7 @@ from stepgrpo_lab.experiments.record import CHANGES, Measurement, Structure
 from stepgrpo_lab.method.records import Problem, from_json
 from stepgrpo_lab.method.settings import RolloutSettings, cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.overthinker.tasks import LEVELS, overthinker_problems
+from stepgrpo_lab.overthinker.tasks import find_laboratory, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import structure
 from stepgrpo_lab.recipes import Recipe
 from stepgrpo_lab.recipes._building import recipe_sampling, sampling_engine
@@ -34,13 +34,13 @@ def harder_problems(count: int) -> list[Problem]:
     """Test problems that are harder than anything trained on: of each family, the level above its last, in turn.
 
     Example:
-        >>> all(problem.level > max(LEVELS[problem.family]) for problem in harder_problems(6))
-        True
+        >>> [(problem.family, problem.level) for problem in harder_problems(2)]
+        [('chain', 4), ('search', 3)]
     """
-    families = sorted(LEVELS)
+    levels = find_laboratory().level_weights
     each = [
-        overthinker_problems("test", -(-count // len(families)), family=family, level=max(LEVELS[family]) + 1)
-        for family in families
+        overthinker_problems("test", -(-count // len(levels)), family=family, level=max(levels[family]) + 1)
+        for family in sorted(levels)
     ]
     return [problem for group in zip(*each, strict=True) for problem in group][:count]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.experiments.record import Curves, Record, RowResult, mean_curves
 from stepgrpo_lab.experiments.rows import STEP_GRPO, VANILLA
-from stepgrpo_lab.overthinker.verifier import LABELS
+from stepgrpo_lab.overthinker.verifier import shown_labels
 from stepgrpo_lab.viz import completions, curves, tradeoff
 from stepgrpo_lab.viz._style import PALETTE
 from stepgrpo_lab.viz._svg import BACKGROUND, QUIET, Axes, cross, frame, padded_span, picture, text, xy
@@ -60,7 +60,10 @@ def _points(rows: Sequence[RowResult]) -> list[tradeoff.TradeoffPoint]:
 
 
 def _steps(rows: Sequence[RowResult]) -> dict[str, dict[str, float]]:
-    return {row.title: {label: row.structure["all"][label] for label in LABELS} for row in rows if row.structure}
+    labels = shown_labels(*(row.structure["all"] for row in rows if row.structure))
+    return {
+        row.title: {label: row.structure["all"].get(label, 0.0) for label in labels} for row in rows if row.structure
+    }
 
 
 def _metric_rows(curves: Curves) -> list[dict[str, Any]]:

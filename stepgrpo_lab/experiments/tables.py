@@ -9,7 +9,7 @@ from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.statistics import Interval, points, ratio
 from stepgrpo_lab.experiments.plan import ALL
 from stepgrpo_lab.experiments.record import Measurement, Record, RowResult, SeedResult, verdicts
-from stepgrpo_lab.overthinker.verifier import LABELS
+from stepgrpo_lab.overthinker.verifier import shown_labels
 
 KINDS = {
     "untrained": "Untrained",
@@ -207,18 +207,19 @@ def _part_table(rows: Sequence[RowResult]) -> Table:
 
 
 def _structure_table(rows: Sequence[RowResult]) -> Table:
+    labels = shown_labels(*(part for row in rows for part in row.structure.values()))
     body = [
         [
             row.title,
             _seeds(row),
             name,
-            *(f"{part[label]:.2f}" for label in LABELS),
+            *(f"{part.get(label, 0.0):.2f}" for label in labels),
             f"{100 * part['oracle_saves']:.0f} %",
         ]
         for row in rows
         for name, part in row.structure.items()
     ]
-    head = ["", "seeds", "problems", *(f"{label} steps" for label in LABELS), "tokens an oracle saves"]
+    head = ["", "seeds", "problems", *(f"{label} steps" for label in labels), "tokens an oracle saves"]
     return Table("Steps by true label, mean per completion", head, body)
 
 

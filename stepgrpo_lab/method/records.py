@@ -22,7 +22,7 @@ CloseReason = Literal["natural", "early", "near_budget", "budget"]
 FinishReason = Literal["eos", "length"]
 """Why the completion ended: an end-of-sequence token, or the completion limit (then it counts as truncated)."""
 
-StepLabel = Literal["needed", "verifying", "redundant", "malformed"]
+StepLabel = Literal["needed", "verifying", "redundant", "malformed", "spoiling"]
 """Whether a semantic step was needed, where the truth is known."""
 
 

@@ -1,7 +1,10 @@
-"""The Overthinker: the package's own small reasoning model, and the generated problems it works on.
+"""The Overthinkers: the package's own small reasoning models, and the generated problems they work on.
 
 A Qwen3-architecture model of about a million parameters that solves problems step by step and overthinks by
 construction. Because its problems are generated, every step it takes can be labelled: needed, verifying, redundant.
+
+The first is right on all its problems, so its accuracy can only fall. ``overthinker-2`` errs where it leaps and follows
+its last derivation, so both thinking on and stopping early can gain.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.overthinker.tasks import overthinker_problems
+from stepgrpo_lab.overthinker.tasks import find_laboratory, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import label_steps
 
 if TYPE_CHECKING:
@@ -18,8 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["label_steps", "load_overthinker", "overthinker_problems"]
 
 
-def load_overthinker() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the embedded model (float32, CPU) and its tokenizer.
+def load_overthinker(name: str = "overthinker") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load an embedded model (float32, CPU) and its tokenizer.
+
+    Args:
+        name: "overthinker" or "overthinker-2".
+
+    Raises:
+        ValueError: There is no embedded model of that name.
 
     Example:
         >>> model, tokenizer = load_overthinker()
@@ -28,4 +37,4 @@ def load_overthinker() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     from stepgrpo_lab.engines.models import load_model
 
-    return load_model(data_path("overthinker"), device="cpu")
+    return load_model(data_path(find_laboratory(name).name), device="cpu")

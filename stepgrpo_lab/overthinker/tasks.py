@@ -12,15 +12,17 @@ A problem belongs to a split by the hash of its own content, so splits cannot ov
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
 
+from stepgrpo_lab.engines.hub import EMBEDDED
 from stepgrpo_lab.method.names import did_you_mean
 from stepgrpo_lab.method.records import Problem
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Split = Literal["train", "validation", "test", "gates"]
 
 OPERATIONS_PER_STEP = 2
 """How many chain operations one semantic step works out."""
@@ -30,9 +32,6 @@ OPERATIONS_PER_CANDIDATE = 2
 
 CANDIDATES = "ABCDEFGHIJ"
 """Names of a search's candidates, which are its answers."""
-
-LEVELS = {"chain": (1, 2, 3), "search": (1, 2)}
-"""Difficulty levels of each family that problems are drawn from; a higher level is harder than all training."""
 
 # Every operation is a bijection on the digits: each one matters, none can be skipped or guessed.
 _ADDENDS = range(1, 10)
@@ -55,7 +54,7 @@ def apply_operation(value: int, symbol: str, operand: int) -> int:
     raise ValueError(f"unknown operation {symbol!r}: use '+', '-' or '*'")
 
 
-def work_out(start: int, operations: Iterable[tuple[str, int]]) -> int:
+def work_out(start: int, operations: Iterable[Sequence[Any]]) -> int:
     """The digit that a chain ends at.
 
     Example:
@@ -67,29 +66,35 @@ def work_out(start: int, operations: Iterable[tuple[str, int]]) -> int:
     return start
 
 
-def _draw_chain(rng: random.Random, length: int) -> tuple[int, list[tuple[str, int]]]:
-    start = rng.randrange(10)
+def draw_operations(rng: random.Random, count: int) -> list[Any]:
+    """``count`` operations ``[symbol, operand]``."""
     operations = []
-    for _ in range(length):
+    for _ in range(count):
         symbol = rng.choice("+-*")
-        operations.append((symbol, rng.choice(_FACTORS if symbol == "*" else _ADDENDS)))
-    return start, operations
+        operations.append([symbol, rng.choice(_FACTORS if symbol == "*" else _ADDENDS)])
+    return operations
 
 
-def _write_operations(operations: Iterable[tuple[str, int]], separator: str) -> str:
+def write_operations(operations: Iterable[Sequence[Any]], separator: str = "") -> str:
+    """The operations as a problem shows them.
+
+    Example:
+        >>> write_operations([["+", 5], ["*", 3]])
+        '+5*3'
+    """
     return separator.join(f"{symbol}{operand}" for symbol, operand in operations)
 
 
 def make_chain(rng: random.Random, level: int) -> Problem:
     """Draw a chain problem; ``level`` 1, 2, 3 has 4, 5, 6 operations (each further level one more)."""
-    start, operations = _draw_chain(rng, level + 3)
+    start, operations = rng.randrange(10), draw_operations(rng, level + 3)
     return Problem(
-        id=f"chain-{start}{_write_operations(operations, '')}",
-        prompt=f"Start at {start}: {_write_operations(operations, ' ')}. Which digit, mod 10?",
+        id=f"chain-{start}{write_operations(operations)}",
+        prompt=f"Start at {start}: {write_operations(operations, ' ')}. Which digit, mod 10?",
         answer=str(work_out(start, operations)),
         family="chain",
         level=level,
-        meta={"start": start, "operations": [list(operation) for operation in operations]},
+        meta={"start": start, "operations": operations},
     )
 
 
@@ -103,12 +108,12 @@ def make_search(rng: random.Random, level: int) -> Problem:
     if count > len(CANDIDATES):
         raise ValueError(f"level {level} of search has {count} candidates: the highest level is {len(CANDIDATES) - 3}")
     while True:
-        chains = [_draw_chain(rng, OPERATIONS_PER_CANDIDATE) for _ in range(count)]
+        chains = [(rng.randrange(10), draw_operations(rng, OPERATIONS_PER_CANDIDATE)) for _ in range(count)]
         results = [work_out(start, operations) for start, operations in chains]
         if results.count(0) == 1:
             break
     names = CANDIDATES[:count]
-    listed = [f"{start}{_write_operations(operations, '')}" for start, operations in chains]
+    listed = [f"{start}{write_operations(operations)}" for start, operations in chains]
     shown = ", ".join(f"{name} {text}" for name, text in zip(names, listed, strict=True))
     return Problem(
         id=f"search-{'-'.join(text.replace('-', 'm') for text in listed)}",
@@ -116,73 +121,147 @@ def make_search(rng: random.Random, level: int) -> Problem:
         answer=names[results.index(0)],
         family="search",
         level=level,
-        meta={"candidates": [[start, [list(operation) for operation in operations]] for start, operations in chains]},
+        meta={"candidates": [[start, operations] for start, operations in chains]},
     )
 
 
-FAMILIES: dict[str, Callable[[random.Random, int], Problem]] = {"chain": make_chain, "search": make_search}
+@dataclass(frozen=True)
+class Laboratory:
+    """One generated world of problems: its families, their levels, and how its problems fall into splits.
 
-
-def split_of(problem: Problem) -> Split:
-    """The split a problem belongs to, decided by its content alone: 90 % train, 5 % validation, 5 % test."""
-    bucket = int.from_bytes(hashlib.sha256(problem.id.encode()).digest()[:4], "big") % 100
-    return "train" if bucket < 90 else "validation" if bucket < 95 else "test"
-
-
-def most_problems(split: str) -> int:
-    """How many different problems of a split may be asked for: as many as can be drawn in half a minute.
-
-    Every family and level has several times as many, so that a draw always ends.
-
-    Example:
-        >>> most_problems("train"), most_problems("test")
-        (360000, 20000)
+    Attributes:
+        name: Also the name of the embedded model that was trained in it.
+        families: Family -> draws a problem of a level.
+        family_weights: How often each family is drawn.
+        level_weights: Family -> level -> how often the level is drawn. The level above the last can be drawn by name:
+            it is harder than all training.
+        shares: Split -> its share of all problems, in percent.
+        size: So many problems may be asked for, all splits together.
     """
-    return 400_000 * (90 if split == "train" else 5) // 100
+
+    name: str
+    families: Mapping[str, Callable[[random.Random, int], Problem]]
+    family_weights: Mapping[str, int]
+    level_weights: Mapping[str, Mapping[int, int]]
+    shares: Mapping[str, int]
+    size: int
+
+    def split_of(self, problem: Problem) -> Split:
+        """The split a problem belongs to, decided by its content alone."""
+        bucket = int.from_bytes(hashlib.sha256(problem.id.encode()).digest()[:4], "big") % 100
+        ends = itertools.accumulate(self.shares.values())
+        return cast(Split, next(name for name, end in zip(self.shares, ends, strict=True) if bucket < end))
+
+    def check(self, split: str, family: str | None = None) -> None:
+        """Refuse names that it does not have.
+
+        Raises:
+            ValueError: Unknown split or family.
+        """
+        for kind, name, known in (("split", split, self.shares), ("family", family, self.families)):
+            if name is not None and name not in known:
+                raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(known)}{did_you_mean(name, known)}")
+
+    def most(self, split: str) -> int:
+        """How many different problems of a split may be asked for: as many as can be drawn in half a minute.
+
+        Every family and level has several times as many, so that a draw always ends.
+
+        Example:
+            >>> OVERTHINKER.most("train"), OVERTHINKER.most("test")
+            (360000, 20000)
+        """
+        return self.size * self.shares[split] // 100
+
+    def draw(self, split: str, seed: int = 0, family: str | None = None, level: int | None = None) -> Iterator[Problem]:
+        """Endless seeded stream of problems of one split (repetitions are possible).
+
+        Raises:
+            ValueError: Unknown split or family.
+        """
+        self.check(split, family)
+        rng = random.Random(f"{split}-{seed}")
+        while True:
+            name = family or _pick(rng, self.family_weights)
+            problem = self.families[name](rng, level or _pick(rng, self.level_weights[name]))
+            if self.split_of(problem) == split:
+                yield problem
 
 
-def draw_problems(
-    split: Split, seed: int = 0, *, family: str | None = None, level: int | None = None
-) -> Iterator[Problem]:
-    """Endless seeded stream of problems of one split, families and levels mixed evenly (repetitions are possible).
+Name = TypeVar("Name")
+
+
+def _pick(rng: random.Random, weights: Mapping[Name, int]) -> Name:
+    names = tuple(weights)
+    even = len(set(weights.values())) == 1
+    return rng.choice(names) if even else rng.choices(names, tuple(weights.values()))[0]
+
+
+OVERTHINKER = Laboratory(
+    name="overthinker",
+    families={"chain": make_chain, "search": make_search},
+    family_weights={"chain": 1, "search": 1},
+    level_weights={"chain": {1: 1, 2: 1, 3: 1}, "search": {1: 1, 2: 1}},
+    shares={"train": 90, "validation": 5, "test": 5},
+    size=400_000,
+)
+"""The laboratory of the first Overthinker."""
+
+LABORATORIES = EMBEDDED
+"""Names of the laboratories: those of the models that were trained in them."""
+
+
+def find_laboratory(name: str = "overthinker") -> Laboratory:
+    """A laboratory by its name.
 
     Raises:
-        ValueError: Unknown split or family.
+        ValueError: There is none of that name.
+
+    Example:
+        >>> list(find_laboratory("overthinker-2").shares)
+        ['train', 'validation', 'test', 'gates']
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
-    if family is not None and family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}: use one of {', '.join(FAMILIES)}{did_you_mean(family, FAMILIES)}")
-    rng = random.Random(f"{split}-{seed}")
-    while True:
-        name = family or rng.choice(tuple(FAMILIES))
-        problem = FAMILIES[name](rng, level or rng.choice(LEVELS[name]))
-        if split_of(problem) == split:
-            yield problem
+    from stepgrpo_lab.overthinker.leaps import OVERTHINKER_2  # it builds on this module
+
+    for known in (OVERTHINKER, OVERTHINKER_2):
+        if known.name == name:
+            return known
+    raise ValueError(
+        f"unknown laboratory {name!r}: use one of {', '.join(LABORATORIES)}{did_you_mean(name, LABORATORIES)}"
+    )
 
 
 def overthinker_problems(
-    split: Split, count: int, *, seed: int = 0, family: str | None = None, level: int | None = None
+    split: Split,
+    count: int,
+    *,
+    seed: int = 0,
+    family: str | None = None,
+    level: int | None = None,
+    laboratory: str = "overthinker",
 ) -> list[Problem]:
     """Draw ``count`` different problems of a split.
 
     Args:
-        split: "train", "validation" or "test"; no problem is in two of them.
+        split: "train", "validation" or "test", in "overthinker-2" also "gates"; no problem is in two of them.
         count: How many.
         seed: Another seed, another draw; the same seed always gives the same list, longer counts extend it.
-        family, level: Restrict to one family or one level (levels above the trained ones give harder problems).
+        family, level: Restrict to one family or one level (the level above the trained ones gives harder problems).
+        laboratory: "overthinker" or "overthinker-2".
 
     Raises:
-        ValueError: Unknown split or family, or more problems than :func:`most_problems`.
+        ValueError: Unknown laboratory, split or family, or more problems than :meth:`Laboratory.most`.
 
     Example:
         >>> [p.prompt for p in overthinker_problems("test", 1, family="search")]
         ['Which gives 0, mod 10: A 7-8-9, B 8-3-9, C 7-3+3, D 0+2*9?']
     """
-    if split in SPLITS and count > most_problems(split):
-        raise ValueError(f"count is {count}: the split {split!r} gives at most {most_problems(split)} problems")
+    home = find_laboratory(laboratory)
+    home.check(split, family)
+    if count > home.most(split):
+        raise ValueError(f"count is {count}: the split {split!r} gives at most {home.most(split)} problems")
     found: dict[str, Problem] = {}
-    for problem in draw_problems(split, seed, family=family, level=level):
+    for problem in home.draw(split, seed, family, level):
         if len(found) >= count:
             break
         found.setdefault(problem.id, problem)

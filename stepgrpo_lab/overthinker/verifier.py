@@ -1,59 +1,109 @@
-"""Labels every step of a *sampled* completion: needed, verifying, redundant or malformed.
+"""Labels every step of a *sampled* completion: needed, verifying, redundant, malformed or spoiling.
 
 For real models an LLM judge has to guess these labels; here the problems are generated, so the labels are exact.
 
 A step is *malformed* when it is not a legal move on this problem: an operation that is not next in the chain, a
 candidate that does not exist. A wrong result is no malformation: it is a legal move that slipped. Up to and including
 the step that first completes a right derivation, every legal step is *needed*. The first complete pass (or try) that
-confirms it afterwards is *verifying*; all other steps after that are *redundant*.
+confirms it afterwards is *verifying*; all other steps after that are *redundant*. Where one step is one derivation
+(Overthinker 2), a wrong derivation after a right one is *spoiling*: the answer may follow it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from stepgrpo_lab.method.records import Problem, StepLabel
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.overthinker.tasks import CANDIDATES, OPERATIONS_PER_STEP
+from stepgrpo_lab.overthinker.tasks import CANDIDATES, OPERATIONS_PER_STEP, work_out
 
 LABELS: tuple[StepLabel, ...] = get_args(StepLabel)
 
-_EQUATION = re.compile(r"(\d)([-+*])(\d)=(\d)")
+
+def shown_labels(*counts: Mapping[Any, float]) -> tuple[StepLabel, ...]:
+    """The labels that a table of such counts shows: "spoiling" only where it occurs.
+
+    Example:
+        >>> shown_labels({"needed": 2.0, "redundant": 1.0})
+        ('needed', 'verifying', 'redundant', 'malformed')
+    """
+    return tuple(label for label in LABELS if label != "spoiling" or any(count.get(label) for count in counts))
+
+
+_EQUATION = re.compile(r"(\d)((?:[-+*]\d)+)=(\d)")
+_OPERATION = re.compile(r"([-+*])(\d)")
 _TRY = re.compile(r"([A-Z]) (.+) (yes|no)")
 _OPENING = re.compile(r"^\s*(?:<think>)?\s*(?:Wait|Alternatively)?\s*")
 
 
 @dataclass
 class _Move:
-    """What one step did: whether it was legal, ended a derivation, and whether that derivation is right."""
+    """What one step did.
+
+    Attributes:
+        legal: Whether it is a move on this problem at all.
+        completes: Whether it ends a derivation.
+        right: Whether that derivation reaches the answer.
+        spoils: Whether it contradicts the answer, so that one who follows the last derivation is led astray.
+        answer: The answer that it stands for, if it ends a derivation that gives one.
+    """
 
     legal: bool
     completes: bool = False
     right: bool = False
+    spoils: bool = False
+    answer: str | None = None
 
 
-def _walk(body: str, value: int, operations: Sequence[Sequence[Any]]) -> tuple[int, int] | None:
+Groups = Sequence[Sequence[Sequence[Any]]]
+"""Operations ``[symbol, operand]`` in groups: one equation takes one of them, or a whole group in one leap."""
+
+
+def _walk(body: str, value: int, groups: Groups) -> tuple[int, int] | None:
     """Follow a step's equations from ``value``; the value reached and how many operations, None if illegal.
 
     A wrong result is legal: the walk goes on from what was written.
     """
     equations = _EQUATION.findall(body)
-    if not 0 < len(equations) <= len(operations) or body != " ".join("{}{}{}={}".format(*e) for e in equations):
+    if not equations or body != " ".join("{}{}={}".format(*equation) for equation in equations):
         return None
-    for (left, symbol, operand, result), expected in zip(equations, operations, strict=False):
-        if [symbol, int(operand)] != list(expected) or int(left) != value:
+    place, within, taken = 0, 0, 0
+    for left, written, result in equations:
+        operations = [[symbol, int(operand)] for symbol, operand in _OPERATION.findall(written)]
+        if place == len(groups) or int(left) != value:
             return None
-        value = int(result)
-    return value, len(equations)
+        group = [list(operation) for operation in groups[place]]
+        if operations != group[within : within + len(operations)] or len(operations) not in (1, len(group)):
+            return None
+        value, taken, within = int(result), taken + len(operations), within + len(operations)
+        if within == len(group):
+            place, within = place + 1, 0
+    return value, taken
+
+
+def _derivation_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
+    """Steps that each hold one derivation of a whole chain, quick, careful or mixed."""
+    start, groups = problem.meta["start"], problem.meta["groups"]
+    moves = []
+    for body in bodies:
+        walked = _walk(body, start, groups)
+        if walked is None or walked[1] != sum(map(len, groups)):
+            moves.append(_Move(False))
+        else:
+            right = str(walked[0]) == problem.answer
+            moves.append(_Move(True, True, right, not right, str(walked[0])))
+    return moves
 
 
 def _chain_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
-    start, operations = problem.meta["start"], problem.meta["operations"]
+    if "groups" in problem.meta:
+        return _derivation_moves(problem, bodies)
+    start, operations = problem.meta["start"], [[operation] for operation in problem.meta["operations"]]
     moves, position, value = [], 0, start
     for body in bodies:
         walked = _walk(body, value, operations[position : position + OPERATIONS_PER_STEP])
@@ -78,11 +128,15 @@ def _search_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
         if match is None or not 0 <= index < len(candidates):
             moves.append(_Move(False))
             continue
-        start, operations = candidates[index]
-        walked = _walk(match[2], start, operations)
-        found = match[3] == "yes"
-        legal = walked is not None and walked[1] == len(operations) and found == (walked[0] == 0)
-        moves.append(_Move(legal, legal and found, legal and found and match[1] == problem.answer))
+        start, work = candidates[index]
+        leaps = isinstance(work[0][0], list)
+        groups = work if leaps else [[operation] for operation in work]
+        walked = _walk(match[2], start, groups)
+        found, named = match[3] == "yes", match[1] == problem.answer
+        if walked is None or walked[1] != sum(map(len, groups)) or found != (walked[0] == 0):
+            moves.append(_Move(False))
+        else:
+            moves.append(_Move(True, found, found and named, leaps and found != named, match[1] if found else None))
     return moves
 
 
@@ -90,7 +144,7 @@ _MOVES = {"chain": _chain_moves, "search": _search_moves}
 
 
 def label_steps(problem: Problem, text: str) -> list[StepLabel]:
-    """Label each semantic step of a completion as needed, verifying, redundant or malformed.
+    """Label each semantic step of a completion as needed, verifying, redundant, malformed or spoiling.
 
     Args:
         problem: An Overthinker problem.
@@ -108,10 +162,7 @@ def label_steps(problem: Problem, text: str) -> list[StepLabel]:
         >>> label_steps(problem, "<think>\\nA 1+1=2 no Alternatively B 3-3=0 yes Wait B 3-3=0 yes\\n</think>")
         ['needed', 'needed', 'verifying']
     """
-    if problem.family not in _MOVES:
-        raise ValueError(f"no verifier for family {problem.family!r}: steps can be labelled for {', '.join(_MOVES)}")
-    bodies = [_OPENING.sub("", step.text).strip() for step in MarkerSegmenter("paper").split(text)]
-    moves = _MOVES[problem.family](problem, bodies)
+    moves = _moves(problem, text)
     labels: list[StepLabel] = []
     solved = confirmed = False
     for move in moves:
@@ -120,12 +171,48 @@ def label_steps(problem: Problem, text: str) -> list[StepLabel]:
         elif not solved:
             labels.append("needed")
             solved = move.right
+        elif move.spoils:
+            labels.append("spoiling")
         elif not confirmed and _confirms(problem, moves, len(labels)):
             labels.append("verifying")
             confirmed = move.completes
         else:
             labels.append("redundant")
     return labels
+
+
+def _moves(problem: Problem, text: str) -> list[_Move]:
+    if problem.family not in _MOVES:
+        raise ValueError(f"no verifier for family {problem.family!r}: steps can be labelled for {', '.join(_MOVES)}")
+    bodies = [_OPENING.sub("", step.text).strip() for step in MarkerSegmenter("paper").split(text)]
+    return _MOVES[problem.family](problem, bodies)
+
+
+def derived_answers(problem: Problem, text: str) -> list[str | None]:
+    """The answer that each semantic step of a completion derives; None for a step that derives none.
+
+    Only where one step is one derivation or one try (Overthinker 2).
+
+    Example:
+        >>> problem = Problem("p", "", "8", "chain", meta={"start": 7, "groups": [[["+", 7], ["*", 7]]]})
+        >>> derived_answers(problem, "<think>\\n7+7*7=6 Wait 7+7=4 4*7=8 Wait 7+7=4")
+        ['6', '8', None]
+    """
+    return [move.answer for move in _moves(problem, text)]
+
+
+def leaps(text: str) -> list[tuple[int, bool]]:
+    """For every equation of a completion: how many operations it takes at once, and whether its result is right.
+
+    Example:
+        >>> leaps("<think>\\n7+7*7=6 Wait 7+7=4 4*7=8\\n</think>")
+        [(2, False), (1, True), (1, True)]
+    """
+    found = []
+    for left, written, result in _EQUATION.findall(text.partition("</think>")[0]):
+        operations = [(symbol, int(operand)) for symbol, operand in _OPERATION.findall(written)]
+        found.append((len(operations), work_out(int(left), operations) == int(result)))
+    return found
 
 
 def _confirms(problem: Problem, moves: Sequence[_Move], index: int) -> bool:
@@ -183,7 +270,10 @@ def structure(problems: Sequence[Problem], texts: dict[str, str], token_text: To
             counter["oracle_tokens"] += oracle_tokens(labels, sizes, len(ids) - sum(sizes))
     return {
         name: {
-            **{key: counter[key] / counter["completions"] for key in (*LABELS, "tokens", "oracle_tokens")},
+            **{
+                key: counter[key] / counter["completions"]
+                for key in (*shown_labels(counter), "tokens", "oracle_tokens")
+            },
             "oracle_saves": 1 - counter["oracle_tokens"] / counter["tokens"],
         }
         for name, counter in counts.items()

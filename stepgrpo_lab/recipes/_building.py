@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stepgrpo_lab.engines.distributed import process_count
-from stepgrpo_lab.engines.hub import OVERTHINKER, model_location
+from stepgrpo_lab.engines.hub import model_location
 from stepgrpo_lab.engines.models import adapter_base, adapter_folder, load_model, native_dtype, nf4_config
 from stepgrpo_lab.engines.tokenizers import long_prompts, pad_with, prompt_room
 from stepgrpo_lab.engines.vllm_engine import check_vllm, lora_room
@@ -38,6 +38,7 @@ from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.method.rewards import BatchReward, GroupReward, StepAwareReward
 from stepgrpo_lab.method.sampling import Sampling
 from stepgrpo_lab.method.steps import Segmenter
+from stepgrpo_lab.overthinker.tasks import LABORATORIES
 from stepgrpo_lab.recipes.schema import EvaluationSection, Lora, Recipe, Reward
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
 def recipe_problems(source: str, count: int | None) -> list[Problem]:
     """The problems of a source: "overthinker:<split>", the path of a .jsonl file, or a known Hugging Face id.
 
-    An id or its short name may carry a split, as in "gsm8k:train".
+    "overthinker-2:<split>" are those of the second laboratory. An id or its short name may carry a split, as in
+    "gsm8k:train".
 
     Raises:
         ValueError: No such split or file, or a generated source without a count.
@@ -64,13 +66,13 @@ def recipe_problems(source: str, count: int | None) -> list[Problem]:
     name, colon, split = source.partition(":")
     if colon and find_benchmark(name):
         return load_problems(name, split=split, limit=count)
-    if name != OVERTHINKER or not colon:
+    if name not in LABORATORIES or not colon:
         return load_problems(source, limit=count)
     if count is None:
         raise ValueError(f"{source} is generated without end: give its count, for example data.counts.train=2000")
     from stepgrpo_lab.overthinker import overthinker_problems
 
-    return overthinker_problems(split, count)  # type: ignore[arg-type]  # it names the splits itself
+    return overthinker_problems(split, count, laboratory=name)  # type: ignore[arg-type]  # it names the splits itself
 
 
 def training_problems(recipe: Recipe) -> list[Problem]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from stepgrpo_lab.engines.hub import OVERTHINKER
 from stepgrpo_lab.evaluation.problems import BENCHMARKS, find_benchmark
 from stepgrpo_lab.method.baselines import scaled_tokens
 from stepgrpo_lab.method.names import did_you_mean, listed, near_name, shown
-from stepgrpo_lab.overthinker.tasks import SPLITS, most_problems
+from stepgrpo_lab.overthinker.tasks import LABORATORIES, find_laboratory
 from stepgrpo_lab.recipes._building import recipe_reward
 from stepgrpo_lab.recipes.schema import REWARD_FUNCTIONS, Recipe, Reward, naming_key
 from stepgrpo_lab.training import TRL_LOSSES
@@ -103,9 +102,9 @@ def source_fault(source: str) -> str | None:
     name, _, split = source.partition(":")
     if source.endswith(".jsonl") or find_benchmark(source) or (split and find_benchmark(name)):
         return None
-    if name == OVERTHINKER and split in SPLITS:
+    generated = [f"{each}:{part}" for each in LABORATORIES for part in find_laboratory(each).shares]
+    if source in generated:
         return None
-    generated = [f"{OVERTHINKER}:{split}" for split in SPLITS]
     known = [*generated, *BENCHMARKS, *(each.hub_id for each in BENCHMARKS.values())]
     near = near_name(source, known) or near_name(name, known)
     return (
@@ -129,12 +128,12 @@ def check_source(source: str, count: int | None) -> None:
 def count_fault(source: str, count: int | None) -> str | None:
     """What is wrong with the number of problems asked of a source; None if nothing is."""
     name, _, split = source.partition(":")
-    if name != OVERTHINKER or split not in SPLITS:
+    if name not in LABORATORIES or split not in find_laboratory(name).shares:
         return None
     if count is None:
         return f"{source} is generated without end, so give its count, for example 1000"
-    if count > most_problems(split):
-        return f"{source} gives at most {most_problems(split)} problems"
+    if count > find_laboratory(name).most(split):
+        return f"{source} gives at most {find_laboratory(name).most(split)} problems"
     return None
 
 
@@ -144,7 +143,10 @@ def count_fault(source: str, count: int | None) -> str | None:
 def _model(recipe: Recipe) -> Iterator[Broken]:
     model = recipe.model
     if not model.path.strip():
-        yield ("model.path",), f"model.path is {model.path!r}: give overthinker, a folder or a Hugging Face id"
+        yield (
+            ("model.path",),
+            f"model.path is {model.path!r}: give overthinker, overthinker-2, a folder or a Hugging Face id",
+        )
     if model.quantization and model.lora is None:
         yield (
             ("model.quantization", "model.lora"),

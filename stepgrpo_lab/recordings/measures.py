@@ -12,7 +12,7 @@ from statistics import fmean, mean
 from stepgrpo_lab.evaluation.statistics import Calibration, Interval, bootstrap_mean, calibration, paired_bootstrap
 from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.method.records import Probe, StepLabel
-from stepgrpo_lab.overthinker.verifier import LABELS, oracle_tokens
+from stepgrpo_lab.overthinker.verifier import oracle_tokens, shown_labels
 from stepgrpo_lab.recordings.schema import ExitPoint, RecordedGroup
 
 
@@ -127,7 +127,7 @@ def measure_overthinking(groups: Sequence[RecordedGroup]) -> Overthinking:
     kept = paired_bootstrap(whole, oracle, statistic="ratio")
     return Overthinking(
         completions=len(sizes),
-        steps={label: counts[label] / len(sizes) for label in LABELS},
+        steps={label: counts[label] / len(sizes) for label in shown_labels(counts)},
         tokens=mean(whole),
         right=mean(group.members[0].outcome.correct for group in groups),
         oracle_tokens=mean(oracle),

@@ -27,7 +27,7 @@ def step_labels(counts: Mapping[str, Mapping[str, float]]) -> Figure:
     """Steps by label, as stacked bars, one for each run.
 
     Args:
-        counts: Run -> label ("needed", "verifying", "redundant", "malformed") -> mean number of steps per completion.
+        counts: Run -> label ("needed", "verifying", ...) -> mean number of steps per completion.
 
     Raises:
         ValueError: There is no run.

@@ -7,7 +7,7 @@ from stepgrpo_lab.viz._html import visible_text
 from stepgrpo_lab.viz._style import PALETTE
 
 LABEL_COLOURS = dict(zip(LABELS, PALETTE, strict=False))
-_UNDERLINES = dict(zip(LABELS, ("solid", "dashed", "dotted", "double"), strict=True))
+_UNDERLINES = dict(zip(LABELS, ("solid", "dashed", "dotted", "double", "groove"), strict=True))
 
 _RULES = """
 .stepgrpo { color: var(--jp-content-font-color1, inherit); font: 14px/1.5 system-ui, sans-serif; }

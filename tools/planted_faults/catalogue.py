@@ -581,7 +581,7 @@ DATA_AND_FILES = [
     Fault(
         "splits_overlap",
         "a training problem may be a test problem",
-        [("if split_of(problem) == split", "if True")],
+        [("if self.split_of(problem) == split", "if True")],
         ["test_splits_cannot_overlap"],
     ),
     Fault(

@@ -1,7 +1,7 @@
-"""Builds the Overthinker: ``stepgrpo overthinker build``.
+"""Builds an Overthinker: ``stepgrpo overthinker build``.
 
 Stage one teaches a fresh model generated traces that overthink; stage two calibrates it on its own rollouts; then it is
-measured, and the figures become its model card.
+measured, and the figures become its model card. The settings say which of the two laboratories is built.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+from stepgrpo_lab.authoring.overthinker import leaping, stages
 from stepgrpo_lab.authoring.overthinker.card import measure_overthinker, write_card
-from stepgrpo_lab.authoring.overthinker.stages import (
-    BuildSettings,
-    Progress,
-    calibrate,
-    new_model,
-    new_tokenizer,
-    train_on_traces,
-)
+from stepgrpo_lab.authoring.overthinker.leap_card import leap_figures, write_leap_card
+from stepgrpo_lab.authoring.overthinker.leaping import LeapSettings
+from stepgrpo_lab.authoring.overthinker.stages import BuildSettings, ModelSettings, Progress, new_model
 from stepgrpo_lab.engines.files import read_json
+
+BUILDS: dict[str, type[ModelSettings]] = {"overthinker": BuildSettings, "overthinker-2": LeapSettings}
+"""Laboratory -> the settings that build its model."""
 
 WORK_FOLDER = "build"
 """Sub-folder of the output that holds resumable checkpoints; removed at the end."""
@@ -27,17 +27,18 @@ WORK_FOLDER = "build"
 
 def build_overthinker(
     output: str | Path,
-    settings: BuildSettings | None = None,
+    settings: ModelSettings | None = None,
     *,
-    card_problems: int = 1000,
+    card_problems: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train, calibrate and measure an Overthinker; called again after an interruption, it goes on where it stopped.
 
     Args:
         output: Folder that receives weights (safetensors), tokenizer, ``card.json`` and the model card ``README.md``.
-        settings: Size, lengths and seed; the defaults build the shipped model.
-        card_problems: Held-out problems that the card's figures are measured on.
+        settings: Size, lengths and seed; the defaults build the shipped model. ``LeapSettings`` build Overthinker 2.
+        card_problems: Held-out problems that the card's figures are measured on; by default 1000, and 2000 for
+            Overthinker 2.
         progress: Called with (stage, done, in all, loss).
 
     Returns:
@@ -53,19 +54,22 @@ def build_overthinker(
     work = output / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
     _claim(work, settings)
-    tokenizer = new_tokenizer(settings.seed)
+    steps: Any = leaping if isinstance(settings, LeapSettings) else stages
+    tokenizer = steps.new_tokenizer(settings.seed)
     model = new_model(settings, tokenizer)
-    train_on_traces(model, tokenizer, settings, work / "traces", progress)
-    calibrate(model, tokenizer, settings, work, progress)
+    steps.train_on_traces(model, tokenizer, settings, work / "traces", progress)
+    steps.calibrate(model, tokenizer, settings, work, progress)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
-    figures = measure_overthinker(model, tokenizer, card_problems, progress=progress)
-    write_card(output, settings, figures)
+    if isinstance(settings, LeapSettings):
+        write_leap_card(output, settings, leap_figures(model, tokenizer, card_problems or 2000, progress=progress))
+    else:
+        write_card(output, settings, measure_overthinker(model, tokenizer, card_problems or 1000, progress=progress))
     shutil.rmtree(work)
     return output
 
 
-def _claim(work: Path, settings: BuildSettings) -> None:
+def _claim(work: Path, settings: ModelSettings) -> None:
     """Remember the settings beside the checkpoints, so that a resumed build cannot mix two of them."""
     record, ours = work / "settings.json", settings.to_json()
     if record.exists() and read_json(record, lambda kept: kept, "remove that folder") != ours:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.authoring.overthinker.stages import COMPLETION_LIMIT, BuildSettings, Progress
+from stepgrpo_lab.authoring.overthinker.stages import COMPLETION_LIMIT, ModelSettings, Progress
 from stepgrpo_lab.evaluation._tables import markdown_table
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.results import Evaluation, compare
@@ -22,7 +22,7 @@ from stepgrpo_lab.method.settings import cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
-from stepgrpo_lab.overthinker.verifier import LABELS, label_steps, structure
+from stepgrpo_lab.overthinker.verifier import label_steps, shown_labels, structure
 from stepgrpo_lab.viz._style import PALETTE
 from stepgrpo_lab.viz._svg import QUIET, Axes, frame, picture, text
 
@@ -95,7 +95,7 @@ def labelled_examples(problems: Sequence[Problem], texts: dict[str, str]) -> lis
     ]
 
 
-def write_card(folder: Path, settings: BuildSettings, figures: dict[str, Any]) -> None:
+def write_card(folder: Path, settings: ModelSettings, figures: dict[str, Any]) -> None:
     """Write ``card.json`` (settings and every figure), the readable card ``README.md`` and its picture."""
     record = {"settings": settings.to_json(), "figures": figures}
     (folder / "card.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -132,16 +132,17 @@ def render_card(figures: dict[str, Any]) -> str:
         for name, summary in rows
     ]
     head = ["measured", "accuracy (95 %)", "tokens", "steps", *(f"{family}: accuracy" for family in families)]
+    labels = shown_labels(*figures["structure"].values())
     steps = [
-        [name, *(f"{row[label]:.2f}" for label in LABELS), f"{100 * row['oracle_saves']:.1f} %"]
+        [name, *(f"{row[label]:.2f}" for label in labels), f"{100 * row['oracle_saves']:.1f} %"]
         for name, row in figures["structure"].items()
     ]
     return CARD.format(
         problems=figures["problems"],
         table=markdown_table(head, measured),
-        labels=markdown_table(["completions of", *LABELS, "tokens an oracle saves"], steps),
+        labels=markdown_table(["completions of", *labels, "tokens an oracle saves"], steps),
         gates=_gates_table(figures),
-        examples="\n".join(map(_example, figures["examples"])),
+        examples="\n".join(map(render_example, figures["examples"])),
         calibration=_calibration_text(figures["calibration"]),
     )
 
@@ -151,7 +152,8 @@ def _gates_table(figures: dict[str, Any]) -> str:
     return markdown_table(["gate", "measured", ""], rows)
 
 
-def _example(example: dict[str, Any]) -> str:
+def render_example(example: dict[str, Any]) -> str:
+    """One labelled completion as Markdown."""
     rows = [[label, f"`{' '.join(step.removeprefix('<think>').split())}`"] for label, step in example["steps"]]
     return f"*{example['prompt']}* ({example['answer']})\n\n{markdown_table(['label', 'step'], rows)}\n"
 

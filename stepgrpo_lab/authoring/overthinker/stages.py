@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.authoring.overthinker._fitting import Example, FitSettings, bucketed, fit, updates_done
+from stepgrpo_lab.authoring.overthinker._fitting import Example, FitSettings, bucketed, continuation, fit, updates_done
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.settings import PRESETS
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
-from stepgrpo_lab.overthinker.tasks import draw_problems
+from stepgrpo_lab.overthinker.tasks import OVERTHINKER
 from stepgrpo_lab.overthinker.tokenizer import VOCAB_SIZE, train_tokenizer
 from stepgrpo_lab.overthinker.traces import TraceStyle, format_completion, write_thoughts
 
@@ -31,8 +31,8 @@ Progress = Callable[[str, int, int, float], None]
 
 
 @dataclass(frozen=True)
-class BuildSettings:
-    """Size of the model and length of its training; the defaults are what the shipped model was built with.
+class ModelSettings:
+    """Size of a model and length of its training; the defaults are what the first Overthinker was built with.
 
     Attributes:
         seed: Of weights, problems, traces and rollouts.
@@ -42,8 +42,6 @@ class BuildSettings:
         calibration: The second stage, each round.
         calibration_rounds: How often rollouts are sampled anew from the current model.
         calibration_problems: Problems sampled in each round.
-        cuts_per_rollout: Examples made of each rollout.
-        style: How the traces slip and overthink.
     """
 
     seed: int = 0
@@ -60,25 +58,36 @@ class BuildSettings:
     )
     calibration_rounds: int = 5
     calibration_problems: int = 2500
-    cuts_per_rollout: int = 3
-    style: TraceStyle = field(default_factory=TraceStyle)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dictionary (tuples as lists)."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
+@dataclass(frozen=True)
+class BuildSettings(ModelSettings):
+    """How the first Overthinker is built.
+
+    Attributes:
+        cuts_per_rollout: Examples made of each rollout.
+        style: How the traces slip and overthink.
+    """
+
+    cuts_per_rollout: int = 3
+    style: TraceStyle = field(default_factory=TraceStyle)
+
+
 def new_tokenizer(seed: int = 0) -> Any:
     """Train the tokenizer on a sample of problems, traces and both presets' inducing prompts."""
     rng = random.Random(f"tokenizer-{seed}")
     corpus = []
-    for problem in itertools.islice(draw_problems("train", seed), 4000):
+    for problem in itertools.islice(OVERTHINKER.draw("train", seed), 4000):
         corpus += [f"user\n{problem.prompt}", f"assistant\n{format_completion(write_thoughts(problem, rng), '7')}"]
         corpus += [f"{preset.probe_prompt}{{{problem.answer}}}\n" for preset in PRESETS.values()]
     return train_tokenizer(corpus)
 
 
-def new_model(settings: BuildSettings, tokenizer: Any) -> Any:
+def new_model(settings: ModelSettings, tokenizer: Any) -> Any:
     """A freshly initialised ``Qwen3ForCausalLM`` of about a million parameters."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -110,7 +119,7 @@ def trace_example(problem: Problem, rng: random.Random, style: TraceStyle, token
     prompt = encode_prompt(tokenizer, problem.prompt)
     completion = format_completion(write_thoughts(problem, rng, style), problem.answer)
     ids = tokenizer.encode(completion, add_special_tokens=False)
-    return Example([*prompt, *ids, tokenizer.eos_token_id], len(prompt))
+    return continuation(prompt, [*ids, tokenizer.eos_token_id])
 
 
 class TraceBatches:
@@ -133,7 +142,7 @@ class TraceBatches:
 
     def _draw(self, index: int) -> list[list[Example]]:
         rng = random.Random(f"traces-{self.salt}-{self.settings.seed}-{index}")
-        problems = draw_problems("train", rng.randrange(2**32))
+        problems = OVERTHINKER.draw("train", rng.randrange(2**32))
         count = self.POOL * self.batch_size
         pool = [
             trace_example(problem, rng, self.settings.style, self.tokenizer)
@@ -192,7 +201,7 @@ def calibration_example(
         return None
     context = [*trajectory.prompt_ids, *ids[:cut], *text.encode(forced)]
     tail = text.encode(trained) + ([tokenizer.eos_token_id] if ends else [])
-    return Example([*context, *tail], len(context))
+    return continuation(context, tail)
 
 
 def sample_examples(
@@ -206,7 +215,7 @@ def sample_examples(
 
     text = TokenText.from_tokenizer(tokenizer)
     rng = random.Random(f"calibration-{settings.seed}-{round_index}")
-    stream = draw_problems("train", rng.randrange(2**32))
+    stream = OVERTHINKER.draw("train", rng.randrange(2**32))
     problems = list(itertools.islice(stream, settings.calibration_problems))
     engine = LockstepEngine(model, tokenizer, max_rows=128)
     examples: list[Example] = []
