@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ import pytest
 # One thread for each test process and what it starts: with more, processes that share the cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["STEPGRPO_CACHE"] = "off"  # no test may know what another has measured
+
+# A suite that was started in the background ignores Ctrl-C, and so would every process that it starts.
+for _number, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _number) and signal.getsignal(getattr(signal, _number)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _number), _handler)
 
 SLOW = (
     *("browser", "distributed", "with_vllm", "robustness/test_foreign_files", "robustness/test_hostile_output"),

@@ -193,5 +193,6 @@ def test_the_rollouts_metrics_of_a_degenerate_group_are_finite(name: str) -> Non
             log_metric=measured.__setitem__,
         )
     assert [row.outcome.correct for row in judged] == correct
+    assert measured.pop("grading/timeouts") == 0
     assert measured == rollout_metrics(judged, rewards, len(rows))
     assert all(map(math.isfinite, measured.values()))
