@@ -89,7 +89,10 @@ def _serve(arguments: list[str], folder: Path, out: Any, err: Any, places: list[
         if place == CLOSED:
             setattr(sys, name, None)
             continue
-        os.open(places[number - 1], os.O_WRONLY | os.O_CREAT)  # gets the number that was just closed
+        opened = os.open(places[number - 1], os.O_WRONLY | os.O_CREAT)  # gets the lowest number that is free
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
         setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
     first()
     sys.exit(main(arguments))
