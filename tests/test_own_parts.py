@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 import stepgrpo_lab as lab
 from stepgrpo_lab.engines.tokenizers import encode_prompt
 from stepgrpo_lab.method.records import Step
+from stepgrpo_lab.method.sampling import SampleKey
 from stepgrpo_lab.method.steps import MarkerHit
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recipes import Recipe, write_recipe
@@ -115,6 +116,26 @@ class EquationScanner:
 
     def finish(self) -> int:
         return self.steps
+
+
+class Equations(lab.Segmenter):
+    """The same with ``split`` alone: the scanner is derived from it."""
+
+    split = EquationSegmenter.split
+    start = EquationSegmenter.start
+
+
+def test_a_segmenter_of_split_alone_probes_and_leaves_no_trace() -> None:
+    model, tokenizer = lab.load_overthinker()
+    engine = lab.LockstepEngine(model, tokenizer)
+    prompts = [encode_prompt(tokenizer, problem.prompt) for problem in lab.overthinker_problems("test", 3)]
+    keys = [SampleKey(0, "own", 0, place) for place in range(3)]
+    never = lab.rollout_settings("official", exit_threshold=1.0, near_budget_margin=0)
+    decoding = lab.Decoding(100, never, segmenter=Equations())
+    plain, _ = engine.generate(prompts, decoding, keys=keys, probed=[False] * 3)
+    probed, _ = engine.generate(prompts, decoding, keys=keys)
+    assert [row.completion_ids for row in probed] == [row.completion_ids for row in plain]
+    assert all(row.steps == Equations().count(row.text) > 1 and row.probes for row in probed)
 
 
 def test_a_segmenter_of_ones_own(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from stepgrpo_lab.method.steps import (
     MarkerHit,
     MarkerSegmenter,
     Segmenter,
+    SplitScanner,
     StepScanner,
     resolve_markers,
 )
-from stepgrpo_lab.method.token_text import TokenText, decode_partial
+from stepgrpo_lab.method.token_text import THINK_CLOSE, TokenText, decode_partial
 
 PAPER = MarkerSegmenter("paper")
 FOREIGN = MarkerSegmenter(["Wait", "éé"], close="</思>")  # markers and a close of several bytes a character
@@ -560,3 +561,48 @@ def test_own_segmenter_by_example() -> None:
     assert hits == [MarkerHit("\n\n", held=1)] and scanner.steps == 2
     scanner.drop(1)
     assert scanner.finish() == 1
+
+
+class Lines(Segmenter):
+    """Every line of the thoughts is a step; nothing but ``split``."""
+
+    def split(self, text: str) -> list[Step]:
+        steps: list[Step] = []
+        end = 0
+        for line in text.partition(THINK_CLOSE)[0].splitlines(keepends=True) or [""]:
+            steps.append(Step(len(steps), None, line, end, end + len(line)))
+            end += len(line)
+        return steps
+
+
+PIECES = ("2+2", "=4", "\n", "so\nWait", " Wait", "ing", ",", "</think>", "é", " ")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=24))
+def test_a_segmenter_of_split_alone_scans_as_it_splits(pieces: list[str]) -> None:
+    token_text = TokenText.from_pieces(pieces)
+    ids = list(range(len(pieces)))
+    for segmenter in (Lines(), MarkerSegmenter()):
+        scanner = SplitScanner(segmenter, token_text)
+        for place, token in enumerate(ids):
+            known = ids[: place + 1]
+            before, was_closed = scanner.steps, scanner.closed
+            hit = scanner.push(token)
+            assert scanner.finish() == segmenter.count_ids(known, token_text)
+            assert before <= scanner.steps <= segmenter.count_ids(known, token_text) or was_closed
+            assert scanner.closed == (THINK_CLOSE in token_text.decode(known))
+            if hit is not None:
+                assert scanner.steps > before and 0 <= hit.held <= len(known)
+
+
+def test_a_split_scanner_drops_what_a_hit_holds() -> None:
+    token_text = TokenText.from_pieces(["so", " Wait", ",", " no", "</think>"])
+    scanner = SplitScanner(MarkerSegmenter(), token_text)
+    hits = [scanner.push(token) for token in (0, 1, 2)]
+    assert hits == [None, None, MarkerHit("Wait", 2)]
+    with pytest.raises(ValueError):
+        scanner.drop(3)
+    scanner.drop(2)
+    assert (scanner.steps, scanner.finish()) == (1, 1)
+    scanner.push(4)
+    assert scanner.closed and scanner.finish() == 1

@@ -5,7 +5,7 @@ letters, digits and underscore of any script) that equals one of the marker word
 "await" do not. Markers count before the first ``</think>``; the number of steps is ``k = 1 + markers``.
 
 :data:`MARKER_SETS` also names sets for other languages, for what a person would count, and for paragraphs. To cut
-thoughts otherwise (entropy peaks), subclass :class:`Segmenter` and write a :class:`StepScanner`.
+thoughts otherwise (lines, entropy peaks), subclass :class:`Segmenter` and write ``split``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import NamedTuple, Protocol
 
 from stepgrpo_lab.method.markers import (
@@ -41,6 +41,7 @@ __all__ = [
     "MarkerScanner",
     "MarkerSegmenter",
     "Segmenter",
+    "SplitScanner",
     "StepScanner",
     "resolve_markers",
 ]
@@ -83,15 +84,28 @@ class StepScanner(Protocol):
 
 
 class Segmenter(Protocol):
-    """A way to cut a completion into semantic steps. The three ways to count must agree."""
+    """A way to cut a completion into semantic steps. The three ways to count must agree.
+
+    One of your own needs :meth:`split` alone.
+
+    Example:
+        >>> class Lines(Segmenter):
+        ...     def split(self, text):
+        ...         steps, end = [], 0
+        ...         for line in text.partition("</think>")[0].splitlines(keepends=True) or [""]:
+        ...             steps.append(Step(len(steps), None, line, end, end := end + len(line)))
+        ...         return steps
+        >>> Lines().count("2+2=4\\nagain 4\\n</think>4")
+        2
+    """
 
     @abstractmethod
     def split(self, text: str) -> list[Step]:
         """The steps of a completion, in order: they partition the text before its close."""
 
-    @abstractmethod
     def scanner(self, token_text: TokenText) -> StepScanner:
-        """A fresh scanner for one completion."""
+        """A fresh scanner for one completion; by default a :class:`SplitScanner`."""
+        return SplitScanner(self, token_text)
 
     def count(self, text: str) -> int:
         """Number of steps ``k`` of a completion."""
@@ -122,6 +136,76 @@ class Segmenter(Protocol):
             replace(step, token_start=start, token_end=end)
             for step, (start, end) in zip(steps, pairwise(cuts), strict=True)
         ]
+
+
+class SplitScanner:
+    """The scanner of a segmenter that has :meth:`Segmenter.split` alone: the text is split anew after every token.
+
+    A step is certain once it is still there after one more token. That takes time in proportion to the square of the
+    completion's length, which does for hundreds of tokens; a long completion deserves a scanner of its own.
+
+    Example:
+        >>> toy = TokenText.from_pieces(["so", " Wait", ",", "ing", "</think>"])
+        >>> scanner = SplitScanner(MarkerSegmenter(), toy)
+        >>> [scanner.push(token) for token in (0, 1, 2)], scanner.steps
+        ([None, None, MarkerHit(marker='Wait', held=2)], 2)
+    """
+
+    def __init__(self, segmenter: Segmenter, token_text: TokenText) -> None:
+        self._segmenter, self._token_text = segmenter, token_text
+        self._ids: list[int] = []
+        self._last: list[Step] = []
+        self._steps = self._steps_before = 1
+        self._closed = False
+        self._droppable = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps that are certain so far."""
+        return self._steps
+
+    @property
+    def closed(self) -> bool:
+        """Whether the thoughts have ended."""
+        return self._closed
+
+    def push(self, token_id: int) -> MarkerHit | None:
+        """Take the next token; returns the first step that it makes certain. See :meth:`StepScanner.push`."""
+        self._droppable = 0
+        if self._closed:
+            return None
+        self._ids.append(token_id)
+        text = self._token_text.decode(self._ids)
+        last, self._last = self._last, self._segmenter.split(text)
+        if THINK_CLOSE in text:
+            self._closed, self._steps = True, len(self._last)
+            return None
+        stayed = sum(
+            1 for _ in takewhile(lambda pair: pair[0].start == pair[1].start, zip(last, self._last, strict=False))
+        )
+        self._steps_before, self._steps = self._steps, max(self._steps, stayed)
+        if self._steps == self._steps_before:
+            return None
+        step = self._last[self._steps_before]
+        self._droppable = len(self._ids) - _first_token(step.start, text, self._token_text.spans(self._ids))
+        return MarkerHit(step.marker or "", self._droppable)
+
+    def drop(self, count: int) -> None:
+        """Forget the last ``count`` tokens.
+
+        Raises:
+            ValueError: More tokens than the last hit held.
+        """
+        if not 0 <= count <= self._droppable:
+            raise ValueError(f"cannot drop {count} tokens: the last hit leaves {self._droppable}; drop at most `held`")
+        if count:
+            del self._ids[-count:]
+            self._droppable, self._steps = self._droppable - count, self._steps_before
+            self._last = self._segmenter.split(self._token_text.decode(self._ids))
+
+    def finish(self) -> int:
+        """Number of steps if the completion ends here."""
+        return self._steps if self._closed else self._segmenter.count(self._token_text.decode(self._ids))
 
 
 class MarkerSegmenter(Segmenter):

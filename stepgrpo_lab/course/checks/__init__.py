@@ -5,7 +5,7 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
-from stepgrpo_lab.course.checks._result import STRICT_VARIABLE, CheckResult, Unsolved, exercise, expect
+from stepgrpo_lab.course.checks._result import STRICT_VARIABLE, CheckResult, Unsolved, agree, draws, exercise, expect
 from stepgrpo_lab.course.checks.backtracking import draw, places_of_probe, visible
 from stepgrpo_lab.course.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
 from stepgrpo_lab.course.checks.full_run import choose_checkpoint, first_step_below, shortest_right_reward
@@ -25,6 +25,7 @@ __all__ = [
     "adapter_size",
     "advantage_by_close",
     "advantages_of_right",
+    "agree",
     "avoid_markers",
     "cache_bytes_per_token",
     "calibration_error",
@@ -37,6 +38,7 @@ __all__ = [
     "decoded_tokens",
     "draw",
     "drawn_ratio",
+    "draws",
     "exercise",
     "exit_reason",
     "expect",
