@@ -88,7 +88,7 @@ def test_structure_counts_steps_per_completion_and_their_shares() -> None:
 
     structure = step_structure(problems, texts, judge)
     assert structure.completions == 2 and structure.refused == {}
-    assert structure.shares == {"needed": 0.5, "verifying": 0.25, "redundant": 0.25, "malformed": 0.0}
+    assert structure.shares == {"needed": 0.5, "verifying": 0.25, "redundant": 0.25, "malformed": 0.0, "spoiling": 0.0}
     assert structure.per_completion["needed"].estimate == 1.0
 
 
