@@ -45,7 +45,7 @@ def geometric_mean(solution: Callable[[Sequence[float], int], float]) -> None:
         "that leaves the last tokens out, not the first": lambda p, skip: confidence(p[: len(p) - skip]),
         "take the root over the tokens that count, not over all": full_root,
     }
-    cases = [([0.7], 1), ([0.7], 0), ([0.99, 0.9, 0.8], 1), *draws(_probe)]
+    cases = [([0.99, 0.9, 0.8], 1), ([0.7], 1), ([0.7], 0), *draws(_probe)]
     agree(solution, right, cases, "geometric_mean", mistakes=mistakes, hint=hint)
 
 
@@ -119,7 +119,8 @@ def cheapest_threshold(solution: Callable[[Curve, float], float | None]) -> None
             iter(enough(curve, least)), (None,)
         )[0],
     }
-    cases = [([(0.5, 21.0, 0.31)], 0.9), ([(0.9, 40.0, 0.9)], 0.9), *draws(_curve)]
+    curve = [(0.5, 21.0, 0.31), (0.9, 41.7, 0.948), (0.95, 46.4, 1.0)]
+    cases = [(curve, 0.9), ([(0.5, 21.0, 0.31)], 0.9), ([(0.9, 40.0, 0.9)], 0.9), *draws(_curve)]
     agree(solution, cheapest, cases, "cheapest_threshold", mistakes=mistakes, hint=hint)
 
 

@@ -113,7 +113,7 @@ def k3_estimate(solution: Callable[[float, float], float]) -> None:
         "that is k2, half of the squared gap": lambda logprob, reference: (logprob - reference) ** 2 / 2,
         "subtract 1, so that it is 0 where both agree": lambda *case: right(*case) + 1,
     }
-    cases = [(-0.7, -0.7), (-1.0, -0.5), (-0.5, -1.5), *draws(_pair)]
+    cases = [(-1.0, -0.5), (-0.7, -0.7), (-0.5, -1.5), *draws(_pair)]
     agree(solution, right, cases, "k3_estimate", mistakes=mistakes)
 
 
@@ -144,7 +144,7 @@ def loss_type_weights(solution: Callable[..., Sequence[float]]) -> None:
         return hints[loss_type]
 
     for loss_type in hints:  # one after the other: a mistake usually concerns one of them
-        cases = [(lengths, loss_type, longest) for lengths, longest in [([2], 10), ([2, 6], 100), *draws(_lengths, 20)]]
+        cases = [(lengths, loss_type, longest) for lengths, longest in [([2, 6], 100), ([2], 10), *draws(_lengths, 20)]]
         mistakes: dict[str, Callable[..., list[float]]] = {
             "the mean over the completions is missing: divide by their number too": lambda lengths, kind, longest: [
                 1 / n for n in lengths

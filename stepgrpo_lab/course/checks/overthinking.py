@@ -39,8 +39,8 @@ def stop_after_needed(solution: Callable[[Sequence[str], Sequence[int], int], in
         "a needed step may come after another one: go on to the last": _until_another,
     }
     cases = [
+        (["needed", "malformed", "needed", "redundant"], [16, 10, 13, 12], 7),
         (["needed", "verifying"], [16, 13], 7),
-        (["needed", "malformed", "needed"], [16, 10, 13], 7),
         *draws(_steps),
     ]
     hint = "look for the last needed step, and keep everything up to it"
@@ -102,7 +102,7 @@ trials_right[i][steps - 1] is the answer given after `steps` steps
             accuracy(case[0], case[1], case[2] + 1)
         ),
     }
-    cases = [([[False]], [True], 1), ([[False, True], [True]], [True, False], 2), *draws(_cuts)]
+    cases = [([[False, True], [True]], [True, False], 1), ([[False]], [True], 1), *draws(_cuts)]
     agree(solution, accuracy, cases, "cut_accuracy", mistakes=mistakes, hint=hint)
 
 

@@ -41,7 +41,7 @@ enough
             return "no trial answer is confident enough"
         return "the first place whose confidence is greater than the threshold"
 
-    cases = [([], 0.95), ([0.96], 0.95), ([0.95], 0.95), ([0.7, 0.99, 0.97], 0.95), *draws(_probes)]
+    cases = [([0.7, 0.99, 0.97], 0.95), ([], 0.95), ([0.96], 0.95), ([0.95], 0.95), *draws(_probes)]
     mistakes = {
         "the confidence must be greater than the threshold, not equal to it": _first_or_equal,
         "that is the last one above the threshold; the thoughts end at the first": _last,

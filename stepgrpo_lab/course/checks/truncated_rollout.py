@@ -40,7 +40,13 @@ def exit_reason(solution: Callable[[float, float, int, int, int], str | None]) -
             "early" if score > threshold else None
         ),
     }
-    cases = [(0.95, 0.95, 40, 230, 50), (0.6, 0.95, 180, 230, 50), (0.99, 0.95, 200, 230, 50), *draws(_probe)]
+    corners = [
+        (0.97, 0.95, 40, 230, 50),
+        (0.95, 0.95, 40, 230, 50),
+        (0.6, 0.95, 180, 230, 50),
+        (0.99, 0.95, 200, 230, 50),
+    ]
+    cases = corners + draws(_probe)
     agree(solution, reason, cases, "exit_reason", mistakes=mistakes)
 
 
