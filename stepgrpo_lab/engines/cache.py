@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import cache_utils
 from transformers.cache_utils import (
     Cache,
     CacheLayerMixin,
-    DummyLayer,
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
@@ -27,7 +27,9 @@ from stepgrpo_lab.engines import WIDTH_STEP
 from stepgrpo_lab.engines._states import RowStates
 from stepgrpo_lab.engines.models import refuse_mps
 
-REWINDABLE = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, LinearAttentionLayer)
+DUMMY = (cache_utils.DummyLayer,) if hasattr(cache_utils, "DummyLayer") else ()  # not in transformers 5.19 and before
+
+REWINDABLE = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer, *DUMMY)
 """Layers that can go back to an earlier token: by their keys and values (a window lives in the mask alone), or by a
 copy of their state."""
 
