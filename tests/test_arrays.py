@@ -1,4 +1,4 @@
-"""Rewards, losses and segmenters take lists, NumPy arrays and tensors alike, and name the value that is none."""
+"""Rewards, losses and segmenters take lists, NumPy arrays and tensors alike, and name a value that is not a number."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def test_the_explorer_shows_the_recorded_experiments() -> None:
     explorer = StudyExplorer()
     assert list(explorer.studies) == list(shipped_records()) and explorer.study == "headline"
     explorer.study = "internalisation"
-    assert "every member probed, seed 2" in explorer.sentence and "Is the exit learnt" in explorer.sentence
+    assert "every member probed, seed 2" in explorer.sentence and "Is the exit learned" in explorer.sentence
 
 
 def test_what_does_not_exist_is_named() -> None:

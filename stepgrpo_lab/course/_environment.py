@@ -159,7 +159,7 @@ TESTED_SIZE = (
     "optimisation.save_every=1",
     "evaluation.every=2",
 )
-"""Changes to the CPU's recipe with which a test of the notebook takes seconds; nothing can be learnt in two steps."""
+"""Changes to the CPU's recipe with which a test of the notebook takes seconds; nothing can be learned in two steps."""
 
 _MIXED_PRECISION = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 

@@ -89,7 +89,7 @@ def _adds(groups: list[_Group], piece: str) -> bool:
 
 
 def _times(piece: str) -> float:
-    """How often a repetition repeats at most; 0 for what is none."""
+    """How often a repetition repeats at most; 0 for anything else."""
     found = _REPEAT.fullmatch(piece)
     if found is None or piece in ("{}", "{,}"):
         return 0

@@ -1,6 +1,6 @@
 """Measure a model on problems, and compare two measurements problem by problem.
 
-Plain decoding by default: the question is what the model has learnt, not what an exit rule can do to it. With
+Plain decoding by default: the question is what the model has learned, not what an exit rule can do to it. With
 ``RolloutSettings`` the same call evaluates the truncated rollout, which is DEER (arXiv 2504.15895).
 """
 
@@ -252,7 +252,7 @@ def _graded_probes(
     return [(joint, correct) for (joint, _, _), correct in zip(boxed, verdicts, strict=True)]
 
 
-# ---- validation during training: what the model has learnt, and what only the rollout adds ---------------------------
+# ---- validation during training: what the model has learned, and what only the rollout adds -------------------------
 
 Measure = Callable[[RolloutSettings | None], Evaluation]
 """Evaluates the policy on the held-out problems: plain decoding (None), or a truncated rollout."""

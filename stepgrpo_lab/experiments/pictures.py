@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CURVE_FIGURES = {
     "curves": (VALIDATION, "Plain decoding on validation problems during training, mean over seeds."),
-    "rollouts": (ROLLOUT, "Training rollouts, mean over seeds: what the probes cut is not yet what the model learnt."),
+    "rollouts": (ROLLOUT, "Training rollouts, mean over seeds: what the probes cut is not yet what the model learned."),
     "signals": (SIGNALS, "What the groups could learn an exit from, mean over seeds."),
 }
 """Name of each figure of curves -> its panels and its caption."""

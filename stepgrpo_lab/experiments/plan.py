@@ -118,7 +118,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "internalisation",
-            "Is the exit learnt, so that plain decoding stops too, when each member of a group is probed, or half?",
+            "Is the exit learned, so that plain decoding stops too, when each member of a group is probed, or half?",
             _of_recipe(STEP_GRPO, "every-member-probed"),
             _RECIPE,
             "recipe",

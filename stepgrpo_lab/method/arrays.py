@@ -27,7 +27,7 @@ def number(name: str, value: Any) -> Any:
     """One finite number, from a Python number or a scalar of an array library.
 
     Raises:
-        ValueError: It is none; the message begins with ``name``.
+        ValueError: It is not a finite number; the message begins with ``name``.
 
     Example:
         >>> import numpy as np

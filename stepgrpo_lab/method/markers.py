@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
@@ -57,7 +58,7 @@ class Found(NamedTuple):
     marker: str
 
 
-class MarkerReader:
+class MarkerReader(ABC):
     """Finds markers in the characters of one completion's thoughts; subclasses say what a marker is.
 
     Attributes:
@@ -67,17 +68,17 @@ class MarkerReader:
     at = 0
 
     @property
+    @abstractmethod
     def since(self) -> int:
         """The first character at which a marker may still be found."""
-        raise NotImplementedError
 
+    @abstractmethod
     def feed(self, chars: str) -> list[Found]:
         """Take the next characters; returns the markers that they make certain, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> list[Found]:
         """The markers that are certain if the thoughts end here; nothing may be fed after that."""
-        raise NotImplementedError
 
     def copy(self) -> Self:
         """A reader at the same place, which goes its own way."""

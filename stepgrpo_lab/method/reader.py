@@ -23,7 +23,7 @@ from typing import NamedTuple
 from stepgrpo_lab.method.markers import Found, MarkerReader, is_word
 
 LOOKAHEAD = 40
-"""An opening that is not certain after so many characters, its own included, is none."""
+"""An opening that is not certain after so many characters, its own included, does not count."""
 
 QUOTATION = 300
 """A quotation that is not closed after so many characters, or at the end of its line, was none."""

@@ -302,7 +302,7 @@ class Optimisation:
         max_steps: Optimiser steps.
         token_budget: Stop after the step whose rollout brings the tokens decoded in training, probes included, to this
             number; null: only max_steps counts.
-        stop_without_signal: Stop after so many steps if no group of any of them could be learnt from; null goes on.
+        stop_without_signal: Stop after so many steps if no group of any of them could be learned from; null goes on.
         steps_per_rollout: Optimiser steps that one rollout serves (4 in the public script, 1 is on-policy).
         rows_per_pass: Completions of one forward and backward pass on one device; memory against speed.
         loss_type: TRL's name of the loss.

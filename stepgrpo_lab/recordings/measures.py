@@ -297,7 +297,7 @@ def trial_answers_after_same_thoughts(
 ) -> tuple[Trials, Trials]:
     """The trial answers that two models gave to the same problem after the very same thoughts, pair by pair.
 
-    A model that has learnt to stop is probed only where it goes on. To tell what training did to its confidence from
+    A model that has learned to stop is probed only where it goes on. To tell what training did to its confidence from
     what it did to the places where it is asked, compare places where both were asked.
 
     Args:

@@ -200,13 +200,13 @@ def _sections(run: RunRecord, figures: set[str]) -> str:
 
 
 def _signal(run: RunRecord) -> str:
-    """Steps from which nothing could be learnt, if there were any, and why."""
+    """Steps from which nothing could be learned, if there were any, and why."""
     reasons = Counter(filter(None, map(nothing_to_learn, run.metrics)))
     if not reasons:
         return ""
     of = sum("groups/informative" in row for row in run.metrics)
     why = "; ".join(f"{reason} ({count} steps)" for reason, count in reasons.most_common())
-    return note(f"In {reasons.total()} of {of} steps no group could be learnt from: {escape(why)}.")
+    return note(f"In {reasons.total()} of {of} steps no group could be learned from: {escape(why)}.")
 
 
 _FIGURES = {
@@ -222,7 +222,7 @@ _FIGURES = {
     ),
     "exits": (
         "Why the thoughts ended in training rollouts. A growing share closed by the model itself means that it "
-        "has learnt to stop.",
+        "has learned to stop.",
         "The exits are left out: metrics.jsonl holds no exits/... metrics.",
     ),
     "reliability": (

@@ -93,7 +93,7 @@ class NothingToLearnError(ValueError):
 
 
 class LearningSignal(TrainerCallback):
-    """Says at once when no group of a step can be learnt from, and ends a run in which none ever could.
+    """Says at once when no group of a step can be learned from, and ends a run in which none ever could.
 
     Args:
         progress: Receives one line for each new reason.
@@ -126,11 +126,11 @@ class LearningSignal(TrainerCallback):
             )
         why = nothing_to_learn(logs)
         if why is not None:
-            self._tell(f"no group of step {state.global_step} can be learnt from: {why}", why)
+            self._tell(f"no group of step {state.global_step} can be learned from: {why}", why)
         self._count(logs)
         if why is not None and self.barren and self.barren == self.patience:
             raise NothingToLearnError(
-                f"stopped after {self.barren} steps in which no group could be learnt from: {why} "
+                f"stopped after {self.barren} steps in which no group could be learned from: {why} "
                 "(optimisation.stop_without_signal: null goes on all the same)"
             )
 

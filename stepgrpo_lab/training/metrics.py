@@ -135,7 +135,7 @@ def rollout_metrics(
 
 
 def nothing_to_learn(row: Mapping[str, Any]) -> str | None:
-    """Why no group of a logged step can be learnt from, and what is likely to help; None where one can.
+    """Why no group of a logged step can be learned from, and what is likely to help; None where one can.
 
     Args:
         row: Metrics of one step, as in ``metrics.jsonl``.

@@ -163,7 +163,7 @@ class LiveDashboard(LabWidget):
         ]
         state = " Finished." if self.finished else " Stopping after this step." if self.stop_requested else ""
         why = nothing_to_learn(self.rows[-1])
-        barren = "" if why is None else f" No group of this step can be learnt from: {why}."
+        barren = "" if why is None else f" No group of this step can be learned from: {why}."
         self.sentence = f"Step {step:.0f}{total}: {', '.join(known) or 'no metrics yet'}.{barren}{state}"
 
     def figures(self) -> list[Figure]:

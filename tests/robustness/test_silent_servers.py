@@ -1,4 +1,4 @@
-"""A vLLM server that is not there, says nothing or says something else is told of in seconds, on one line."""
+"""A vLLM server that is not there, says nothing or says something else is reported in seconds, on one line."""
 
 from __future__ import annotations
 

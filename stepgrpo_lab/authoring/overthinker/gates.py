@@ -207,10 +207,10 @@ def forced_logprob(model: Any, trajectories: Sequence[Trajectory], rows: int = 6
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
         with torch.no_grad():
             logprobs = model(input_ids=padded, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-        told = logprobs.gather(-1, padded[:, 1:, None])[..., 0]
+        chosen = logprobs.gather(-1, padded[:, 1:, None])[..., 0]
         for row, trajectory in enumerate(part):
             start = len(trajectory.prompt_ids) - 1
-            values += [told[row, start + place].item() for place, was in enumerate(trajectory.forced) if was]
+            values += [chosen[row, start + place].item() for place, was in enumerate(trajectory.forced) if was]
     return statistics.fmean(values) if values else 0.0
 
 

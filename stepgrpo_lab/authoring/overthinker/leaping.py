@@ -26,14 +26,13 @@ from stepgrpo_lab.authoring.overthinker._fitting import (
     fit,
     updates_done,
 )
-from stepgrpo_lab.authoring.overthinker.stages import ModelSettings, Progress
+from stepgrpo_lab.authoring.overthinker.stages import ModelSettings, Progress, tokenizer_of
 from stepgrpo_lab.method.records import Problem, Trajectory
 from stepgrpo_lab.method.sampling import SampleKey, Sampling
 from stepgrpo_lab.method.settings import PRESETS
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.leaps import OVERTHINKER_2, drill_equations, write_trace
-from stepgrpo_lab.overthinker.tokenizer import train_tokenizer
 from stepgrpo_lab.overthinker.traces import format_completion
 
 COMPLETION_LIMIT = 192
@@ -71,13 +70,9 @@ class LeapSettings(ModelSettings):
 
 
 def new_tokenizer(seed: int = 0) -> Any:
-    """Train the tokenizer on problems, traces and both presets' inducing prompts."""
-    rng = random.Random(f"tokenizer-{seed}")
-    corpus = []
-    for problem in itertools.islice(OVERTHINKER_2.draw("train", seed), 3000):
-        corpus += [f"user\n{problem.prompt}", f"assistant\n{format_completion(*write_trace(problem, rng))}"]
-        corpus += [f"{preset.probe_prompt}{{{problem.answer}}}\n" for preset in PRESETS.values()]
-    return train_tokenizer(corpus)
+    """Train the tokenizer on a sample of problems and traces."""
+    problems = itertools.islice(OVERTHINKER_2.draw("train", seed), 3000)
+    return tokenizer_of(problems, lambda problem, rng: format_completion(*write_trace(problem, rng)), seed)
 
 
 class TraceExamples:
@@ -108,10 +103,10 @@ class TraceExamples:
         thoughts, answer = write_trace(problem, rng)
         prompt = encode_prompt(self.tokenizer, problem.prompt)
         if rng.random() < PAPER_SHARE:
-            told, untold = self._encode(f"<think>\n{thoughts}{PRESETS['paper'].probe_prompt}"), self._encode(answer)
+            given, reply = self._encode(f"<think>\n{thoughts}{PRESETS['paper'].probe_prompt}"), self._encode(answer)
             end = [*self._encode("}"), self.tokenizer.eos_token_id]
             example = Example(
-                [*prompt, *told, *untold, *end], [IGNORED] * len(prompt) + told + [IGNORED] * len(untold) + end
+                [*prompt, *given, *reply, *end], [IGNORED] * len(prompt) + given + [IGNORED] * len(reply) + end
             )
         else:
             example = continuation(
@@ -137,9 +132,9 @@ class TraceExamples:
         labels: list[int] = []
         while len(ids) < DRILL_TOKENS:
             left, right = next(equations)
-            told, result = self._encode(" " * bool(ids) + left), self._encode(right)
-            ids += told + result
-            labels += [IGNORED] * len(told) + result
+            question, result = self._encode(" " * bool(ids) + left), self._encode(right)
+            ids += question + result
+            labels += [IGNORED] * len(question) + result
         return Example(ids[:DRILL_TOKENS], labels[:DRILL_TOKENS])
 
     def drills(self, update: int) -> list[Example]:
@@ -180,10 +175,10 @@ def calibration_example(problem: Problem, trajectory: Trajectory, text: TokenTex
     labels, forks = [IGNORED] * len(ids), []
     for step in MarkerSegmenter("paper").split_ids(completion, text)[1:]:
         for forced, trained, ends in probe_forms(problem.answer):
-            told, tail = text.encode(forced), [*text.encode(trained), *([eos] if ends else [])]
-            forks.append(Fork(len(ids), len(ids) + len(told) + len(tail), len(prompt) + (step.token_start or 0)))
-            ids += told + tail
-            labels += [IGNORED] * len(told) + tail
+            head, tail = text.encode(forced), [*text.encode(trained), *([eos] if ends else [])]
+            forks.append(Fork(len(ids), len(ids) + len(head) + len(tail), len(prompt) + (step.token_start or 0)))
+            ids += head + tail
+            labels += [IGNORED] * len(head) + tail
     return Example(ids, labels, tuple(forks))
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,14 +77,20 @@ class BuildSettings(ModelSettings):
     style: TraceStyle = field(default_factory=TraceStyle)
 
 
-def new_tokenizer(seed: int = 0) -> Any:
-    """Train the tokenizer on a sample of problems, traces and both presets' inducing prompts."""
+def tokenizer_of(problems: Iterable[Problem], write: Callable[[Problem, random.Random], str], seed: int) -> Any:
+    """Train a tokenizer on problems, a completion of each, and both presets' inducing prompts."""
     rng = random.Random(f"tokenizer-{seed}")
     corpus = []
-    for problem in itertools.islice(OVERTHINKER.draw("train", seed), 4000):
-        corpus += [f"user\n{problem.prompt}", f"assistant\n{format_completion(write_thoughts(problem, rng), '7')}"]
+    for problem in problems:
+        corpus += [f"user\n{problem.prompt}", f"assistant\n{write(problem, rng)}"]
         corpus += [f"{preset.probe_prompt}{{{problem.answer}}}\n" for preset in PRESETS.values()]
     return train_tokenizer(corpus)
+
+
+def new_tokenizer(seed: int = 0) -> Any:
+    """Train the tokenizer on a sample of problems and traces."""
+    problems = itertools.islice(OVERTHINKER.draw("train", seed), 4000)
+    return tokenizer_of(problems, lambda problem, rng: format_completion(write_thoughts(problem, rng), "7"), seed)
 
 
 def new_model(settings: ModelSettings, tokenizer: Any) -> Any:

@@ -33,7 +33,7 @@ def count_steps(solution: Callable[[str, Sequence[str]], int]) -> None:
 
     mistakes: dict[str, Callable[..., int]] = {
         "the text before the first marker is a step too: k = 1 + markers": lambda *case: right(*case) - 1,
-        "only standalone words count: a marker inside a longer word is none": lambda text, markers: (
+        "only standalone words count: a marker inside a longer word does not": lambda text, markers: (
             1 + sum(thoughts(text).count(marker) for marker in markers)
         ),
         "markers are case-sensitive": lambda text, markers: (
