@@ -12,9 +12,11 @@ import pytest
 from tiny import save_tiny, tiny_overrides
 
 from stepgrpo_lab.cli import build_parser, find_command, main
+from stepgrpo_lab.cli._commands import own_problems
 from stepgrpo_lab.cli._output import StatusLine, printable, rollout_lines
 from stepgrpo_lab.method.records import Cost, Probe, Problem, Trajectory
 from stepgrpo_lab.method.token_text import TokenText
+from stepgrpo_lab.recipes import load_recipe, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -293,3 +295,24 @@ def test_every_command_has_a_function() -> None:
     lines += ["record a", "overthinker build --output o", "notebooks build 02", "notebooks check"]
     for line in lines:
         assert callable(find_command(parser.parse_args(line.split()).function))
+
+
+@pytest.mark.parametrize(
+    ("model", "problems"),
+    [
+        ("overthinker", "overthinker:test"),
+        ("overthinker-2", "overthinker-2:test"),
+        ("runs/second", "overthinker-2:test"),
+        ("runs/second/model", "overthinker-2:test"),
+        ("runs/second/checkpoints/checkpoint-8", "overthinker-2:test"),
+        ("runs/second/other", "overthinker:test"),
+        ("Qwen/Qwen3-0.6B", "overthinker:test"),
+    ],
+)
+def test_a_model_is_asked_its_own_problems(
+    model: str, problems: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "second").mkdir(parents=True)
+    write_recipe(load_recipe("overthinker-2"), tmp_path / "runs" / "second" / "recipe.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert own_problems(model) == problems

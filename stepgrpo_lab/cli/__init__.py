@@ -142,8 +142,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command.add_argument("model", help="overthinker, a model folder, a run folder, or a Hugging Face id")
     command.add_argument(
         "--data",
-        default="overthinker:test",
-        help="overthinker:SPLIT, a .jsonl file or a known hub id (default: %(default)s)",
+        help="overthinker:SPLIT, a .jsonl file or a known hub id (default: the model's own, or overthinker:test)",
     )
     add_number(command, "--count", 1, help="how many problems (default: 1000 generated ones, or the whole file)")
     add_number(
@@ -198,7 +197,7 @@ def _add_rollout(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     which.add_argument("--problem", metavar="TEXT", help="a question of your own")
     last = OVERTHINKER.most("test") - 1
     add_number(which, "--index", 0, last, default=0, help="which of the problems (default: %(default)s)")
-    command.add_argument("--data", default="overthinker:test", help="where problems come from (default: %(default)s)")
+    command.add_argument("--data", help="where problems come from (default: the model's own, or overthinker:test)")
     command.add_argument("--suffix", default="", help="text appended to the question")
     command.add_argument("--preset", choices=("official", "paper"), default="official", help="default: %(default)s")
     command.add_argument("--markers", choices=tuple(MARKER_SETS), default="paper", help="default: %(default)s")

@@ -93,6 +93,7 @@ def evaluate(options: Namespace) -> int:
     from stepgrpo_lab.recipes._building import recipe_problems
     from stepgrpo_lab.recipes._rules import check_source
 
+    options.data = options.data or own_problems(options.model)
     generated = options.data.partition(":")[0] in LABORATORIES
     count = GENERATED_PROBLEMS if generated and options.count is None else options.count
     check_source(options.data, count)
@@ -162,6 +163,23 @@ def benchmark(options: Namespace) -> int:
     return 0
 
 
+def own_problems(model: str) -> str:
+    """The test problems that a model is asked by default: those of its laboratory, which its run's recipe names."""
+    from stepgrpo_lab.overthinker.tasks import LABORATORIES
+    from stepgrpo_lab.recipes import load_recipe
+
+    if model in LABORATORIES:
+        return f"{model}:test"
+    folder = Path(model).resolve()
+    if folder.name == "model":
+        folder = folder.parent
+    elif folder.parent.name == "checkpoints":
+        folder = folder.parent.parent
+    recipe = folder / "recipe.yaml"
+    source = load_recipe(recipe).data.test if recipe.is_file() else ""
+    return source if source.partition(":")[0] in LABORATORIES else "overthinker:test"
+
+
 def rollout(options: Namespace) -> int:
     """``stepgrpo rollout``."""
     quiet()
@@ -197,6 +215,7 @@ def _decoding(options: Namespace) -> Decoding:
     from stepgrpo_lab.method.rollout import Sampling, rollout_settings
 
     options.model = options.model or "overthinker"
+    options.data = options.data or own_problems(options.model)
     changes = {} if options.threshold is None else {"exit_threshold": options.threshold}
     settings = rollout_settings(options.preset, markers=options.markers, **changes)
     return Decoding(options.limit, settings, Sampling(options.temperature, options.top_p, options.top_k))
