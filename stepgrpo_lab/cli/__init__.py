@@ -300,7 +300,7 @@ def _add_record(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "stepgrpo record runs/overthinker-20260101-120000",
     )
     command.add_argument("trained", help="run folder or model folder of the trained model")
-    command.add_argument("--untrained", default="overthinker", help="the model before training (default: %(default)s)")
+    command.add_argument("--untrained", help="the model before training (default: the embedded one of its problems)")
     command.add_argument(
         "--output",
         type=place,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def record(options: Namespace) -> int:
     """``stepgrpo record``."""
     quiet()
+    from stepgrpo_lab.cli._commands import own_problems
     from stepgrpo_lab.cli._engines import opened_engine
     from stepgrpo_lab.engines.hub import loading_options, model_location
     from stepgrpo_lab.engines.vllm_engine import check_vllm
@@ -30,13 +31,14 @@ def record(options: Namespace) -> int:
     from stepgrpo_lab.recordings.making import record_survey, record_trajectories
     from stepgrpo_lab.run.folder import check_file
 
-    models = {"untrained": model_location(options.untrained), "trained": model_location(options.trained)}
+    laboratory = own_problems(options.trained).partition(":")[0]
+    models = {"untrained": model_location(options.untrained or laboratory), "trained": model_location(options.trained)}
     for model in reversed(models.values()):
         loading_options(model)
     if options.engine == "vllm":
         check_vllm("--engine")
     check_file(options.output)
-    config = recipe_config(load_recipe("overthinker"), options.output.parent)
+    config = recipe_config(load_recipe(laboratory), options.output.parent)
     record_all = record_trajectories if options.survey is None else partial(record_survey, problems=options.survey)
     status = StatusLine()
 
@@ -54,6 +56,7 @@ def record(options: Namespace) -> int:
                 limit=config.max_completion_length,
                 seed=options.seed,
                 progress=status,
+                laboratory=laboratory,
                 opened=None if options.engine == "lockstep" else vllm_of,
             )
     finally:

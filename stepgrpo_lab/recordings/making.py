@@ -169,6 +169,7 @@ def record_trajectories(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     opened: OpenEngine | None = None,
+    laboratory: str = "overthinker",
 ) -> Path:
     """Write the package's recorded trajectories: for each model and problem a watched and two truncated groups.
 
@@ -184,6 +185,7 @@ def record_trajectories(
         group_size, limit, seed: As in :func:`record_groups`.
         progress: Receives one line about each set of groups.
         opened: The engine of each model; by default a lockstep engine.
+        laboratory: Whose test problems are recorded.
     """
     official = settings or rollout_settings("official", markers="paper")
     shared = {name: getattr(official, name) for name in ("exit_threshold", "probe_rate", "near_budget_margin")}
@@ -202,7 +204,7 @@ def record_trajectories(
                     made = record_groups(
                         model,
                         tokenizer,
-                        problems or overthinker_problems("test", CANDIDATES),
+                        problems or overthinker_problems("test", CANDIDATES, laboratory=laboratory),
                         name=name,
                         rollout=rollout,
                         settings=chosen_settings,
@@ -231,6 +233,7 @@ def record_survey(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     opened: OpenEngine | None = None,
+    laboratory: str = "overthinker",
 ) -> Path:
     """Write one completion of each problem for each model, sampled as in evaluation.
 
@@ -245,7 +248,7 @@ def record_survey(
         limit: Completion limit in tokens.
         seed: Seed of the completions.
         progress: Receives one line about each model.
-        opened: As in :func:`record_trajectories`.
+        opened, laboratory: As in :func:`record_trajectories`.
     """
     watched = watching(settings or rollout_settings("official", markers="paper"))
     groups: list[RecordedGroup] = []
@@ -256,7 +259,7 @@ def record_survey(
                 groups += record_groups(
                     model,
                     tokenizer,
-                    overthinker_problems("test", problems),
+                    overthinker_problems("test", problems, laboratory=laboratory),
                     name=name,
                     rollout="plain",
                     settings=watched,
