@@ -25,6 +25,11 @@ from stepgrpo_lab.overthinker.tasks import overthinker_problems
 
 WEIGHTS = "model.safetensors"
 
+FROZEN = "9f19a65ce3367325951347dd1ddf268b20646d049dd74a4a48048df1ca8a74f8"
+"""Fingerprint of the weights that every measurement in this laboratory refers to. It was written here before any
+Step-GRPO run was measured: no method's result is a reason to build them anew, and neither is a gate that they miss.
+"""
+
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of a model folder's weights."""
@@ -49,11 +54,12 @@ def leap_figures(
 def write_leap_card(folder: Path, settings: LeapSettings, figures: dict[str, Any]) -> None:
     """Write ``card.json``, the readable card and its picture.
 
-    A model whose gates all hold is *frozen*: its fingerprint is what every later measurement refers to.
+    The card of the *frozen* weights, and no other, says so.
     """
+    weights = fingerprint(folder)
     card = {
-        "weights": fingerprint(folder),
-        "frozen": all(gate.passed for gate in leap_gates(figures["gated"])),
+        "weights": weights,
+        "frozen": weights == FROZEN,
         "settings": settings.to_json(),
         "figures": figures,
     }
@@ -110,9 +116,8 @@ def render_leap_card(card: dict[str, Any]) -> str:
     measured = [("plain decoding", figures["plain"]), ("cut at the first marker", figures["cut"])]
     measured += [(f"truncated rollout, `{preset}`", summary) for preset, summary in figures["deer"].items()]
     return CARD.format(
-        state="All gates hold: these weights are frozen."
-        if card["frozen"]
-        else f"Not frozen: {missed} of {len(gates)} gates fail.",
+        state=f"{len(gates) - missed} of {len(gates)} gates hold. "
+        + ("These weights are frozen." if card["frozen"] else "These are not the frozen weights."),
         weights=card["weights"],
         problems=figures["problems"],
         limit=COMPLETION_LIMIT,
@@ -143,6 +148,9 @@ Weights (SHA-256 of `model.safetensors`): `{weights}`
 
 Quick derivations err where the network's depth ends, so a re-check is another method, not a second throw of the same
 dice. The trial answer at a marker is taught the truth, on the model's own completions.
+
+*Frozen* weights were declared as such before any Step-GRPO run on them was measured: whatever a method achieves, they
+are not built again.
 
 Built by `stepgrpo overthinker build --laboratory overthinker-2`, measured again by `stepgrpo overthinker gates`;
 `card.json` holds the settings and every figure. Load it with `stepgrpo_lab.load_overthinker("overthinker-2")`.
