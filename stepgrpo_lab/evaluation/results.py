@@ -177,23 +177,23 @@ class Comparison:
     families: dict[str, Comparison] = field(default_factory=dict)
 
 
-def compare(before: Evaluation, *after: Evaluation) -> Comparison:
+def compare(before: Evaluation | Sequence[Evaluation], *after: Evaluation) -> Comparison:
     """Compare two models on the same problems with paired 95 % intervals.
 
     Args:
-        before: The model to compare with.
+        before: The model to compare with; or several training runs of it.
         after: The other model; or several training runs of it, whose intervals then cover the seeds too
             (:func:`~stepgrpo_lab.evaluation.statistics.seeds_bootstrap`).
 
     Raises:
         ValueError: The evaluations are of different problems, or divide them differently; the message names one.
     """
-    orders = [_order(before, each) for each in after]
-    families = sorted(set(before.families))
-    parts = {name: [index for index, family in enumerate(before.families) if family == name] for name in families}
+    befores = [before] if isinstance(before, Evaluation) else list(before)
+    first, sides = befores[0], [_Side(runs, [_order(befores[0], run) for run in runs]) for runs in (befores, after)]
+    rows = {name: [row for row, of in enumerate(first.families) if of == name] for name in sorted(set(first.families))}
     return dataclasses.replace(
-        _comparison(before, after, list(range(len(before.problem_ids))), orders),
-        families={name: _comparison(before, after, rows, orders) for name, rows in parts.items()},
+        _comparison(*sides, list(range(len(first.problem_ids)))),
+        families={name: _comparison(*sides, some) for name, some in rows.items()},
     )
 
 
@@ -211,16 +211,22 @@ def _order(before: Evaluation, after: Evaluation) -> list[int]:
     return order
 
 
-def _comparison(
-    before: Evaluation, after: Sequence[Evaluation], rows: list[int], orders: list[list[int]]
-) -> Comparison:
+@dataclass(frozen=True)
+class _Side:
+    """The training runs of one side of a comparison, and where each problem stands in each of them."""
+
+    runs: Sequence[Evaluation]
+    orders: list[list[int]]
+
+    def columns(self, name: str, rows: list[int]) -> list[Any]:
+        columns = [run.column(name) for run in self.runs]
+        return [[column[order[row]] for row in rows] for column, order in zip(columns, self.orders, strict=True)]
+
+
+def _comparison(before: _Side, after: _Side, rows: list[int]) -> Comparison:
     def change(name: str, statistic: Statistic = "difference") -> Interval:
-        first = before.column(name)
-        seeds = [
-            [column[order[row]] for row in rows]
-            for column, order in zip((each.column(name) for each in after), orders, strict=True)
-        ]
-        return seeds_bootstrap(seeds, [first[row] for row in rows], statistic=statistic)
+        seeds, others = after.columns(name, rows), before.columns(name, rows)
+        return seeds_bootstrap(seeds, before_seeds=others, statistic=statistic)
 
     return Comparison(
         problems=len(rows),

@@ -12,6 +12,8 @@ of 30 correct) yields an interval of width zero: the bootstrap cannot see what t
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -106,6 +108,7 @@ def seeds_bootstrap(
     seeds: Sequence[ArrayLike],
     before: ArrayLike | None = None,
     *,
+    before_seeds: Sequence[ArrayLike] = (),
     statistic: Statistic = "difference",
     resamples: int = 10_000,
     level: float = 0.95,
@@ -114,13 +117,14 @@ def seeds_bootstrap(
     """The mean of several training runs of one setting, or its change, with an interval over seeds *and* problems.
 
     Every resample draws problems and seeds with replacement. All seeds answer the same problems, so one draw of
-    problems serves all of them and ``before``: seeds that agree exactly give the interval of a single one. With one
-    seed the interval covers problems only. Few seeds say little about their spread: of three, the bootstrap sees two
-    thirds of the variance.
+    problems serves all of them and what they are held against: seeds that agree exactly give the interval of a single
+    one. The seeds of two settings are drawn apart from each other. With one seed the interval covers problems only.
+    Few seeds say little about their spread: of three, the bootstrap sees two thirds of the variance.
 
     Args:
         seeds: ``[seeds][problems]`` or ``[seeds][problems, samples]``, the problems in the same order everywhere.
         before: ``[problems]`` or ``[problems, samples]`` of the untrained model; None for the mean of ``seeds`` itself.
+        before_seeds: In place of ``before``: the runs of another setting, as ``seeds``.
         statistic: "difference" or "ratio" (for which every problem's mean in ``before`` must be positive).
         resamples: How many times problems and seeds are drawn again.
         level: Coverage of the interval, between 0 and 1.
@@ -137,35 +141,81 @@ def seeds_bootstrap(
 
     if statistic not in ("difference", "ratio"):
         raise ValueError(f"statistic is {statistic!r}; use 'difference' or 'ratio'")
-    columns = [_problem_means(values, "values" if before is None else "after") for values in seeds]
+    others = [before] if before is not None else list(before_seeds)
+    columns = [_problem_means(values, "after" if others else "values") for values in seeds]
     if not columns:
         raise ValueError("there are no seeds; pass the values of at least one training run")
-    names = ["after"] * len(columns)
-    if before is not None:
-        names, columns = [*names, "before"], [*columns, _problem_means(before, "before")]
-        if statistic == "ratio" and columns[-1].min() <= 0:
-            raise ValueError(
-                "before has a problem whose mean is not positive, so a ratio is undefined; use 'difference'"
-            )
+    columns += [_problem_means(values, "before") for values in others]
+    if statistic == "ratio" and any(column.min() <= 0 for column in columns[len(seeds) :]):
+        raise ValueError("before has a problem whose mean is not positive, so a ratio is undefined; use 'difference'")
     if len({len(column) for column in columns}) > 1:
+        names = ["after"] * len(seeds) + ["before"] * len(others)
         counts = ", ".join(f"{name} has {len(column)}" for name, column in zip(names, columns, strict=True))
         raise ValueError(f"the numbers of problems differ ({counts}); pass the same problems in the same order")
     table = np.stack(columns, axis=1)
-    means = _resampled_means(table, resamples, level, seed)
-    drawn = _resampled_seeds(len(seeds), resamples, seed)
-    after = np.take_along_axis(means[:, : len(seeds)], drawn, axis=1).mean(axis=1)
-    whole = table.mean(axis=0)
+    means, whole = _resampled_means(table, resamples, level, seed), table.mean(axis=0)
+    after = _over_seeds(means[:, : len(seeds)], [seed, len(seeds)])
     estimate = whole[: len(seeds)].mean()
-    if before is not None:
-        after, estimate = _contrast(means[:, -1], after, statistic), _contrast(whole[-1], estimate, statistic)
+    if others:
+        # The second set of draws has a number of its own: seeds of two settings have nothing to do with each other.
+        first = _over_seeds(means[:, len(seeds) :], [seed, len(others), 1])
+        after, estimate = (
+            _contrast(first, after, statistic),
+            _contrast(whole[len(seeds) :].mean(), estimate, statistic),
+        )
     return _percentile_interval(estimate.item(), after, level)
 
 
-def _resampled_seeds(count: int, resamples: int, seed: int) -> NDArray[np.intp]:
-    """``[resamples, count]`` indices of seeds drawn with replacement, independent of the draws of problems."""
+def _over_seeds(means: _Column, seed: list[int]) -> _Column:
+    """``[resamples, seeds]`` -> ``[resamples]``: means over seeds drawn with replacement, apart from the problems."""
     import numpy as np
 
-    return np.random.default_rng([seed, count]).integers(count, size=(resamples, count))
+    drawn = np.random.default_rng(seed).integers(means.shape[1], size=means.shape)
+    return np.take_along_axis(means, drawn, axis=1).mean(axis=1)
+
+
+def t_interval(after: Sequence[float], before: Sequence[float], *, level: float = 0.95) -> Interval:
+    """Difference of the means of two settings over their seeds, with Welch's t interval.
+
+    It sees the seeds' spread alone, and each seed's figure already holds the noise of its problems, so it is a check on
+    :func:`seeds_bootstrap` that asks for no resampling (Welch, "The generalization of 'Student's' problem", 1947).
+
+    Args:
+        after, before: One figure for each seed, in the same unit; at least two each.
+        level: Coverage of the interval, between 0 and 1.
+
+    Raises:
+        ValueError: A setting has fewer than two seeds.
+
+    Example:
+        >>> str(t_interval([3.0, 4.0, 5.0], [1.0, 2.0, 3.0]))
+        '2.0 [-0.3, 4.3]'
+    """
+    if min(len(after), len(before)) < 2:
+        raise ValueError("a t interval needs at least two seeds on each side")
+    estimate = statistics.fmean(after) - statistics.fmean(before)
+    parts = [statistics.variance(seeds) / len(seeds) for seeds in (after, before)]
+    if not sum(parts):
+        return Interval(estimate, estimate, estimate)
+    spread = sum(part**2 / (len(seeds) - 1) for part, seeds in zip(parts, (after, before), strict=True))
+    reach = _t_quantile((1 + level) / 2, sum(parts) ** 2 / spread) * math.sqrt(sum(parts))
+    return Interval(estimate, estimate - reach, estimate + reach)
+
+
+def _t_quantile(share: float, freedom: float) -> float:
+    """Below it lies this share (at least half) of Student's t distribution; by bisection of its distribution."""
+    from mpmath import betainc
+
+    def above(value: float) -> float:
+        return float(betainc(freedom / 2, 0.5, 0, freedom / (freedom + value**2), regularized=True)) / 2
+
+    low, high = 0.0, 1.0
+    while above(high) > 1 - share:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if above(middle) > 1 - share else (low, middle)
+    return high
 
 
 def _contrast(before: _Column, after: _Column, statistic: Statistic) -> _Column:

@@ -30,16 +30,19 @@ Model = tuple[Any, Any]
 """A model and its tokenizer."""
 
 
-def harder_problems(count: int) -> list[Problem]:
+def harder_problems(count: int, laboratory: str = "overthinker") -> list[Problem]:
     """Test problems that are harder than anything trained on: of each family, the level above its last, in turn.
 
     Example:
         >>> [(problem.family, problem.level) for problem in harder_problems(2)]
         [('chain', 4), ('search', 3)]
     """
-    levels = find_laboratory().level_weights
+    levels, each_family = (
+        find_laboratory(laboratory).level_weights,
+        partial(overthinker_problems, laboratory=laboratory),
+    )
     each = [
-        overthinker_problems("test", -(-count // len(levels)), family=family, level=max(levels[family]) + 1)
+        each_family("test", -(-count // len(levels)), family=family, level=max(levels[family]) + 1)
         for family in sorted(levels)
     ]
     return [problem for group in zip(*each, strict=True) for problem in group][:count]
@@ -55,6 +58,7 @@ class Measured:
         seconds: Wall-clock time of the measurement.
         harder: The evaluation on harder problems, if the plan has any.
         first_cut: The evaluation on the test problems with all thoughts cut at the first marker, if the plan has one.
+        longer: The evaluation of the first test problems with twice the token limit, if the plan has one.
     """
 
     test: Evaluation
@@ -62,6 +66,7 @@ class Measured:
     seconds: float
     harder: Evaluation | None = None
     first_cut: Evaluation | None = None
+    longer: Evaluation | None = None
 
     @property
     def tokens_fed(self) -> float:
@@ -102,20 +107,24 @@ class Measuring:
         if path.exists():
             return read_json(path, partial(from_json, Measured), "remove the file to measure again")
         plan, started = self.plan, time.perf_counter()
-        self._test = self._test or overthinker_problems(plan.split, plan.test)
-        harder = f" and {plan.harder} harder ones" if plan.harder else ""
-        self.progress(f"measuring {place.name} on {plan.test} {plan.split} problems{harder}")
+        self._test = self._test or overthinker_problems(plan.split, plan.test, laboratory=plan.recipe)
+        also = f" and {plan.harder} harder ones" if plan.harder else ""
+        self.progress(f"measuring {place.name} on {plan.test} {plan.split} problems{also}")
         model = load()
         with sampling_engine(recipe, *model) as engine:
             evaluation = partial(self.evaluation, model, recipe=recipe, samples=plan.samples, engine=engine)
             test = evaluation(self._test, settings=settings)
-            harder_ones = evaluation(harder_problems(plan.harder), settings=settings) if plan.harder else None
+            harder = harder_problems(plan.harder, plan.recipe)
+            harder_ones = evaluation(harder, settings=settings) if harder else None
             cut = evaluation(self._test, settings=first_cut(recipe)) if plan.first_cut else None
+            some = self._test[: plan.twice_the_limit]
+            longer = evaluation(some, settings=settings, times=2) if some else None
         measured = Measured(
             test=test,
             structure=structure(self._test, test.texts, TokenText.from_tokenizer(model[1])),
             harder=harder_ones,
             first_cut=cut,
+            longer=longer,
             seconds=round(time.perf_counter() - started, 1),
         )
         place.mkdir(parents=True, exist_ok=True)
@@ -130,13 +139,14 @@ class Measuring:
         samples: int = 1,
         settings: RolloutSettings | None = None,
         engine: RolloutEngine | None = None,
+        times: int = 1,
     ) -> Evaluation:
-        """Evaluate as the recipe says; an engine samples in place of the model."""
+        """Evaluate as the recipe says, with so many times its limit; an engine samples in place of the model."""
         return evaluate(
             *model,
             problems,
             samples=samples,
-            limit=recipe.rollout.max_tokens,
+            limit=times * recipe.rollout.max_tokens,
             sampling=recipe_sampling(recipe.evaluation),
             settings=settings,
             seed=recipe.seed,

@@ -6,11 +6,20 @@ All of it is fixed before anything is measured. ``stepgrpo compare NAME`` runs a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from stepgrpo_lab.evaluation.results import Evaluation
-from stepgrpo_lab.experiments.rows import RECIPE_ROWS, ROWS, STEP_GRPO, SWEEP_ROWS, VANILLA, Row, find_rows
+from stepgrpo_lab.experiments.rows import (
+    RECIPE_ROWS,
+    ROWS,
+    STEP_GRPO,
+    SWEEP_2_ROWS,
+    SWEEP_ROWS,
+    VANILLA,
+    Row,
+    find_rows,
+)
 from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.records import from_json
 
@@ -26,20 +35,23 @@ class Plan:
     """The same for every row.
 
     Attributes:
+        recipe: What every row changes a few keys of; its name is also that of the laboratory whose problems are asked.
         token_budget: Tokens that the training rollouts of a run may decode, probes included; None for as many steps as
             the recipe says. A row may have another row's decoded tokens as its budget instead.
         learning_rates: The grid from which each method's rate is chosen, on validation problems with the first seed;
             empty for the recipe's rate.
         validation: Validation problems that a run is measured on before and after, and a rate is chosen by.
         curves: Validation problems that are measured again and again while a run trains.
-        split: Overthinker problems that the models are measured on in the end.
+        split: Problems that the models are measured on in the end.
         test: How many of them.
         harder: How many problems of the level above every trained one; 0 for none.
         samples: Completions of each problem.
         first_cut: Also measure every model with its thoughts cut at the first marker.
+        twice_the_limit: On so many of the test problems, also measure with twice the token limit; 0 for none.
         proof_steps: Optimiser steps of a row that only proves that it trains.
     """
 
+    recipe: str = "overthinker"
     token_budget: int | None = 400_000
     learning_rates: tuple[float, ...] = (5e-5, 1e-4, 2e-4)
     validation: int = 300
@@ -49,6 +61,7 @@ class Plan:
     harder: int = 200
     samples: int = 4
     first_cut: bool = False
+    twice_the_limit: int = 0
     proof_steps: int = 6
 
     @classmethod
@@ -92,6 +105,8 @@ ALL = "all"
 _RECIPE = Plan(token_budget=None, learning_rates=(), validation=100, test=2000, harder=0, samples=1, first_cut=True)
 _SWEEP = Plan(token_budget=None, learning_rates=(), validation=100, split="validation", test=500, harder=0, samples=1)
 
+_SWEEP_2 = replace(_SWEEP, recipe="overthinker-2", test=1000)
+
 
 def _of_kinds(*kinds: str, also: tuple[str, ...] = ()) -> tuple[Row, ...]:
     return tuple(row for row in ROWS if row.kind in kinds or row.name in (VANILLA, *also))
@@ -131,9 +146,12 @@ EXPERIMENTS = {
             "recipe",
         ),
         Experiment("sweep", "Which settings does validation prefer?", SWEEP_ROWS, _SWEEP, "sweep"),
+        Experiment(
+            "sweep-2", "Which settings does validation prefer in Overthinker 2?", SWEEP_2_ROWS, _SWEEP_2, "sweep-2"
+        ),
     )
 }
-"""Every experiment by its name. Only "sweep" sees validation problems alone; what the recipe says was chosen by it."""
+"""Every experiment by its name. The sweeps see validation problems alone; what the recipes say was chosen by them."""
 
 
 def find_experiment(name: str) -> Experiment:

@@ -285,11 +285,11 @@ RECIPE_ROWS: tuple[Row, ...] = (
 """The recipe as it is shipped, with its own number of steps, and what it is held against."""
 
 
-def _changed(*overrides: str) -> Row:
-    """One setting of the sweep, named after what it changes."""
+def _changed(*overrides: str, seeds: tuple[int, ...] = SEEDS[:1]) -> Row:
+    """One setting of a sweep, named after what it changes."""
     pairs = [override.split("=") for override in overrides]
     title = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in pairs) or "the recipe"
-    return Row(title.replace(" ", "-").replace("_", "-"), title, overrides=overrides)
+    return Row(title.replace(" ", "-").replace("_", "-"), title, overrides=overrides, seeds=seeds)
 
 
 SWEEP_ROWS: tuple[Row, ...] = (
@@ -304,6 +304,20 @@ SWEEP_ROWS: tuple[Row, ...] = (
     *(_changed(f"optimisation.scale_rewards={scale}") for scale in ("batch", "none")),
 )
 """The recipe with one setting changed at a time."""
+
+
+_changed_twice = partial(_changed, seeds=SEEDS[:2])
+
+SWEEP_2_ROWS: tuple[Row, ...] = (
+    VANILLA_ROW,
+    _changed_twice(),
+    *(_changed_twice(f"optimisation.learning_rate={rate}") for rate in ("5e-5", "2e-4", "4e-4")),
+    *(_changed_twice(f"rollout.exit_threshold={threshold}") for threshold in (0.85, 0.9, 0.98)),
+    _changed_twice("rollout.probe_rate=0.5"),
+    *(_changed_twice(f"reward.step_beta={beta}") for beta in (0.1, 0.9)),
+    _changed_twice("optimisation.max_steps=64"),
+)
+"""The recipe of Overthinker 2 with one setting changed at a time."""
 
 
 def find_rows(names: Iterable[str], rows: Sequence[Row] = ROWS) -> list[Row]:

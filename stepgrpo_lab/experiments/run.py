@@ -90,7 +90,7 @@ def run_experiment(
         progress_every=progress_every,
     )
     wanted = find_rows(names, experiment.rows)
-    load_recipe("overthinker", overrides)  # a wrong key is refused before the folder keeps it
+    load_recipe(experiment.plan.recipe, overrides)  # a wrong key is refused before the folder keeps it
     folder.mkdir(parents=True, exist_ok=True)
     common_files = FileLock(folder / "comparison.lock")
     with common_files:
@@ -281,7 +281,7 @@ class Runs:
         """
         plan = self.plan
         keys = [
-            "data.test=overthinker:validation",
+            f"data.test={plan.recipe}:validation",
             f"data.counts.test={plan.validation}",
             f"data.counts.validation={plan.curves}",
             "evaluation.samples=1",
@@ -298,7 +298,7 @@ class Runs:
             keys += [f"optimisation.token_budget={budget}", f"optimisation.max_steps={MOST_STEPS}"]
         if row.source_tokens:
             keys.append(f"reward.length_scale={self.vanilla_tokens() / row.source_tokens:.4g}")
-        return dataclasses.replace(load_recipe("overthinker", keys), name=row.name, description=row.title)
+        return dataclasses.replace(load_recipe(plan.recipe, keys), name=row.name, description=row.title)
 
     def _budget(self, row: Row) -> list[str]:
         if row.kind == "proof":
@@ -311,8 +311,8 @@ class Runs:
         """Mean completion of the untrained model on validation problems, in tokens; measured once."""
         path = self.folder / "vanilla_tokens.json"
         if not path.exists():
-            recipe = load_recipe("overthinker", self.overrides)
-            problems = overthinker_problems("validation", self.plan.validation)
+            recipe = load_recipe(self.plan.recipe, self.overrides)
+            problems = overthinker_problems("validation", self.plan.validation, laboratory=self.plan.recipe)
             with self.hold(VANILLA_ROW):
                 model = recipe_model(recipe)
                 with sampling_engine(recipe, *model) as engine:
@@ -363,7 +363,7 @@ class Runs:
         return self.measuring.measured(place, recipe, lambda: load_model(place / "model", dtype=recipe.model.dtype))
 
     def _untrained(self, row: Row) -> Measured:
-        recipe = load_recipe("overthinker", [*self.overrides, *row.overrides])
+        recipe = load_recipe(self.plan.recipe, [*self.overrides, *row.overrides])
         settings = None if row.inference == "plain" else recipe.rollout.settings
         if settings is not None and row.inference == "budget":
             settings = dataclasses.replace(settings, max_probes=0)
