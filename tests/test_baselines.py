@@ -17,6 +17,8 @@ from stepgrpo_lab.method.baselines import (
     GRPOLambdaReward,
     OutcomeReward,
     correctness_rewards,
+    gfpo_advantages,
+    imitation_advantages,
     kimi_length_rewards,
     kimi_rewards,
     l1_exact_rewards,
@@ -32,7 +34,7 @@ from stepgrpo_lab.method.baselines import (
     soft_overlong_punishment,
     soft_overlong_rewards,
 )
-from stepgrpo_lab.method.rewards import BatchReward, GroupReward
+from stepgrpo_lab.method.rewards import BatchReward, GroupReward, group_advantages
 
 Outcomes = Callable[[list[bool], list[int]], list[float]]
 
@@ -290,3 +292,27 @@ def test_bad_settings_are_refused(call: Callable[[], object], message: str) -> N
 def test_published_lengths_on_our_scale() -> None:
     assert [scaled_tokens(limit, 108 / 10_149) for limit in THINKPRUNE_LIMITS] == [43, 32, 21]
     assert scaled_tokens(3, 1e-6) == 1
+
+
+# ---- advantages that a method states itself --------------------------------------------------------------------------
+
+
+@given(members)
+def test_imitation_keeps_the_shortest_right_member_alone(group: list[tuple[bool, int]]) -> None:
+    correct, tokens = [right for right, _ in group], [length for _, length in group]
+    kept = [index for index, value in enumerate(imitation_advantages(correct, tokens)) if value]
+    right = [length for length, is_right in zip(tokens, correct, strict=True) if is_right]
+    assert [tokens[index] for index in kept] == ([min(right)] if right else [])
+    assert all(correct[index] for index in kept)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 30_000)), min_size=4, max_size=12))
+def test_gfpo_compares_the_shorter_half_with_itself(group: list[tuple[bool, int]]) -> None:
+    correct, tokens = [right for right, _ in group], [length for _, length in group]
+    advantages = gfpo_advantages(correct, tokens)
+    order = sorted(range(len(group)), key=lambda member: tokens[member])
+    kept, dropped = order[: len(group) // 2], order[len(group) // 2 :]
+    assert [advantages[member] for member in kept] == group_advantages([float(correct[member]) for member in kept])
+    assert not any(advantages[member] for member in dropped)
+    with pytest.raises(ValueError, match="keep is 1"):
+        gfpo_advantages(correct, tokens, keep=1)

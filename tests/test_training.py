@@ -16,7 +16,7 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import TrainerCallback
 
 from stepgrpo_lab.evaluation.grading import Grader
-from stepgrpo_lab.method.baselines import GRPOLambdaReward, OutcomeReward, length_penalty_rewards
+from stepgrpo_lab.method.baselines import GivenAdvantages, GRPOLambdaReward, OutcomeReward, length_penalty_rewards
 from stepgrpo_lab.method.records import Cost, Outcome, Trajectory
 from stepgrpo_lab.method.rewards import StepAwareReward, step_aware_rewards
 from stepgrpo_lab.method.rollout import probed_members, rollout_settings
@@ -94,6 +94,26 @@ def weights(trainer: StepGRPOTrainer) -> dict[str, torch.Tensor]:
 
 def same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- advantages ------------------------------------------------------------------------------------------------------
+
+
+def test_a_reward_that_states_advantages_has_them_taken_as_they_are(make_trainer: Any) -> None:
+    stated = GivenAdvantages(lambda correct, tokens: [float(length % 3) for length in tokens])
+    trainer = make_trainer(group_reward=stated, max_steps=1)
+    scored, compute_loss = [], trainer.compute_loss
+
+    def watched(model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+        scored.append(inputs)
+        return compute_loss(model, inputs, *rest, **options)
+
+    trainer.compute_loss = watched
+    trainer.train()
+    for inputs in scored:
+        lengths = inputs["completion_mask"].sum(dim=1)
+        assert torch.equal(inputs["advantages"], (lengths % 3).to(inputs["advantages"]))
+    assert scored
 
 
 # ---- resuming --------------------------------------------------------------------------------------------------------

@@ -189,11 +189,12 @@ def compare(before: Evaluation | Sequence[Evaluation], *after: Evaluation) -> Co
         ValueError: The evaluations are of different problems, or divide them differently; the message names one.
     """
     befores = [before] if isinstance(before, Evaluation) else list(before)
-    first, sides = befores[0], [_Side(runs, [_order(befores[0], run) for run in runs]) for runs in (befores, after)]
+    first = befores[0]
+    old, new = (_Side(runs, [_order(first, run) for run in runs]) for runs in (befores, after))
     rows = {name: [row for row, of in enumerate(first.families) if of == name] for name in sorted(set(first.families))}
     return dataclasses.replace(
-        _comparison(*sides, list(range(len(first.problem_ids)))),
-        families={name: _comparison(*sides, some) for name, some in rows.items()},
+        _comparison(old, new, list(range(len(first.problem_ids)))),
+        families={name: _comparison(old, new, some) for name, some in rows.items()},
     )
 
 

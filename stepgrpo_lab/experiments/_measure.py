@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ from stepgrpo_lab.recipes._building import recipe_sampling, sampling_engine
 
 Model = tuple[Any, Any]
 """A model and its tokenizer."""
+
+
+MEASURED = "measured.json"
 
 
 def harder_problems(count: int, laboratory: str = "overthinker") -> list[Problem]:
@@ -92,6 +96,11 @@ class Measuring:
     progress: Callable[[str], None] = lambda line: None
     _test: list[Problem] = field(default_factory=list)
 
+    @staticmethod
+    def read(place: Path) -> Measured:
+        """A measurement that was made before, from a run folder."""
+        return read_json(place / MEASURED, partial(from_json, Measured), "remove the file to measure again")
+
     def measured(
         self, place: Path, recipe: Recipe, load: Callable[[], Model], settings: RolloutSettings | None = None
     ) -> Measured:
@@ -103,9 +112,9 @@ class Measuring:
             load: Gives the model; called only if there is something to measure.
             settings: Measure under the truncated rollout instead of plain decoding.
         """
-        path = place / "measured.json"
+        path = place / MEASURED
         if path.exists():
-            return read_json(path, partial(from_json, Measured), "remove the file to measure again")
+            return self.read(place)
         plan, started = self.plan, time.perf_counter()
         self._test = self._test or overthinker_problems(plan.split, plan.test, laboratory=plan.recipe)
         also = f" and {plan.harder} harder ones" if plan.harder else ""
@@ -177,14 +186,27 @@ def measure(vanilla: Evaluation, *seeds: Evaluation) -> Measurement:
     return dataclasses.replace(_measurement(vanilla, seeds), parts=parts)
 
 
-def measure_run(vanilla: Evaluation, after: Evaluation) -> Measurement:
-    """Changes of one run against the untrained model, overall and by family; intervals over problems."""
-    change, samples = compare(vanilla, after), len(after.outcomes[0])
+def contrast(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> Measurement:
+    """Changes of one row against another one, overall and by family; intervals over problems and both rows' seeds."""
+    change, samples = compare(before, *after), sum(len(run.outcomes[0]) for run in after)
     parts = {
         name: Measurement(part.problems, samples, part.accuracy_points, part.token_ratio)
         for name, part in change.families.items()
     }
     return Measurement(change.problems, samples, change.accuracy_points, change.token_ratio, parts=parts)
+
+
+def tokens_given(*seeds: Evaluation) -> dict[str, float]:
+    """Mean tokens of the completions that are right, and of those that are wrong; without a kind that has none."""
+    outcomes = [outcome for seed in seeds for problem in seed.outcomes for outcome in problem]
+    kinds = {"right": True, "wrong": False}
+    lengths = {name: [one.tokens for one in outcomes if one.correct == kind] for name, kind in kinds.items()}
+    return {name: statistics.fmean(tokens) for name, tokens in lengths.items() if tokens}
+
+
+def measure_run(vanilla: Evaluation, after: Evaluation) -> Measurement:
+    """Changes of one run against the untrained model, overall and by family; intervals over problems."""
+    return contrast([vanilla], [after])
 
 
 def _parts_of(evaluation: Evaluation) -> dict[str, list[bool]]:

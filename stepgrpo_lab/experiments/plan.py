@@ -13,6 +13,7 @@ from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.experiments.rows import (
     RECIPE_ROWS,
     ROWS,
+    ROWS_2,
     STEP_GRPO,
     SWEEP_2_ROWS,
     SWEEP_ROWS,
@@ -85,6 +86,7 @@ class Experiment:
         rows: In the order of the table.
         plan: What is spent on every row.
         folder: Where its runs belong, under ``runs/``. Experiments of one plan share a folder, and so their runs.
+        contrasts: Names of rows held against each other, as (after, before).
     """
 
     name: str
@@ -92,6 +94,7 @@ class Experiment:
     rows: tuple[Row, ...]
     plan: Plan = Plan()
     folder: str = "comparison"
+    contrasts: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.plan.learning_rates and any(row.budget_of for row in self.rows):
@@ -106,6 +109,18 @@ _RECIPE = Plan(token_budget=None, learning_rates=(), validation=100, test=2000, 
 _SWEEP = Plan(token_budget=None, learning_rates=(), validation=100, split="validation", test=500, harder=0, samples=1)
 
 _SWEEP_2 = replace(_SWEEP, recipe="overthinker-2", test=1000)
+
+
+_PLAN_2 = Plan(
+    recipe="overthinker-2",
+    token_budget=300_000,
+    learning_rates=(5e-5, 1e-4, 2e-4),
+    validation=1000,
+    test=2000,
+    samples=1,
+    first_cut=True,
+    twice_the_limit=500,
+)
 
 
 def _of_kinds(*kinds: str, also: tuple[str, ...] = ()) -> tuple[Row, ...]:
@@ -146,6 +161,17 @@ EXPERIMENTS = {
             "recipe",
         ),
         Experiment("sweep", "Which settings does validation prefer?", SWEEP_ROWS, _SWEEP, "sweep"),
+        Experiment(
+            "overthinker-2",
+            "Where stopping can help, hurt or be needed: what does Step-GRPO buy over each alternative?",
+            ROWS_2,
+            _PLAN_2,
+            "overthinker-2",
+            (
+                (STEP_GRPO, "grpo"),
+                *((STEP_GRPO, row) for row in ("length-penalty", "no-dynamic-rollout", "half-probed", "deer-sft")),
+            ),
+        ),
         Experiment(
             "sweep-2", "Which settings does validation prefer in Overthinker 2?", SWEEP_2_ROWS, _SWEEP_2, "sweep-2"
         ),

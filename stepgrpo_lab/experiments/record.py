@@ -114,6 +114,8 @@ class RowResult:
         test: The held-out problems of the trained levels.
         seeds: Its runs, one by one.
         harder: Problems of a level above every trained one; None if the plan has none.
+        longer: Test problems with twice the token limit; None if the plan has none.
+        given: Mean tokens of completions that are "right", and of those that are "wrong"; empty in older records.
         structure: Steps by true label on the test problems, averaged over the seeds; may be empty.
         learning_rate: The rate it was trained with; None if untrained, or not chosen.
         rates: Every rate that was tried -> its score on validation problems; empty if none was chosen.
@@ -128,6 +130,8 @@ class RowResult:
     test: Measurement
     seeds: list[SeedResult]
     harder: Measurement | None = None
+    longer: Measurement | None = None
+    given: dict[str, float] = field(default_factory=dict)
     structure: Structure = field(default_factory=dict)
     learning_rate: float | None = None
     rates: dict[str, float] = field(default_factory=dict)
@@ -142,6 +146,24 @@ def _without_none(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in pairs if value is not None}
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """One row against another one, on the same problems.
+
+    Attributes:
+        after, before: Titles of the rows.
+        test: Changes on the test problems, overall and by family; intervals over problems and the seeds of both rows.
+        seeds: Change of the accuracy in points, with a t interval over the seeds' means; None with a single seed.
+        longer: As ``test``, with twice the token limit; None if the plan has none.
+    """
+
+    after: str
+    before: str
+    test: Measurement
+    seeds: Interval | None = None
+    longer: Measurement | None = None
+
+
 _PAIR = re.compile(r"\[\s+([-+.e\d]+),\s+([-+.e\d]+)\s+\]")
 
 
@@ -153,6 +175,7 @@ class Record:
         rows: Its rows, as far as they are done.
         plan: What was spent on every row.
         experiment: Name of the :class:`~stepgrpo_lab.experiments.plan.Experiment`.
+        contrasts: Rows held against each other, as far as they are done.
 
     Example:
         >>> record = load_record("headline")
@@ -163,6 +186,7 @@ class Record:
     rows: list[RowResult]
     plan: Plan
     experiment: str = ALL
+    contrasts: list[Contrast] = field(default_factory=list)
 
     @property
     def pooled(self) -> dict[str, Measurement]:
@@ -193,7 +217,11 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dictionary, read back by :meth:`from_json`."""
         plan = dataclasses.asdict(self.plan)
-        return {"experiment": self.experiment, "plan": plan, "rows": [row.to_json() for row in self.rows]}
+        contrasts = [dataclasses.asdict(each, dict_factory=_without_none) for each in self.contrasts]
+        rows = [row.to_json() for row in self.rows]
+        return {"experiment": self.experiment, "plan": plan, "rows": rows} | (
+            {"contrasts": contrasts} if contrasts else {}
+        )
 
     def text(self) -> str:
         """The record as the text of its file, read back by :func:`read_record`; each pair of numbers on one line."""
@@ -207,7 +235,8 @@ class Record:
             ValueError: A field cannot be; the message names it.
         """
         stored = from_json(_Stored, data)
-        return cls(stored["rows"], Plan.from_json(stored["plan"]), stored.get("experiment", ALL))
+        plan = Plan.from_json(stored["plan"])
+        return cls(stored["rows"], plan, stored.get("experiment", ALL), stored.get("contrasts", []))
 
 
 class _Stored(TypedDict):
@@ -216,6 +245,7 @@ class _Stored(TypedDict):
     rows: list[RowResult]
     plan: dict[str, Any]
     experiment: NotRequired[str]
+    contrasts: NotRequired[list[Contrast]]
 
 
 def read_record(path: str | Path) -> Record:
@@ -240,7 +270,7 @@ def load_record(name: str = ALL) -> Record:
     experiment = find_experiment(name)
     names = {row.name for row in experiment.rows}
     record = read_record(_shipped(experiment))
-    return Record([row for row in record.rows if row.name in names], record.plan, name)
+    return Record([row for row in record.rows if row.name in names], record.plan, name, record.contrasts)
 
 
 def _shipped(experiment: Experiment) -> Path:

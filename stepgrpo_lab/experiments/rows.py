@@ -7,7 +7,7 @@ tell, one sample for each problem; they are quoted as changes against its untrai
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -305,6 +305,63 @@ SWEEP_ROWS: tuple[Row, ...] = (
 )
 """The recipe with one setting changed at a time."""
 
+
+SEEDS_2 = (0, 1, 2, 3, 4)
+"""Seeds of the rows that the conclusions about Overthinker 2 rest on; the other rows have three."""
+
+
+def _like(name: str, seeds: tuple[int, ...] = SEEDS_2, *overrides: str) -> Row:
+    """A row of the first laboratory's comparison, with other seeds, and perhaps other settings."""
+    row = next(row for row in ROWS if row.name == name)
+    return replace(row, seeds=seeds, overrides=overrides or row.overrides)
+
+
+ROWS_2: tuple[Row, ...] = (
+    VANILLA_ROW,
+    _like("deer", SEEDS[:1], "rollout.probe_rate=1"),
+    _like("grpo"),
+    _like(STEP_GRPO),
+    _like("no-dynamic-rollout"),
+    Row(
+        "half-probed",
+        "half of the members probed",
+        "Shorter: in every group exits are held against natural ends.",
+        ("rollout.probe_rate=0.5",),
+        kind="ablation",
+        seeds=SEEDS_2,
+    ),
+    _like("length-penalty"),
+    _like("deer-sft"),
+    Row(
+        "on-policy-sft",
+        "on-policy SFT",
+        "Its authors (arXiv 2602.13407): short samples of its own, drawn anew at every step, are all that it takes.",
+        _plain("imitation"),
+        kind="method",
+        seeds=SEEDS_2,
+    ),
+    _like("think-budget", SEEDS[:1]),
+    Row(
+        "truncation",
+        "GRPO, half the token limit in training",
+        "DLER (arXiv 2510.15110): a short limit shortens as well as any length reward does.",
+        _plain("correctness", "rollout.round_limits=[96]"),
+        kind="method",
+        seeds=SEEDS,
+    ),
+    Row(
+        "gfpo",
+        "GFPO, the shorter half of a group",
+        "Its authors (arXiv 2508.09726): filtering by length shortens without a length reward.",
+        _plain("gfpo"),
+        kind="method",
+        seeds=SEEDS,
+    ),
+    *(_like(name, SEEDS) for name in ("soft-overlong", "grpo-lambda", "s-grpo")),
+    *(_like(name, SEEDS) for name in ("no-step-reward", "mean-over-all", "close-masked")),
+    replace(_like("preset-paper", SEEDS), kind="ablation"),
+)
+"""The comparison in the laboratory of Overthinker 2."""
 
 _changed_twice = partial(_changed, seeds=SEEDS[:2])
 

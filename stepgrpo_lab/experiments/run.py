@@ -21,10 +21,19 @@ from stepgrpo_lab.engines.models import load_model
 from stepgrpo_lab.engines.signals import RunStopped
 from stepgrpo_lab.engines.writers import InUseError, Writer
 from stepgrpo_lab.evaluation.results import Evaluation
-from stepgrpo_lab.experiments._measure import Measured, Measuring, mean_structure, measure, measure_run
+from stepgrpo_lab.evaluation.statistics import t_interval
+from stepgrpo_lab.experiments._measure import (
+    Measured,
+    Measuring,
+    contrast,
+    mean_structure,
+    measure,
+    measure_run,
+    tokens_given,
+)
 from stepgrpo_lab.experiments._page import write_record
 from stepgrpo_lab.experiments.plan import MOST_STEPS, Experiment, Plan, chosen_rate, validation_score
-from stepgrpo_lab.experiments.record import CURVES, Record, RowResult, SeedResult
+from stepgrpo_lab.experiments.record import CURVES, Contrast, Record, RowResult, SeedResult
 from stepgrpo_lab.experiments.rows import ROWS, STEP_GRPO, VANILLA_ROW, Row, find_rows
 from stepgrpo_lab.method.records import from_json
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
@@ -106,7 +115,7 @@ def run_experiment(
     finally:
         with common_files:
             done = [result for row in experiment.rows if (result := runs.finished(row))]
-            record = Record(done, experiment.plan, experiment.name)
+            record = Record(done, experiment.plan, experiment.name, runs.contrasts(experiment.contrasts))
             if done:
                 write_record(folder, record)
     return record
@@ -211,6 +220,8 @@ class Runs:
             published=row.published,
             test=measure(vanilla.test, *(part.test for part in seeds)),
             harder=measure(vanilla.harder, *(part.harder for part in seeds if part.harder)) if vanilla.harder else None,
+            longer=measure(vanilla.longer, *(part.longer for part in seeds if part.longer)) if vanilla.longer else None,
+            given=tokens_given(*(part.test for part in seeds)),
             seeds=[self._seed_result(row, seed, rate, part, vanilla.test) for seed, part in parts.items()],
             structure=mean_structure([part.structure for part in seeds]),
             learning_rate=rate,
@@ -239,6 +250,30 @@ class Runs:
                 result = self._train(row, row.seeds[0], rate)
                 scores[rate] = validation_score(result.before, result.after)
         return scores
+
+    def contrasts(self, pairs: Iterable[tuple[str, str]]) -> list[Contrast]:
+        """Rows held against each other, of which both are done."""
+        rows = [(self.rows[after], self.rows[before]) for after, before in pairs]
+        return [self._contrast(*pair) for pair in rows if all(map(self.finished, pair))]
+
+    def _contrast(self, after: Row, before: Row) -> Contrast:
+        runs = [[self._read(row, seed) for seed in row.seeds] for row in (before, after)]
+        tests = [[run.test for run in row] for row in runs]
+        longer = [[run.longer for run in row if run.longer] for row in runs]
+        old, new = ([100 * test.mean("correct") for test in row] for row in tests)
+        return Contrast(
+            after=after.title,
+            before=before.title,
+            test=contrast(*tests),
+            seeds=t_interval(new, old) if min(len(old), len(new)) > 1 else None,
+            longer=contrast(*longer) if all(longer) else None,
+        )
+
+    def _read(self, row: Row, seed: int) -> Measured:
+        """The measurement of one run of a row that is done."""
+        done = self.finished(row)
+        place = self.place(row, seed, done.learning_rate if done else None)
+        return self.measuring.read(self.folder / "runs" / row.name if row.kind == "untrained" else place)
 
     def left(self, row: Row) -> set[Path]:
         """The folders of the trainings that a row still needs, those of the rows that it depends on among them."""

@@ -18,10 +18,10 @@ import statistics
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from stepgrpo_lab.method.arrays import check_lengths, flags, number, numbers, plain
-from stepgrpo_lab.method.rewards import GroupReward, check_step_alpha
+from stepgrpo_lab.method.rewards import GroupReward, check_step_alpha, group_advantages
 
 THINKPRUNE_LIMITS = (4000, 3000, 2000)
 """Completion limits of ThinkPrune's rounds, in tokens (arXiv 2504.01296)."""
@@ -250,6 +250,48 @@ def shortest_correct(prompts: Sequence[Hashable], correct: Sequence[bool], token
     return list(best.values())
 
 
+def imitation_advantages(correct: Sequence[bool], tokens: Sequence[int]) -> list[float]:
+    """On-policy SFT (arXiv 2602.13407): 1 for the shortest right member of the group, 0 for the others.
+
+    With these as advantages, a policy gradient step on the policy's own samples *is* a step of supervised fine-tuning
+    on the completions that were kept, which are drawn anew at every step.
+
+    Example:
+        >>> imitation_advantages([True, True, False], [30, 20, 10])
+        [0.0, 1.0, 0.0]
+    """
+    kept = shortest_correct([0] * len(correct), correct, tokens)
+    return [float(index in kept) for index in range(len(correct))]
+
+
+def gfpo_advantages(correct: Sequence[bool], tokens: Sequence[int], *, keep: int | None = None) -> list[float]:
+    """GFPO (arXiv 2508.09726): of a group only the shortest members train, compared with each other.
+
+    Args:
+        correct: Whether each member's answer is right, length G.
+        tokens: Length of each member in tokens; of equally long ones the earlier are kept.
+        keep: How many members are kept (k), at least 2; None for half of them.
+
+    Returns:
+        G advantages: correctness minus the mean of the kept, over their standard deviation; 0 for those filtered out.
+
+    Raises:
+        ValueError: The sequences differ in length or are empty, or ``keep`` is out of range.
+
+    Example:
+        >>> [round(a, 2) for a in gfpo_advantages([True, False, True, True], [40, 10, 20, 90], keep=2)]
+        [0.0, -0.71, 0.71, 0.0]
+    """
+    correct, tokens = _group(correct, tokens)
+    keep = max(2, len(tokens) // 2) if keep is None else keep
+    if not 2 <= keep <= len(tokens):
+        raise ValueError(f"keep is {keep}; it must lie between 2 and the {len(tokens)} members of the group")
+    kept = sorted(range(len(tokens)), key=lambda member: tokens[member])[:keep]
+    advantages = group_advantages([float(correct[member]) for member in kept])
+    by_member = dict(zip(kept, advantages, strict=True))
+    return [by_member.get(member, 0.0) for member in range(len(tokens))]
+
+
 def round_limit(step: int, steps: int, limits: Sequence[int] = THINKPRUNE_LIMITS) -> int:
     """ThinkPrune's completion limit at a training step: rounds of equal length, each with its own limit.
 
@@ -312,6 +354,31 @@ def _check_target(target: int, per_token: float) -> None:
 
 Outcomes = Callable[[Sequence[bool], Sequence[int]], list[float]]
 """From one group's correctness and lengths in tokens to one number per member, before the format term."""
+
+
+@dataclass(frozen=True)
+class GivenAdvantages:
+    """A group's advantages themselves, where the method does not compare rewards with their mean.
+
+    The trainer takes them as they are (``gives_advantages``): it neither centres nor scales them.
+
+    Attributes:
+        outcomes: The advantages, from correctness and length.
+
+    Example:
+        >>> GivenAdvantages()([True, True, False], [1, 1, 1], [True] * 3, [30, 20, 10])
+        [0.0, 1.0, 0.0]
+    """
+
+    outcomes: Outcomes = imitation_advantages
+    gives_advantages: ClassVar[bool] = True
+
+    def __call__(
+        self, correct: Sequence[bool], steps: Sequence[int], formatted: Sequence[bool], tokens: Sequence[int]
+    ) -> list[float]:
+        """The advantages of one group; ``steps`` and ``formatted`` are not used."""
+        correct, tokens = _group(correct, tokens)
+        return plain(self.outcomes(correct, tokens))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,12 @@ from stepgrpo_lab.engines.vllm_engine import check_vllm, lora_room
 from stepgrpo_lab.evaluation.grading import Grader
 from stepgrpo_lab.evaluation.problems import check_problems, find_benchmark, load_problems
 from stepgrpo_lab.method.baselines import (
+    GivenAdvantages,
     GRPOLambdaReward,
     OutcomeReward,
     Outcomes,
+    gfpo_advantages,
+    imitation_advantages,
     kimi_rewards,
     l1_exact_rewards,
     l1_max_rewards,
@@ -340,11 +343,16 @@ def recipe_reward(reward: Reward) -> GroupReward | BatchReward:
         )
     if reward.function == "correctness":
         return OutcomeReward(step_alpha=reward.step_alpha)
+    if reward.function in _ADVANTAGES:
+        return GivenAdvantages(_ADVANTAGES[reward.function])
     if reward.function == "grpo_lambda":
         return GRPOLambdaReward(reward.penalized_share, reward_strength(reward), reward.step_alpha)
     outcomes = _outcomes(reward)
     outcomes([True], [1])  # a constant that the function refuses shows here, not minutes later
     return OutcomeReward(outcomes, reward.step_alpha)
+
+
+_ADVANTAGES: dict[str, Outcomes] = {"imitation": imitation_advantages, "gfpo": gfpo_advantages}
 
 
 def reward_strength(reward: Reward) -> float:

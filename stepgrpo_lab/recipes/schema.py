@@ -247,6 +247,8 @@ REWARD_FUNCTIONS = (
     "grpo_lambda",
     "shorter_better",
     "serial_group",
+    "imitation",
+    "gfpo",
 )
 
 

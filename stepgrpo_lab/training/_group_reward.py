@@ -33,6 +33,9 @@ class GroupRewardFunction:
         scale: How the trainer scales advantages; used for the metrics alone.
         clock: Called with a phase's name and its seconds.
         unmarked: Called with the number of completions of the first rollout, if none of them has more than one step.
+
+    Attributes:
+        last: The rewards that were returned last.
     """
 
     __name__ = "group_reward"
@@ -51,6 +54,7 @@ class GroupRewardFunction:
         self.scale = scale
         self.clock = clock
         self.unmarked = unmarked
+        self.last: list[float] = []
         self._first = True
 
     def __call__(
@@ -89,7 +93,8 @@ class GroupRewardFunction:
         for name, value in rollout_metrics(everyone, rewards, group_size, scale=self.scale).items():
             log_metric(name, value)
         first = PartialState().process_index * len(rows)
-        return rewards[first : first + len(rows)]
+        self.last = rewards[first : first + len(rows)]
+        return self.last
 
     def rewards_of(self, groups: Sequence[Sequence[RolloutRow]]) -> Sequence[GroupReward]:
         """The reward of each group of the rollout."""

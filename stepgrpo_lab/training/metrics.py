@@ -83,7 +83,7 @@ def rollout_metrics(
     rewards: Sequence[float],
     group_size: int,
     *,
-    scale: Literal["group", "batch", "none"] = "group",
+    scale: Literal["group", "batch", "none", "given"] = "group",
 ) -> dict[str, float]:
     """Numbers that describe one rollout of whole groups.
 
@@ -91,7 +91,8 @@ def rollout_metrics(
         rows: The completions of every process, group after group.
         rewards: Their rewards.
         group_size: Completions of one group; ``len(rows)`` is a multiple of it.
-        scale: How advantages are scaled (it matters for nothing but which of them vanish).
+        scale: How advantages are scaled (it matters for nothing but which of them vanish); "given" where the rewards
+            are the advantages already.
 
     Returns:
         Metric name -> value. A metric that is undefined here (steps of correct answers without a correct one) is left
@@ -102,7 +103,11 @@ def rollout_metrics(
     outcomes = [row.outcome for row in rows]
     groups = grouped(list(rewards), group_size)
     std = statistics.stdev(rewards) if len(rewards) > 1 else 0.0
-    advantages = [a for group in groups for a in group_advantages(group, scale=scale, batch_std=std)]
+    advantages = (
+        list(rewards)
+        if scale == "given"
+        else [a for group in groups for a in group_advantages(group, scale=scale, batch_std=std)]
+    )
     probes = [probe for row in rows for probe in row.probes]
     kept = sum(outcome.tokens for outcome in outcomes)
     decoded = sum(row.decoded_tokens for row in rows)

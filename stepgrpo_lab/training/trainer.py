@@ -126,15 +126,17 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
         self._grader = grader or Grader(timeout=args.grading_timeout)
         self._owns_grader = grader is None
         pad_with(processing_class, None)
+        self.gives_advantages = getattr(self.group_reward, "gives_advantages", False)
+        self._rewarding = GroupRewardFunction(
+            self.group_reward,
+            self._grader,
+            scale="given" if self.gives_advantages else args.scale_rewards,
+            clock=self.clock,
+            unmarked=self._note_unmarked,
+        )
         super().__init__(
             model=model,
-            reward_funcs=GroupRewardFunction(
-                self.group_reward,
-                self._grader,
-                scale=args.scale_rewards,
-                clock=self.clock,
-                unmarked=self._note_unmarked,
-            ),
+            reward_funcs=self._rewarding,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -223,6 +225,13 @@ class StepGRPOTrainer(GuardedTrainer, GRPOTrainer):
             "step_trajectory": trajectories,
             "step_group_size": group_size,
         }
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        """TRL's, whose advantages give way to those that the reward states itself."""
+        scored = super()._generate_and_score_completions(inputs)
+        if self.gives_advantages:
+            scored["advantages"] = torch.tensor(self._rewarding.last).to(scored["advantages"])
+        return scored
 
     def _sample(self, prompts: list[Any], group_size: int) -> tuple[list[Trajectory], Cost]:
         """Truncated, serial or plain completions in training; plain ones in evaluation."""
