@@ -9,7 +9,7 @@ import pytest
 
 from tools.planted_faults import __main__ as command
 from tools.planted_faults.catalogue import FAULTS
-from tools.planted_faults.planting import Fault, OutOfDateError, find_tests, find_text, planted
+from tools.planted_faults.planting import Fault, OutOfDateError, find_places, find_tests, find_text, planted
 from tools.sizes import Sizes, measure
 
 CODE = "def larger(a, b):\n    return a > b\n\n\ndef smaller(a, b):\n    return a < b\n"
@@ -81,6 +81,11 @@ def test_texts_and_tests_are_found_by_what_they_say(checkout: Path) -> None:
 
 def test_faults_have_names_of_their_own() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 30
+
+
+@pytest.mark.parametrize("planted_fault", FAULTS, ids=lambda fault: fault.name)
+def test_every_fault_still_has_its_place_and_its_tests(planted_fault: Fault) -> None:
+    assert find_places(command.ROOT, planted_fault) and find_tests(command.ROOT, planted_fault.tests)
 
 
 def test_sizes_leave_out_docstrings_and_comments(tmp_path: Path) -> None:

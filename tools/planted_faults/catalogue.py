@@ -320,8 +320,8 @@ ENGINES = [
         "prompts of equal length get the first one's prefill",
         [
             (
-                "entry = {prompt: number for number, prompt in enumerate(prompts)}",
-                "entry = {p: min(n for n, q in enumerate(prompts) if len(q) == len(p)) for p in prompts}",
+                "torch.tensor([entries[tuple(prompt)] for prompt in prompts], device=device)",
+                "torch.tensor([{len(q): p for q, p in entries.items()}[len(r)] for r in prompts], device=device)",
             )
         ],
         ["test_a_completion_does_not_depend_on_its_batch", "test_greedy_decoding_equals_generate"],
@@ -353,11 +353,11 @@ ENGINES = [
         "a tokenizer whose padding is its end-of-sequence token is accepted",
         [
             (
-                "if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:\n        raise",
-                "if tokenizer.pad_token_id is None:\n        raise",
+                "return tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id",
+                "return tokenizer.pad_token_id is not None",
             )
         ],
-        ["test_unfit_tokenizers_are_refused"],
+        ["test_padding_is_set_apart_where_the_tokenizer_knows_how", "test_only_a_training_asks_for_a_padding_token"],
     ),
     Fault(
         "shares_in_the_wrong_order",
@@ -460,11 +460,11 @@ TRAINING = [
         "a checkpoint whose weights are cut off is resumed from",
         [
             (
-                "return path.stat().st_size == 8 + length + max(ends, default=0)",
-                "return path.stat().st_size >= 8 + length",
+                "if (checkpoint / name).stat().st_size != size:",
+                "if (checkpoint / name).stat().st_size > size:",
             )
         ],
-        ["test_no_checkpoint_with_a_cut_off_file_is_loaded"],
+        ["test_sizes_alone_believe_contents_and_no_length"],
     ),
     Fault(
         "steps_logged_twice",
@@ -480,8 +480,8 @@ DATA_AND_FILES = [
         "an answer counts without a closed thought",
         [
             (
-                "    if close < 0:\n        return None\n    answer, answer_start",
-                "    close = max(close, 0)\n    answer, answer_start",
+                "    if close < 0:\n        return None\n    boxes",
+                "    close = max(close, 0)\n    boxes",
             )
         ],
         ["test_extract_boxed"],
@@ -546,7 +546,7 @@ DATA_AND_FILES = [
     Fault(
         "duplicate_ids_accepted",
         "two problems of a file may share an id",
-        [("                if first != number:\n", "                if first > number:\n")],
+        [("            if first != number:\n", "            if first > number:\n")],
         ["test_a_bad_row_is_named_with_file_row_field_and_remedy"],
     ),
     Fault(
@@ -594,8 +594,10 @@ DATA_AND_FILES = [
         "unknown_recipe_keys_ignored",
         "a misspelt key of a recipe changes nothing and says nothing",
         [
-            ("if key not in hints:", "if False:"),
-            ("for key, value in content.items()}", "for key, value in content.items() if key in hints}"),
+            (
+                "            mistakes[path] = _unknown(where, path)\n            continue",
+                "            continue",
+            ),
         ],
         ["test_wrong_overrides_name_key_and_remedy", "test_wrong_files_are_named"],
     ),
@@ -604,8 +606,9 @@ DATA_AND_FILES = [
         "a recipe's NaN passes its range",
         [
             (
-                'not low <= value <= high:\n            raise ValueError(\n                f"{path} is',
-                '(value < low or value > high):\n            raise ValueError(\n                f"{path} is',
+                'return self.low <= value <= self.high\n\n    def __str__(self) -> str:\n        return f"at',
+                "return not value < self.low and not self.high < value\n\n"
+                '    def __str__(self) -> str:\n        return f"at',
             )
         ],
         ["test_wrong_overrides_name_key_and_remedy", "test_an_impossible_recipe_is_one_line"],
@@ -636,8 +639,13 @@ DATA_AND_FILES = [
     Fault(
         "broken_row_hides_the_rest",
         "a metrics file with a broken row in its middle is read as if it ended there",
-        [('raise ValueError(f"row {number} is not JSON ({error.msg})") from error', "break")],
-        ["test_broken_files_are_named"],
+        [
+            (
+                '                if line.endswith(b"\\n"):\n                    raise\n                return',
+                "                return",
+            )
+        ],
+        ["test_a_broken_row_of_metrics_is_named_and_a_cut_off_one_dropped"],
     ),
     Fault(
         "cache_not_rounded_up",
