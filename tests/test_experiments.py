@@ -85,11 +85,12 @@ def test_the_table_has_every_row_that_the_comparison_is_about() -> None:
     assert {len(row.seeds) for row in ROWS if row.kind in ("method", "ablation")} == {3}
 
 
-@pytest.mark.parametrize("name", ["headline", "internalisation", "fairness", "sweep"])
+@pytest.mark.parametrize("name", ["headline", "internalisation", "fairness", "sweep", "sweep-2"])
 def test_every_run_of_an_experiment_is_a_recipe_of_its_own(name: str) -> None:
     experiment = find_experiment(name)
+    home = experiment.plan.recipe
     recipes = [
-        (dataclasses.replace(load_recipe("overthinker", row.overrides), seed=seed), row.budget_of is None, row.kind)
+        (dataclasses.replace(load_recipe(home, row.overrides), seed=seed), row.budget_of is None, row.kind)
         for row in experiment.rows
         for seed in row.seeds
         if row.kind != "untrained"
@@ -102,8 +103,8 @@ def test_every_run_of_an_experiment_is_a_recipe_of_its_own(name: str) -> None:
 
 
 def test_only_validation_problems_choose() -> None:
-    assert EXPERIMENTS["sweep"].plan.split == "validation"
-    assert {each.plan.split for each in EXPERIMENTS.values() if each.name != "sweep"} == {"test"}
+    splits = {name: each.plan.split for name, each in EXPERIMENTS.items()}
+    assert splits == {name: "validation" if name.startswith("sweep") else "test" for name in splits}
 
 
 def test_experiments_that_share_a_folder_share_plan_and_runs() -> None:
@@ -123,15 +124,19 @@ def test_a_budget_comes_from_the_grid_s_plan_or_from_a_row() -> None:
         find_experiment("own")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_row_is_a_recipe(row: Row, tmp_path: Path) -> None:
-    (tmp_path / "vanilla_tokens.json").write_text("110.0")
-    recipe = Runs(tmp_path, Plan()).recipe(row, 2, 3e-4)
+@pytest.mark.parametrize(
+    ("row", "plan"),
+    [(row, find_experiment(name).plan) for name in (ALL, "overthinker-2") for row in find_experiment(name).rows],
+    ids=lambda value: value.name if isinstance(value, Row) else value.recipe,
+)
+def test_every_row_is_a_recipe(row: Row, plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "vanilla_tokens.json").write_text("80.0")
+    recipe = Runs(tmp_path, plan).recipe(row, 2, 3e-4)
     assert (recipe.seed, recipe.optimisation.learning_rate) == (2, 3e-4)
-    assert recipe.data.test == "overthinker:validation"  # no run sees a test problem
+    assert recipe.data.test == f"{plan.recipe}:validation"  # no run sees a test problem
     if row.kind in ("method", "ablation", "setting"):
-        assert recipe.optimisation.token_budget == Plan().token_budget
-    plain = load_recipe("overthinker")
+        assert recipe.optimisation.token_budget == plan.token_budget
+    plain = load_recipe(plan.recipe)
     assert recipe.data.train == plain.data.train and recipe.model == plain.model
     recipe_reward(recipe.reward)
 
@@ -520,6 +525,13 @@ def test_a_stopped_run_is_resumed(tmp_path: Path) -> None:
     assert [row.name for row in record.rows] == ["grpo"]
     steps = [line for line in lines if line.startswith("GRPO, seed 0, learning rate 0.0001: step")]
     assert len(steps) == 2  # two of the four steps had been done before
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="something else"):
+        run_experiment(few(0), tmp_path, ["vanilla"])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_recipe_that_cannot_be_leaves_no_folder(tmp_path: Path) -> None:

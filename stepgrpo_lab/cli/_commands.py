@@ -52,10 +52,16 @@ def _train(options: Namespace) -> int:
     from stepgrpo_lab.run import job as run
 
     status = StatusLine()
-    print(f"run folder: {printable(str(folder))}", flush=True)
+    named = iter([f"run folder: {printable(str(folder))}"])
+
+    def progress(line: str) -> None:
+        for name in named:  # with the first line, so that a start that is refused names no folder
+            print(name, flush=True)
+        status(line)
+
     try:
         result = run.train(
-            recipe, folder, resume=recipe is None, progress=status, progress_every=1 if status.live else 10
+            recipe, folder, resume=recipe is None, progress=progress, progress_every=1 if status.live else 10
         )
     except KeyboardInterrupt:
         status.end()

@@ -81,7 +81,8 @@ def run_experiment(
         The record of all rows that are done, in the experiment's order.
 
     Raises:
-        ValueError: No such row, a recipe that cannot be, or a folder that was begun with another plan.
+        ValueError: No such row, a recipe that cannot be, or a folder that was begun with another plan or holds
+            something else.
         InterruptedError: Ctrl-C (or SIGTERM, SIGHUP) ended a run early, or the hours are over; call again to go on.
 
     Example:
@@ -100,6 +101,7 @@ def run_experiment(
     )
     wanted = find_rows(names, experiment.rows)
     load_recipe(experiment.plan.recipe, overrides)  # a wrong key is refused before the folder keeps it
+    _check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     common_files = FileLock(folder / "comparison.lock")
     with common_files:
@@ -131,6 +133,20 @@ def _held(row: Row, wanted: Sequence[Row], runs: Runs, clock: _Clock) -> str | N
         return str(error)
     clock.trained += own
     return None
+
+
+def _check_own(folder: Path) -> None:
+    """Nothing is written into a folder that holds something else.
+
+    Raises:
+        ValueError: It does.
+    """
+    if (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in (PLAN_FILE, "rows", "runs"))
+    ):
+        raise ValueError(f"{folder} holds files of something else: give a new folder, or an empty one")
 
 
 def _keep_plan(folder: Path, plan: Plan, overrides: Sequence[str]) -> None:
