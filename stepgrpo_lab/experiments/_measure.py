@@ -23,7 +23,7 @@ from stepgrpo_lab.method.records import Problem, from_json
 from stepgrpo_lab.method.settings import RolloutSettings, cut_at_first_marker, rollout_settings
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker.tasks import find_laboratory, overthinker_problems
-from stepgrpo_lab.overthinker.verifier import structure
+from stepgrpo_lab.overthinker.verifier import checking_habits, structure
 from stepgrpo_lab.recipes import Recipe
 from stepgrpo_lab.recipes._building import recipe_sampling, sampling_engine
 
@@ -95,6 +95,22 @@ class Measuring:
     plan: Plan
     progress: Callable[[str], None] = lambda line: None
     _test: list[Problem] = field(default_factory=list)
+
+    def habits(self, seeds: Sequence[Evaluation]) -> dict[str, float]:
+        """How a row derives and checks on the test problems, averaged over its seeds; nothing in laboratory 1."""
+        if self.plan.recipe == "overthinker":
+            return {}
+        problems = overthinker_problems(self.plan.split, self.plan.test, laboratory=self.plan.recipe)
+        means = [
+            checking_habits(
+                problems,
+                run.texts,
+                {name: first.correct for name, (first, *_) in zip(run.problem_ids, run.outcomes, strict=True)},
+            )
+            for run in seeds
+        ]
+        shared = [name for name in means[0] if all(name in mean for mean in means)]
+        return {name: statistics.fmean(mean[name] for mean in means) for name in shared}
 
     @staticmethod
     def read(place: Path) -> Measured:

@@ -117,6 +117,8 @@ class RowResult:
         longer: Test problems with twice the token limit; None if the plan has none.
         given: Mean tokens of completions that are "right", and of those that are "wrong"; empty in older records.
         structure: Steps by true label on the test problems, averaged over the seeds; may be empty.
+        habits: How it derives and checks (:func:`stepgrpo_lab.overthinker.verifier.checking_habits`), averaged over the
+            seeds; empty but in Overthinker 2.
         learning_rate: The rate it was trained with; None if untrained, or not chosen.
         rates: Every rate that was tried -> its score on validation problems; empty if none was chosen.
         covers: What the intervals of ``test`` and ``harder`` cover: problems, or problems and seeds.
@@ -133,6 +135,7 @@ class RowResult:
     longer: Measurement | None = None
     given: dict[str, float] = field(default_factory=dict)
     structure: Structure = field(default_factory=dict)
+    habits: dict[str, float] = field(default_factory=dict)
     learning_rate: float | None = None
     rates: dict[str, float] = field(default_factory=dict)
     covers: Literal["problems", "problems and seeds"] = "problems"

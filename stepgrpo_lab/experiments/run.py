@@ -240,6 +240,7 @@ class Runs:
             given=tokens_given(*(part.test for part in seeds)),
             seeds=[self._seed_result(row, seed, rate, part, vanilla.test) for seed, part in parts.items()],
             structure=mean_structure([part.structure for part in seeds]),
+            habits=self.measuring.habits([part.test for part in seeds]),
             learning_rate=rate,
             rates={f"{tried:g}": score for tried, score in scores.items()} if row.kind == "method" else {},
             covers="problems and seeds" if len(seeds) > 1 else "problems",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stepgrpo_lab.evaluation._tables import markdown_table
@@ -120,10 +120,13 @@ def record_tables(record: Record) -> list[Table]:
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
     tables = [
         *(_main_table(KINDS[kind], [row for row in rows if row.kind == kind]) for kind in kinds),
-        _harder_table([row for row in rows if row.harder]),
+        _contrast_table(record),
+        _measured_table("Problems of a level above every trained one", rows, lambda row: row.harder),
+        _measured_table("With twice the token limit", rows, lambda row: row.longer),
         _expectation_table(rows if any(map(_published, rows)) else []),
         _signals_table([row for row in rows if _has_signals(row)]),
         _structure_table(rows),
+        _habits_table([row for row in rows if row.habits]),
         _part_table(rows),
         _seed_table(rows),
     ]
@@ -151,9 +154,58 @@ def _measured(part: Measurement) -> list[str]:
     ]
 
 
-def _harder_table(rows: Sequence[RowResult]) -> Table:
-    body = [[row.title, _seeds(row), *_measured(row.harder)] for row in rows if row.harder]
-    return Table("Problems of a level above every trained one", ["", "seeds", *_MEASURED], body)
+def _measured_table(caption: str, rows: Sequence[RowResult], of: Callable[[RowResult], Measurement | None]) -> Table:
+    body = [[row.title, _seeds(row), *_measured(part)] for row in rows if (part := of(row))]
+    return Table(caption, ["", "seeds", *_MEASURED], body)
+
+
+def _contrast_table(record: Record) -> Table:
+    """Rows against each other: tokens are those of the first over those of the second."""
+    body = [
+        [
+            f"{each.after} against {each.before}",
+            where,
+            points(part.accuracy_points),
+            points(each.seeds) if each.seeds and part is each.test else "",
+            ratio(part.token_ratio),
+        ]
+        for each in record.contrasts
+        for where, part in (
+            ("test problems", each.test),
+            *each.test.parts.items(),
+            *([("twice the token limit", each.longer)] if each.longer else []),
+        )
+    ]
+    head = ["", "on", "points", "points, t interval over seeds", "tokens"]
+    return Table("Rows against each other", head, body)
+
+
+_HABITS = {
+    "flips": "flips",
+    "leap": "leaps right",
+    "mu": "derivations right (mu)",
+    "false_accepts": "wrong ones accepted (e+)",
+    "false_rejects": "right ones rejected (e-)",
+}
+
+
+def _habits_table(rows: Sequence[RowResult]) -> Table:
+    """How the models derive and check, beside the length that follows if they stopped at the first accepted result."""
+    body = [
+        [
+            row.title,
+            _seeds(row),
+            *(f"{100 * row.habits[name]:.1f} %" if name in row.habits else "" for name in _HABITS),
+            *(
+                f"{row.habits[name]:.2f}" if name in row.habits else ""
+                for name in ("derivations", "expected_derivations")
+            ),
+            *(f"{row.given[name]:.1f}" if name in row.given else "" for name in ("right", "wrong")),
+        ]
+        for row in rows
+    ]
+    head = ["", "seeds", *_HABITS.values(), "derivations of a chain", "expected by Yu et al."]
+    return Table("How the models derive and check", [*head, "tokens if right", "tokens if wrong"], body)
 
 
 def share(interval: Interval | None) -> str:

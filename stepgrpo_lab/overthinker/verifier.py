@@ -15,6 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
 from typing import Any, get_args
 
 from stepgrpo_lab.method.records import Problem, StepLabel
@@ -278,3 +280,53 @@ def structure(problems: Sequence[Problem], texts: dict[str, str], token_text: To
         }
         for name, counter in counts.items()
     }
+
+
+def checking_habits(
+    problems: Sequence[Problem], texts: Mapping[str, str], correct: Mapping[str, bool]
+) -> dict[str, float]:
+    """How a model derives and checks, where one step is one derivation (Overthinker 2).
+
+    A derivation of a chain that repeats the result before it *accepts* it, another result *rejects* it. A model that
+    retries until a result is accepted needs ``1 / ((1 - mu) e+ + mu (1 - e-))`` derivations (Yu et al., arXiv
+    2510.12157, whose reflections these are in small).
+
+    Args:
+        problems: Overthinker 2's.
+        texts: Problem id -> completion.
+        correct: Problem id -> whether its final answer is right.
+
+    Returns:
+        Shares in [0, 1], each left out where nothing counts for it: ``flips`` (a right derivation was written, the
+        answer is wrong), ``single`` and ``leap`` (equations of one and of two operations that are right); of chains
+        ``mu`` (derivations that are right), ``false_accepts`` (e+) and ``false_rejects`` (e-); then the means
+        ``derivations`` and ``expected_derivations``.
+
+    Example:
+        >>> chain = Problem("p", "", "8", "chain", meta={"start": 7, "groups": [[["+", 7], ["*", 7]]]})
+        >>> habits = checking_habits([chain], {"p": "<think>\\n7+7*7=6 Wait 7+7=4 4*7=8\\n</think>"}, {"p": True})
+        >>> habits["mu"], habits["false_accepts"], habits["leap"], habits["derivations"]
+        (0.5, 0.0, 0.0, 2.0)
+    """
+    seen: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        seen.setdefault(name, []).append(value)
+
+    for problem in problems:
+        derived = [answer for answer in derived_answers(problem, texts[problem.id]) if answer is not None]
+        note("flips", not correct[problem.id] and problem.answer in derived)
+        for width, right in leaps(texts[problem.id]):
+            note("single" if width == 1 else "leap", right)
+        if problem.family == "chain":
+            note("derivations", len(derived))
+            for answer in derived:
+                note("mu", answer == problem.answer)
+            for first, second in pairwise(derived):
+                right = first == problem.answer
+                note("false_rejects" if right else "false_accepts", (first != second) == right)
+    means = {name: fmean(values) for name, values in seen.items()}
+    accepted = (1 - means.get("mu", 0)) * means.get("false_accepts", 0) + means.get("mu", 0) * (
+        1 - means.get("false_rejects", 0)
+    )
+    return means | ({"expected_derivations": 1 / accepted} if accepted else {})
