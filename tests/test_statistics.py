@@ -14,6 +14,7 @@ from stepgrpo_lab.evaluation.statistics import (
     calibration,
     paired_bootstrap,
     seeds_bootstrap,
+    t_interval,
 )
 
 
@@ -99,6 +100,41 @@ def test_seeds_that_differ_make_the_interval_wider_than_their_samples_pooled(run
     pooled = paired_bootstrap(before, np.stack(seeds, axis=1), statistic=statistic, resamples=500)
     assert wide.estimate == pytest.approx(pooled.estimate)
     assert wide.high - wide.low > pooled.high - pooled.low
+
+
+@given(RUNS, STATISTICS)
+@FEW
+def test_a_setting_of_one_run_is_its_run(runs, statistic):
+    before, *seeds = runs
+    options = {"statistic": statistic, "resamples": 200}
+    assert seeds_bootstrap(seeds, before_seeds=[before], **options) == seeds_bootstrap(seeds, before, **options)
+
+
+@given(RUNS, st.floats(20, 200))
+@FEW
+def test_seeds_of_what_is_held_against_widen_the_interval_too(runs, apart):
+    spread = [values + number * apart for number, values in enumerate(runs[:3])]
+    alone = seeds_bootstrap([runs[3]], np.mean(spread, axis=0), resamples=500)
+    both = seeds_bootstrap([runs[3]], before_seeds=spread, resamples=500)
+    assert both.estimate == pytest.approx(alone.estimate)
+    assert both.high - both.low > alone.high - alone.low
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=8), st.lists(st.floats(-50, 50), min_size=2, max_size=8))
+@FEW
+def test_the_t_interval_turns_with_its_sides_and_narrows_with_the_level(first, second):
+    forwards, backwards = t_interval(first, second), t_interval(second, first)
+    assert (forwards.low, forwards.high) == pytest.approx((-backwards.high, -backwards.low), abs=1e-6)
+    narrow = t_interval(first, second, level=0.5)
+    assert forwards.low <= narrow.low <= narrow.estimate <= narrow.high <= forwards.high
+
+
+def test_the_t_interval_of_known_numbers():
+    # Student's t with 8 degrees of freedom: 2.306004; equal variances of 2.5 over five seeds.
+    found = t_interval([1, 2, 3, 4, 5], [11, 12, 13, 14, 15])
+    assert (found.estimate, found.high - found.estimate) == pytest.approx((-10, 2.306004), abs=1e-5)
+    with pytest.raises(ValueError, match="at least two seeds"):
+        t_interval([1.0], [1.0, 2.0])
 
 
 def test_the_interval_over_seeds_covers_another_seed_s_truth_as_no_interval_over_problems_does():
