@@ -39,10 +39,10 @@ from stepgrpo_lab.method.records import Probe, Problem, Trajectory
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.overthinker import leaps, load_overthinker, overthinker_problems
-from stepgrpo_lab.overthinker.leaps import OVERTHINKER_2, WIDTHS, write_trace
+from stepgrpo_lab.overthinker.leaps import OVERTHINKER_2, SLIPS, WIDTHS, write_trace
 from stepgrpo_lab.overthinker.tasks import OVERTHINKER, find_laboratory
 from stepgrpo_lab.overthinker.traces import format_completion
-from stepgrpo_lab.overthinker.verifier import derived_answers, label_steps
+from stepgrpo_lab.overthinker.verifier import checking_habits, derived_answers, label_steps
 
 LABORATORY = "overthinker-2"
 FAMILIES = sorted(OVERTHINKER_2.families)
@@ -399,3 +399,36 @@ def test_the_card_can_be_measured_again(card):
     for name in ("accuracy", "tokens", "steps"):
         then = card["figures"]["plain"][name]["estimate"]
         assert figures[name].low * 0.95 <= then <= figures[name].high * 1.05, name
+
+
+# ---- how a model derives and checks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "answer_is_right", "expected"),
+    [
+        (["8", "8", "8"], True, {"mu": 1.0, "false_rejects": 0.0, "flips": 0.0, "expected_derivations": 1.0}),
+        (["8", "2"], False, {"mu": 0.5, "false_rejects": 1.0, "flips": 1.0}),
+        (["2", "2", "8"], True, {"mu": 1 / 3, "false_accepts": 0.5, "flips": 0.0, "expected_derivations": 3 / 2}),
+        (["2"], False, {"mu": 0.0, "flips": 0.0, "derivations": 1.0}),
+    ],
+)
+def test_checking_habits_of_a_chain(steps, answer_is_right, expected):
+    problem = Problem("c", "", "8", "chain", 1, {"start": 7, "groups": [[["+", 1]]]})
+    text = format_completion(" Wait ".join(f"7+1={result}" for result in steps), steps[-1])
+    habits = checking_habits([problem], {"c": text}, {"c": answer_is_right})
+    assert {name: habits[name] for name in expected} == pytest.approx(expected)
+    assert habits["derivations"] == len(steps)
+    assert ("false_rejects" in habits) == ("8" in steps[:-1])
+
+
+def test_the_traces_own_habits_are_those_they_were_written_with():
+    problems = [drawn(seed, "chain") for seed in range(300)]
+    texts = {
+        problem.id: format_completion(*write_trace(problem, random.Random(seed)))
+        for seed, problem in enumerate(problems)
+    }
+    right = {problem.id: derived_answers(problem, texts[problem.id])[-1] == problem.answer for problem in problems}
+    habits = checking_habits(problems, texts, right)
+    assert habits["single"] == pytest.approx(1 - SLIPS[1], abs=0.01)
+    assert habits["leap"] == pytest.approx(1 - SLIPS[2], abs=0.03)
