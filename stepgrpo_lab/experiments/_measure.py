@@ -248,8 +248,11 @@ def mean_structure(parts: Sequence[Structure]) -> Structure:
     Example:
         >>> mean_structure([{"all": {"needed": 1.0}}, {"all": {"needed": 2.0}}])
         {'all': {'needed': 1.5}}
+        >>> mean_structure([{"all": {"needed": 1.0}}, {"all": {"needed": 1.0, "spoiling": 1.0}}])  # one saw none
+        {'all': {'needed': 1.0, 'spoiling': 0.5}}
     """
-    first = parts[0]
+    labels = {name: list(dict.fromkeys(label for part in parts for label in part[name])) for name in parts[0]}
     return {
-        name: {label: sum(part[name][label] for part in parts) / len(parts) for label in first[name]} for name in first
+        name: {label: sum(part[name].get(label, 0.0) for part in parts) / len(parts) for label in shown}
+        for name, shown in labels.items()
     }
