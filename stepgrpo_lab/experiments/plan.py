@@ -169,7 +169,10 @@ EXPERIMENTS = {
             "overthinker-2",
             (
                 (STEP_GRPO, "grpo"),
-                *((STEP_GRPO, row) for row in ("length-penalty", "no-dynamic-rollout", "half-probed", "deer-sft")),
+                *(
+                    (STEP_GRPO, row)
+                    for row in ("length-penalty", "no-dynamic-rollout", "every-member-probed", "deer-sft")
+                ),
             ),
         ),
         Experiment(

@@ -322,14 +322,7 @@ ROWS_2: tuple[Row, ...] = (
     _like("grpo"),
     _like(STEP_GRPO),
     _like("no-dynamic-rollout"),
-    Row(
-        "half-probed",
-        "half of the members probed",
-        "Shorter: in every group exits are held against natural ends.",
-        ("rollout.probe_rate=0.5",),
-        kind="ablation",
-        seeds=SEEDS_2,
-    ),
+    _like("every-member-probed"),
     _like("length-penalty"),
     _like("deer-sft"),
     Row(
@@ -363,18 +356,27 @@ ROWS_2: tuple[Row, ...] = (
 )
 """The comparison in the laboratory of Overthinker 2."""
 
-_changed_twice = partial(_changed, seeds=SEEDS[:2])
+
+def _published_but(*overrides: str) -> Row:
+    """Overthinker 2's recipe with every member probed, as published, and with these changes."""
+    row = _changed(*overrides, seeds=SEEDS[:2])
+    return replace(
+        row,
+        title="the published settings" if not overrides else row.title,
+        overrides=("rollout.probe_rate=1", *overrides),
+    )
+
 
 SWEEP_2_ROWS: tuple[Row, ...] = (
     VANILLA_ROW,
-    _changed_twice(),
-    *(_changed_twice(f"optimisation.learning_rate={rate}") for rate in ("5e-5", "2e-4", "4e-4")),
-    *(_changed_twice(f"rollout.exit_threshold={threshold}") for threshold in (0.85, 0.9, 0.98)),
-    _changed_twice("rollout.probe_rate=0.5"),
-    *(_changed_twice(f"reward.step_beta={beta}") for beta in (0.1, 0.9)),
-    _changed_twice("optimisation.max_steps=64"),
+    _published_but(),
+    *(_published_but(f"optimisation.learning_rate={rate}") for rate in ("5e-5", "2e-4", "4e-4")),
+    *(_published_but(f"rollout.exit_threshold={threshold}") for threshold in (0.85, 0.9, 0.98)),
+    *(_published_but(f"rollout.probe_rate={rate}") for rate in (0.25, 0.5, 0.75)),
+    *(_published_but(f"reward.step_beta={beta}") for beta in (0.1, 0.9)),
+    _published_but("optimisation.max_steps=64"),
 )
-"""The recipe of Overthinker 2 with one setting changed at a time."""
+"""The published settings of Step-GRPO in Overthinker 2 with one of them changed at a time."""
 
 
 def find_rows(names: Iterable[str], rows: Sequence[Row] = ROWS) -> list[Row]:
