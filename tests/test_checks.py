@@ -493,6 +493,12 @@ def without_cutting(model: Any, cache: Any, length: int, token: int) -> Any:
     return fed(model, cache, cache.get_seq_length(), token)
 
 
+def position_counts_on(model: Any, cache: Any, length: int, token: int) -> Any:
+    further = cache.get_seq_length()
+    cache.crop(length - further)
+    return fed(model, cache, further, token)
+
+
 def keys_alone(model: Any, cache: Any, length: int, token: int) -> Any:
     for layer in cache.layers:
         layer.values = layer.values[:, :, :length]
@@ -859,11 +865,7 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.truncated_rollout, rollout_that_never_stops, "does the loop stop at writer.end"),
     (checks.backtracking_cache, go_back, RIGHT),
     (checks.backtracking_cache, without_cutting, "still there"),
-    (
-        checks.backtracking_cache,
-        lambda m, c, n, t: (c.crop(n - c.get_seq_length()), fed(m, c, n + 5, t))[1],
-        "position",
-    ),
+    (checks.backtracking_cache, position_counts_on, "the position goes on counting"),
     (checks.backtracking_cache, lambda m, c, n, t: go_back(m, c, n - 1, t), "one position too few"),
     (checks.backtracking_cache, keys_alone, "raised"),
     (checks.backtracking_cache, forgets_after_it, "positions in the cache"),
