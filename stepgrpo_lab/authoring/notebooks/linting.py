@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab.authoring.notebooks._submission import plain_python
 from stepgrpo_lab.authoring.notebooks.building import (
     COMPARED,
     TORCH,
@@ -132,7 +133,7 @@ def lint_predictions(sources: list[str]) -> Iterator[str]:
         >>> list(lint_predictions(["saved = course.predict('?', unit='%')", "saved.compare(34)", "course.score()"]))
         ['saved.compare(34) gives its outcome away: compute it, or use course.sealed(...)']
     """
-    trees = [ast.parse(_plain_python(source)) for source in sources]
+    trees = [ast.parse(plain_python(source)) for source in sources]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     asked = [node for node in nodes if _calls(node, "predict")]
@@ -181,7 +182,7 @@ def unknown_keywords(sources: list[str]) -> Iterator[str]:
     Args:
         sources: The code of a notebook's cells.
     """
-    trees = [ast.parse(_plain_python(source)) for source in sources]
+    trees = [ast.parse(plain_python(source)) for source in sources]
     names = _imported_names(trees)
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Call):
@@ -190,10 +191,6 @@ def unknown_keywords(sources: list[str]) -> Iterator[str]:
             for keyword in node.keywords:
                 if known is not None and keyword.arg is not None and keyword.arg not in known:
                     yield f"{ast.unparse(node.func)} has no keyword {keyword.arg!r}"
-
-
-def _plain_python(source: str) -> str:
-    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
 
 
 def _imported_names(trees: list[ast.Module]) -> dict[str, Any]:
