@@ -114,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_rate(commands)
     _add_overthinker(commands)
     _add_notebooks(commands)
+    _add_grade(commands)
     return parser
 
 
@@ -378,4 +379,27 @@ def _add_notebooks(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "stepgrpo notebooks check",
     )
     for command in (build, check):
-        command.add_argument("--root", type=place, default=Path(), help="folder of the checkout (default: here)")
+        command.add_argument(
+            "--root", type=place, default=Path(), help="folder that holds notebooks/sources (default: here)"
+        )
+
+
+def _add_grade(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "grade",
+        "authoring.grade",
+        "grade submitted notebooks: points for each exercise, as CSV",
+        "stepgrpo grade submissions --course notebooks --output grades.csv",
+    )
+    command.epilog = (
+        "This runs your students' code with your rights: each notebook in a process of its own, with limits of time\n"
+        "and memory, but in no sandbox. Grade strangers' work in a container.\n\n" + (command.epilog or "")
+    )
+    command.add_argument("folder", type=place, metavar="FOLDER", help="holds the submissions, in any folders")
+    command.add_argument(
+        "--course", type=place, default=Path("notebooks"), help="the notebooks handed out (default: %(default)s)"
+    )
+    command.add_argument("--output", type=place, help="CSV file to write (default: print it)")
+    add_number(command, "--seconds", 1, 86_400, default=120, help="most an exercise may take (default: %(default)s)")
+    add_number(command, "--memory", 1, 1024, default=8, help="most a notebook may take, in GiB (default: %(default)s)")

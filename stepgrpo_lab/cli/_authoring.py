@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -147,3 +148,36 @@ def check_notebooks(options: Namespace) -> int:
     findings = lint_course(options.root)
     print("\n".join(map(printable, findings) if findings else ["every notebook is as its script builds it"]))
     return 1 if findings else 0
+
+
+def grade(options: Namespace) -> int:
+    """``stepgrpo grade``."""
+    from stepgrpo_lab.authoring.notebooks.grading import Row, grade_folder, table
+    from stepgrpo_lab.engines.files import write_atomically
+    from stepgrpo_lab.run.folder import check_file
+
+    for folder in (options.folder, options.course):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder")
+    if options.output:
+        check_file(options.output)
+    print("This runs the code of the notebooks that you grade, with your rights and in no sandbox.", file=sys.stderr)
+    status = StatusLine()
+
+    def show_progress(row: Row) -> None:
+        status(f"{row.path}: {sum(row.earned.values()):g} of {row.out_of:g}")
+
+    rows = grade_folder(
+        options.folder,
+        options.course,
+        seconds=options.seconds,
+        memory=int(options.memory) * 1024**3,
+        progress=show_progress if options.output or status.live else None,
+    )
+    status.end()
+    if options.output:
+        write_atomically(options.output, table(rows))
+        print(f"written: {printable(str(options.output))} ({len(rows)} notebooks)")
+    else:
+        print(table(rows), end="")
+    return 0

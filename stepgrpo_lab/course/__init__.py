@@ -1,7 +1,16 @@
 """What the notebooks of the course are made with: setup, predictions, source on show, and the exercises' checks."""
 
 from stepgrpo_lab.course._environment import FAST_VARIABLE, Lab, fast_mode, full_run_recipe, new_run_folder, setup
-from stepgrpo_lab.course._predictions import Comparison, Prediction, predict, predictions
+from stepgrpo_lab.course._predictions import (
+    Comparison,
+    Prediction,
+    Score,
+    predict,
+    predictions,
+    score,
+    seal,
+    sealed,
+)
 from stepgrpo_lab.course._showing import RecipeTable, Source, explain_recipe, source_of
 
 __all__ = [
@@ -10,6 +19,7 @@ __all__ = [
     "Lab",
     "Prediction",
     "RecipeTable",
+    "Score",
     "Source",
     "explain_recipe",
     "fast_mode",
@@ -17,6 +27,9 @@ __all__ = [
     "new_run_folder",
     "predict",
     "predictions",
+    "score",
+    "seal",
+    "sealed",
     "setup",
     "source_of",
 ]

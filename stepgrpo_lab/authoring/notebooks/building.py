@@ -9,6 +9,9 @@ A script is read by jupytext. What this module adds to its cells:
   twin gets the others.
 - The cell after it, tagged ``check``, shows the check's result. nbval compares its output with the stored one, as it
   does for every cell tagged ``nbval-check-output``.
+- A cell that compares a prediction, or is tagged ``result``, shows an outcome: its output stands in the twin alone, so
+  that nobody reads an answer before the question.
+- A cell tagged ``torch`` that is no exercise begins with ``# needs PyTorch``: where torch is missing it is skipped.
 
 A run keeps the outputs that teach or are compared.
 """
@@ -19,23 +22,28 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.course._environment import FAST_VARIABLE
+from stepgrpo_lab.authoring.notebooks.grading import points_of
+from stepgrpo_lab.course._environment import FAST_VARIABLE, NEEDS_TORCH
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 BEGIN, END, STUB = "# BEGIN SOLUTION", "# END SOLUTION", "# STUB:"
 COMPARED = "nbval-check-output"
+COMPARES, RESULT, TORCH = ".compare(", "result", "torch"
 DEFAULT_STUB = "...  # your code here"
 CELL_SECONDS = 1800
 FIGURE_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+GITHUB = "https://github.com/"
+PROJECT = "https://github.com/stepgrpo-lab/stepgrpo-lab"
+"""Where the package is installed from by notebooks of a folder that names no repository of its own."""
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 SETUP = """\
 from importlib.util import find_spec
@@ -55,7 +63,8 @@ class Lesson:
 
     Attributes:
         path: Its percent script, ``notebooks/sources/NN_name.py``.
-        repository: Address of the repository, from which badges and the setup line are made.
+        repository: Address of the repository, from which badges and the setup line are made; empty in a folder of
+            one's own.
     """
 
     path: Path
@@ -100,14 +109,22 @@ class Lesson:
         from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
         cells = [new_markdown_cell(self._title(solved)), new_code_cell(self._setup(), metadata={"tags": ["setup"]})]
+        heading, exercises = "", 0
         for cell in self.source.cells:
             tags = list(cell.metadata.get("tags", []))
             if cell.cell_type == "markdown":
                 cells.append(new_markdown_cell(cell.source))
+                heading = cell.source if cell.source.startswith("#") else heading
                 continue
+            exercises += "exercise" in tags
             if "check" in tags:
                 tags.append(COMPARED)
-            cells.append(new_code_cell(self._code(cell, solved), metadata={"tags": tags} if tags else {}))
+            if not solved and shows_outcome(cell.source, tags) and COMPARED in tags:
+                tags.remove(COMPARED)  # nothing is stored that could be compared
+            metadata: dict[str, Any] = {"tags": tags} if tags else {}
+            if {"exercise", "check"} & set(tags):
+                metadata["nbgrader"] = nbgrader_metadata(f"{self.number}.{exercises}", heading, check="check" in tags)
+            cells.append(new_code_cell(self._code(cell, solved), metadata=metadata))
         for place, cell in enumerate(cells):
             cell["id"] = f"{self.number}-{place:03d}"
         about = {key: self.about[key] for key in ("title", "minutes", "hardware")}
@@ -116,23 +133,56 @@ class Lesson:
 
     def _title(self, solved: bool) -> str:
         folder = "notebooks/solutions" if solved else "notebooks"
-        owner_and_name = self.repository.removeprefix("https://github.com/")
+        owner_and_name = self.repository.removeprefix(GITHUB)
         colab = f"https://colab.research.google.com/github/{owner_and_name}/blob/main/{folder}/{self.name}.ipynb"
         badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
         twin = f"[the exercises](../{self.name}.ipynb)" if solved else f"[solutions](solutions/{self.name}.ipynb)"
+        badge = badge if self.repository.startswith(GITHUB) else ""
         heading = f"# {self.number} · {self.about['title']}" + " · solutions" * solved
-        return f"{heading}\n\n{badge} {self.about['minutes']} minutes · {self.about['hardware']} · {twin}"
+        facts = f"{self.about['minutes']} minutes · {self.about['hardware']} · {twin}"
+        return f"{heading}\n\n{f'{badge} {facts}'.lstrip()}"
 
     def _setup(self) -> str:
         extras = ",".join(["colab", *self.about.get("extras", [])])
-        return SETUP.format(repository=self.repository, extras=extras)
+        return SETUP.format(repository=self.repository or PROJECT, extras=extras)
 
     def _code(self, cell: NotebookNode, solved: bool) -> str:
         tags = cell.metadata.get("tags", [])
         text = str(cell.source)
         if ("exercise" in tags) != (BEGIN in text):
             raise ValueError(f"{self.path}: a cell tagged exercise, and no other, holds {BEGIN}:\n{text}")
-        return split_solution(text, solved=solved) if "exercise" in tags else text
+        if "exercise" in tags:
+            return split_solution(text, solved=solved)
+        return f"{NEEDS_TORCH}\n{text}" if TORCH in tags else text
+
+
+def nbgrader_metadata(number: str, heading: str, *, check: bool) -> dict[str, Any]:
+    """What nbgrader reads of an exercise's cell, or of its check: an id, what it is, and its points.
+
+    Example:
+        >>> nbgrader_metadata("07.2", "### Exercise 07.2 · The loss (●●●)", check=True)["points"]
+        3
+    """
+    about = {
+        "schema_version": 3,
+        "cell_type": "code",
+        "grade_id": f"{'check' if check else 'exercise'}-{number.replace('.', '-')}",
+        "grade": check,
+        "solution": not check,
+        "locked": check,
+        "task": False,
+    }
+    return {**about, "points": points_of(heading)} if check else about
+
+
+def shows_outcome(source: str, tags: Collection[str]) -> bool:
+    """Whether a cell's output answers a prediction.
+
+    Example:
+        >>> shows_outcome("saved.compare(100 * kept)", []), shows_outcome("figure", ["result"]), shows_outcome("1", [])
+        (True, True, False)
+    """
+    return COMPARES in source or RESULT in tags
 
 
 def split_solution(text: str, *, solved: bool) -> str:
@@ -179,21 +229,26 @@ def _solution(lines: list[str], solved: bool, indent: str) -> list[str]:
 
 
 def find_lessons(root: Path) -> list[Lesson]:
-    """The course in a checkout, in order.
+    """The notebooks of a checkout, or of a folder of one's own, in order.
 
     Raises:
-        ValueError: The folder is no checkout of the project.
+        ValueError: The folder has no ``notebooks/sources`` with scripts.
     """
+    paths = sorted((root / "notebooks" / "sources").glob("[0-9]*.py"))
+    if not paths:
+        raise ValueError(f"{root} has no notebooks/sources/01_NAME.py: write one, or give --root")
+    return [Lesson(path, _repository(root)) for path in paths]
+
+
+def _repository(root: Path) -> str:
+    """The address that a project states; empty where it states none."""
     import tomllib
 
     try:
         project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        repository = str(project["urls"]["Repository"]).rstrip("/")
-    except (OSError, KeyError) as error:
-        raise ValueError(
-            f"{root} is no checkout of the project ({error}): give the folder of pyproject.toml"
-        ) from error
-    return [Lesson(path, repository) for path in sorted((root / "notebooks" / "sources").glob("[0-9]*.py"))]
+        return str(project["urls"]["Repository"]).rstrip("/")
+    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError):
+        return ""
 
 
 def notebook_path(root: Path, lesson: Lesson, *, solved: bool) -> Path:
@@ -270,8 +325,9 @@ def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode
     for cell in notebook.cells:
         if cell.cell_type == "code":
             tags = set(cell.metadata.get("tags", []))
-            # The twin shows only what is compared: the rest stands in the exercise notebook.
-            dropped = "setup" in tags or (solved and COMPARED not in tags)
+            # The twin shows what is compared and what answers a prediction; the rest stands in the exercise notebook.
+            outcome = shows_outcome(cell.source, tags)
+            dropped = "setup" in tags or ((COMPARED not in tags and not outcome) if solved else outcome)
             cell.outputs = [] if dropped else list(_kept(cell.outputs))
             if not cell.outputs:  # nbval refuses outputs of a cell that was not run
                 cell.execution_count = None
