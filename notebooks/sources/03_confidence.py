@@ -51,7 +51,8 @@ course.drawing(
 #
 # [Notebook 02](02_semantic_steps.ipynb) cut thoughts into steps at markers such as "Wait". At a marker an attempt is
 # complete, so it is a good place to ask: *do you know the answer already?*
-#
+
+# %% [markdown]
 # The question is called a **probe**, and it comes from **DEER**
 # ([Yang et al., 2025](https://arxiv.org/abs/2504.15895)). After the thoughts so far a fixed text is forced, the *inducing
 # prompt*, after which nothing but an answer makes sense. The model writes this *trial answer* *greedily*, always the
@@ -122,6 +123,9 @@ five_tokens_guess
 
 
 # %% tags=["exercise"]
+import math
+
+
 def geometric_mean(probabilities, skip_first=0):
     """Geometric mean of the tokens that count."""
     # BEGIN SOLUTION
@@ -134,8 +138,6 @@ def geometric_mean(probabilities, skip_first=0):
 
 
 # %% tags=["check"]
-import math
-
 from stepgrpo_lab.course import checks
 
 verdict = checks.geometric_mean(geometric_mean)
@@ -153,9 +155,8 @@ verdict
 score = geometric_mean(probe.probabilities, skip_first=1)
 print(f"the probe above: {score:.2f}")
 for count in (1, 3, 5, 20):
-    print(
-        f"{count:>2} tokens: {geometric_mean([0.80] + [1.0] * (count - 1)):.3f}"
-    )
+    score = geometric_mean([0.80] + [1.0] * (count - 1))
+    print(f"{count:>2} tokens: {score:.3f}")
 
 # %% tags=["result"]
 five_tokens = 100 * geometric_mean([0.80, 1.0, 1.0, 1.0, 1.0])
@@ -496,7 +497,7 @@ for rule in ("geometric", "joint"):
     )
 
 # %% [markdown]
-# Two very different thresholds, nearly the same result. For the geometric mean the choice falls on the published 0.95,
+# Two different thresholds, nearly the same result. For the geometric mean the choice falls on the published 0.95,
 # which was found for another model. Take the agreement as luck.
 
 # %% [markdown]
@@ -563,8 +564,8 @@ curves = {
     name: calibration_curve(trials.stated, trials.right)
     for name, trials in everywhere.items()
 }
-for name, trials in everywhere.items():
-    print(f"{name:<10} {len(trials):>5} probes, ECE {curves[name][1]:.3f}")
+for name, (_, error) in curves.items():
+    print(f"{name:<10} ECE {error:.3f}")
 diagram(curves)
 
 # %% [markdown]
