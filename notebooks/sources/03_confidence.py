@@ -24,7 +24,7 @@
 # far can it be trusted?
 
 # %%
-from stepgrpo_lab import course
+import stepgrpo_lab as lab
 
 course.drawing(
     "score",
@@ -168,9 +168,7 @@ five_tokens_guess.compare(five_tokens, tolerance=1.0)
 # rule and with the length of the answers. The library has all four rules:
 
 # %%
-from stepgrpo_lab.method.confidence import confidence
-
-course.source_of(confidence)
+course.source_of(lab.confidence)
 
 # %% [markdown]
 # ### Exercise 03.2 · Confidence from logits (●●○, 15 minutes)
@@ -222,9 +220,8 @@ verdict
 # %% tags=["torch"]
 import torch
 
-from stepgrpo_lab import load_overthinker
 
-overthinker, _ = load_overthinker()
+overthinker, _ = lab.load_overthinker()
 inducing = group.token_text.encode(group.settings.probe_prompt)
 for probe in trajectory.probes[:4]:
     thoughts = trajectory.completion_ids[: probe.position]
@@ -417,7 +414,6 @@ rule_guess = course.predict(
 rule_guess
 
 # %% tags=["result"]
-from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
 from stepgrpo_lab.viz.completions import stopping_curves
 
@@ -426,16 +422,18 @@ thresholds = setup.size(
     (0.5, 0.6, 0.8, 0.95, 0.99),
 )
 curves = {
-    rule: [try_rule(untrained, ExitRule(value, rule)) for value in thresholds]
+    rule: [
+        try_rule(untrained, lab.ExitRule(value, rule)) for value in thresholds
+    ]
     for rule in ("geometric", "joint")
 }
-whole = try_rule(untrained, ExitRule(1.0))
+whole = try_rule(untrained, lab.ExitRule(1.0))
 marks = {"whole completions": (whole.tokens, whole.right)}
 stopping_curves(curves, marks)
 
 # %% tags=["result"]
 right = {
-    rule: try_rule(untrained, ExitRule(0.8, rule)).right for rule in curves
+    rule: try_rule(untrained, lab.ExitRule(0.8, rule)).right for rule in curves
 }
 for rule, share in right.items():
     print(f"{rule:<10} {share:6.1%} right at a threshold of 0.80")
@@ -486,11 +484,11 @@ choose_on, report_on = untrained[::2], untrained[1::2]
 for rule in ("geometric", "joint"):
     points = []
     for threshold in thresholds:
-        replay = try_rule(choose_on, ExitRule(threshold, rule))
+        replay = try_rule(choose_on, lab.ExitRule(threshold, rule))
         points.append((threshold, replay.tokens, replay.right))
     chosen = cheapest_threshold(points, least=0.99)
-    held_out = try_rule(report_on, ExitRule(chosen, rule))
-    share = held_out.tokens / try_rule(report_on, ExitRule(1.0)).tokens
+    held_out = try_rule(report_on, lab.ExitRule(chosen, rule))
+    share = held_out.tokens / try_rule(report_on, lab.ExitRule(1.0)).tokens
     print(
         f"{rule:<10} threshold {chosen:.2f}: {held_out.right:6.1%} right,"
         f" {share:.0%} of the tokens"
@@ -529,7 +527,7 @@ diagram(
 # %% tags=["nbval-check-output"]
 from dataclasses import replace
 
-rule = ExitRule(0.95)
+rule = lab.ExitRule(0.95)
 for name in ("ExitRule", "blind"):
     hits = {"search": [], "chain": []}
     for group in untrained:
@@ -596,9 +594,9 @@ for name, trials in zip(("untrained", "trained"), pairs, strict=True):
 
 # %%
 for name, groups in (("untrained", untrained), ("trained", trained)):
-    whole = try_rule(groups, ExitRule(1.0)).right
+    whole = try_rule(groups, lab.ExitRule(1.0)).right
     for threshold in (0.8, 0.9, 0.95):
-        lost = whole - try_rule(groups, ExitRule(threshold)).right
+        lost = whole - try_rule(groups, lab.ExitRule(threshold)).right
         print(f"{name:<10} {threshold:.2f} costs {100 * lost:5.1f} points")
 
 # %% [markdown]

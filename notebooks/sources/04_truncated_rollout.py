@@ -27,7 +27,7 @@
 # that it had been asked. How do you interrupt a model, and then take the interruption back?
 
 # %%
-from stepgrpo_lab import course
+import stepgrpo_lab as lab
 
 course.drawing(
     "rollout",
@@ -86,7 +86,6 @@ course.drawing(
 # %% tags=["nbval-check-output"]
 import math
 
-from stepgrpo_lab import ExitRule, confidence
 from stepgrpo_lab.course.toys import ScriptedPolicy, drive, toy_token_text
 
 toy = toy_token_text()
@@ -99,8 +98,8 @@ sure = [
     ("\n", 0.98),
     ("</think>", 0.99),
 ]
-score = confidence([probability for _, probability in sure], skip_first=1)
-print(f"score {score:.3f}, exit: {score > ExitRule().threshold}")
+score = lab.confidence([probability for _, probability in sure], skip_first=1)
+print(f"score {score:.3f}, exit: {score > lab.ExitRule().threshold}")
 
 # %% [markdown]
 # So the completion will have ten tokens: two of thoughts, three of the forced close, five of the answer. The marker and
@@ -123,10 +122,9 @@ cost_guess
 # count as close to the end.)
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab import TrajectoryMachine, rollout_settings
 
-settings = rollout_settings("official", near_budget_margin=0)
-machine = TrajectoryMachine(toy, limit=40, settings=settings)
+settings = lab.rollout_settings("official", near_budget_margin=0)
+machine = lab.TrajectoryMachine(toy, limit=40, settings=settings)
 for piece in thoughts:
     print(f"{machine.phase.name}: {machine.choice} -> {piece!r}", end="")
     machine.observe(toy.encode(piece)[0], -0.1)
@@ -211,10 +209,10 @@ verdict
 # place, `_fed` the place that is fed next.
 
 # %%
-course.source_of(TrajectoryMachine._end_probe)
+course.source_of(lab.TrajectoryMachine._end_probe)
 
 # %%
-course.source_of(TrajectoryMachine._put_back)
+course.source_of(lab.TrajectoryMachine._put_back)
 
 # %% [markdown]
 # ### Exercise 04.2 · The price of a rollout (●●○, 10 minutes)
@@ -327,10 +325,10 @@ verdict
 # %%
 def play(samples, trials=(), limit=40, **overrides):
     """A scripted rollout."""
-    settings = rollout_settings(
+    settings = lab.rollout_settings(
         "official", **{"near_budget_margin": 0, **overrides}
     )
-    machine = TrajectoryMachine(toy, limit=limit, settings=settings)
+    machine = lab.TrajectoryMachine(toy, limit=limit, settings=settings)
     return run_engine(machine, ScriptedPolicy(toy, samples, trials))
 
 
@@ -377,8 +375,8 @@ for name, value in official.items():
         print(f"{name:<13} {value!r:<32} {paper[name]!r}")
 
 # %% tags=["nbval-check-output"]
-settings = rollout_settings("paper", near_budget_margin=0)
-machine = TrajectoryMachine(toy, limit=40, settings=settings)
+settings = lab.rollout_settings("paper", near_budget_margin=0)
+machine = lab.TrajectoryMachine(toy, limit=40, settings=settings)
 trial = [("5", 0.97), ("}", 0.99)]
 policy = ScriptedPolicy(toy, [*thoughts, "<eos>"], [trial])
 in_paper = run_engine(machine, policy)
@@ -502,11 +500,10 @@ verdict
 # %% tags=["torch"]
 import torch
 
-from stepgrpo_lab import SampleKey, TokenText, load_overthinker
 from stepgrpo_lab.method.sampling import uniform
 
-overthinker, tokenizer = load_overthinker()
-text = TokenText.from_tokenizer(tokenizer)
+overthinker, tokenizer = lab.load_overthinker()
+text = lab.TokenText.from_tokenizer(tokenizer)
 
 
 @torch.no_grad()
@@ -531,7 +528,7 @@ class ModelWriter:
 
     def sample(self, tokens):
         """Each place has a random number of its own."""
-        number = uniform(SampleKey(0, "course", 0, 0), len(tokens))
+        number = uniform(lab.SampleKey(0, "course", 0, 0), len(tokens))
         shares = next_probabilities(self.prompt, tokens, 0.6).cumsum(-1)
         return min(int((shares < number).sum()), len(shares) - 1)
 
@@ -560,7 +557,7 @@ for threshold in setup.size((1.0, 0.95), (0.95,)):
 # presets. This is where a probe begins:
 
 # %%
-course.source_of(TrajectoryMachine._start_probe)
+course.source_of(lab.TrajectoryMachine._start_probe)
 
 # %% [markdown]
 # ## What it costs
@@ -585,15 +582,15 @@ from stepgrpo_lab.recordings.measures import cost_of_rule, try_rule
 survey = [group for group in load_survey() if group.model == "untrained"]
 print("threshold   right   kept  probes  decoded")
 for threshold in (0.0, 0.5, 0.8, 0.95, 0.99, 1.0):
-    replay = try_rule(survey, ExitRule(threshold))
-    cost = cost_of_rule(survey, ExitRule(threshold))
+    replay = try_rule(survey, lab.ExitRule(threshold))
+    cost = cost_of_rule(survey, lab.ExitRule(threshold))
     print(
         f"{threshold:>9.2f} {100 * replay.right:>6.1f}% {replay.tokens:>6.1f}"
         f" {cost.probes:>7.1f} {cost.decoded_tokens:>8.1f}"
     )
 
 # %% tags=["result"]
-bill_guess.compare(cost_of_rule(survey, ExitRule(0.95)).decoded_tokens)
+bill_guess.compare(cost_of_rule(survey, lab.ExitRule(0.95)).decoded_tokens)
 
 # %% [markdown]
 # A threshold of 1 never exits: it keeps everything, and pays for eight probes on top. That is dearer than not asking at
@@ -626,12 +623,13 @@ push_guess = course.predict(
 push_guess
 
 # %% tags=["nbval-check-output", "result"]
-from stepgrpo_lab import group_advantages, probed_members, step_aware_rewards
 
 advantages = {}
 for name, steps in (("all exit", [3, 3, 3, 3]), ("half", [9, 3, 9, 3])):
-    rewards = step_aware_rewards([True] * 4, steps, [True] * 4)
-    advantages[name] = [round(a, 2) + 0.0 for a in group_advantages(rewards)]
+    rewards = lab.step_aware_rewards([True] * 4, steps, [True] * 4)
+    advantages[name] = [
+        round(a, 2) + 0.0 for a in lab.group_advantages(rewards)
+    ]
     print(f"{name:<9} steps {steps}, advantages {advantages[name]}")
 
 # %% tags=["result"]
@@ -648,7 +646,7 @@ push_guess.compare(
 # own run probes half:
 
 # %% tags=["nbval-check-output"]
-print("rate 0.5 of 8:", probed_members(8, 0.5))
+print("rate 0.5 of 8:", lab.probed_members(8, 0.5))
 
 # %% [markdown]
 # What a rate of 1 costs over a whole training run was measured.
