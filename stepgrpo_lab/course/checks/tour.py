@@ -90,7 +90,9 @@ class RecordedExits(TypedDict):
     probes: list[tuple[int, float, bool]]
 
 
-@exercise("00.2", "the same thoughts with a rule that stops them: this is how every exit rule of the course is tried out")
+@exercise(
+    "00.2", "the same thoughts with a rule that stops them: this is how every exit rule of the course is tried out"
+)
 def replay_exits(solution: Callable[[Sequence[RecordedExits], float], tuple[float, float]]) -> None:
     """``solution(completions, threshold)`` returns the percentages of tokens kept and of answers right.
 
@@ -103,7 +105,9 @@ def replay_exits(solution: Callable[[Sequence[RecordedExits], float], tuple[floa
         False
     """
     mistakes: dict[str, Callable[..., tuple[float, float]]] = {
-        "the close and the answer must still be written: `closing` tokens": lambda *case: _replayed(*case, closes=False),
+        "the close and the answer must still be written: `closing` tokens": lambda *case: _replayed(
+            *case, closes=False
+        ),
         "a completion that is stopped answers with its trial answer, not with its own": lambda *case: _replayed(
             *case, trial=False
         ),
@@ -158,9 +162,7 @@ def _exits(rng: random.Random, size: int) -> tuple[list[RecordedExits], float]:
         places = sorted(rng.sample(range(10, 150), rng.randint(0, 5)))
         probes = [(place, rng.randint(10, 20) / 20, rng.random() < 0.5) for place in places]
         closing = rng.randint(5, 9)
-        completions.append(
-            {"tokens": 160 + closing, "right": rng.random() < 0.7, "closing": closing, "probes": probes}
-        )
+        completions.append({"tokens": 160 + closing, "right": rng.random() < 0.7, "closing": closing, "probes": probes})
     for row in completions:
         row["tokens"] = max([place for place, *_ in row["probes"]], default=20) + rng.randint(10, 60)
     return completions, rng.randint(14, 19) / 20
