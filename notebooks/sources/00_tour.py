@@ -2,9 +2,80 @@
 # jupyter:
 #   stepgrpo:
 #     title: Tour and setup
-#     minutes: 20
+#     minutes: 40
 #     hardware: any CPU
 # ---
+
+# %% [markdown]
+# ## When did it know?
+#
+# "Which gives 0, mod 10: A 4\*7+6, B 5+9+6, C 9\*7+2, D 0-2\*7?" A small model answered. Read on only as far as you need
+# to be sure of the answer:
+#
+# ```text
+# <think>
+# A 4*7=8 8+6=4 no Alternatively B 5+9=4 4+6=0 yes Wait B 5+9=4 4+6=0 yes
+# Wait B 5+9=4 4+6=0 yes Alternatively C 9*7=3 3+2=5 no Wait B 5+9=4 4+6=0
+# yes Wait B 5+9=4 4+6=0 yes Alternatively D 0-2=8 8*7=6 no Alternatively
+# A 5*7=5 5+6=1 no Alternatively B 5+9=4 4+6=0 yes
+# </think>
+#
+# \boxed{B}
+# ```
+#
+# You stopped at the second try, if not before. The model went on and found B five more times. All in all it wrote 158
+# *tokens*, the pieces of text that a language model writes one at a time.
+
+# %%
+stop_guess = course.predict(
+    "After how many of its 158 tokens did the model itself know the answer?",
+    unit="tokens",
+    low=1,
+    high=158,
+)
+stop_guess
+
+# %% [markdown]
+# Can one look inside? One can ask. At every "Wait" and "Alternatively" the model was interrupted and made to answer at
+# once. Its *trial answer* and how sure it was of it were written down, and then the interruption was undone: the
+# completion above is what the model would have written anyway. Move your guess, then run the next cell.
+
+# %% tags=["nbval-check-output", "result"]
+from stepgrpo_lab.recordings import load_recordings
+
+recorded = load_recordings()
+watched = [group for group in recorded if group.watched]
+group = watched[0]
+alone = group.members[1]
+print("place  answer  confidence")
+for probe in alone.trajectory.probes:
+    print(f"{probe.position:>5}  {probe.answer:>6}  {probe.confidence:>10.3f}")
+
+# %% tags=["result"]
+knows = next(
+    probe.position
+    for probe, right in zip(
+        alone.trajectory.probes, alone.trials_right, strict=True
+    )
+    if right
+)
+stop_guess.compare(knows)
+
+# %% [markdown]
+# The other 127 tokens bought nothing. A model that goes on like this **overthinks**, and large reasoning models do it
+# too, at the price of real computers. This course is about **Step-GRPO**
+# ([Chen et al., 2026](https://arxiv.org/abs/2604.16890)), a training after which a model stops by itself.
+
+# %%
+course.drawing(
+    "overview",
+    "Step-GRPO in three boxes with arrows in a circle. Rollout: four "
+    "completions of one problem; two of them are asked at markers whether "
+    "they know the answer yet, and are closed early. Reward: right "
+    "completions earn more the fewer steps they took; a wrong one earns next "
+    "to nothing. Update: what earned more than the group's mean becomes "
+    "likelier. After training nobody asks any more.",
+)
 
 # %% [markdown]
 # ## Objectives
@@ -13,165 +84,123 @@
 #
 # - say in five sentences what Step-GRPO does;
 # - read a recorded rollout, forward pass by forward pass;
-# - use predictions, exercises, hints and checks;
-# - say what the course's own result is, and what it does not show.
+# - work with the course's predictions, exercises, hints and checks;
+# - say what a result on this course's model shows, and what it does not.
 #
-# You should know PyTorch and what a language model is. Reinforcement learning
-# is explained when it is needed; the [glossary](../docs/glossary.md) holds the
-# words.
+# You should know PyTorch and what a language model is. Reinforcement learning is explained where it is needed, and the
+# [glossary](../docs/glossary.md) holds the words.
 
 # %% [markdown]
-# ## Where we stand
+# ## Five sentences
 #
-# A *reasoning model* thinks before it answers: its *completion* (all that it
-# writes after the question) holds thoughts up to `</think>`, then the answer.
-# Often it knows the answer early and checks it again and again. It
-# **overthinks**, and every token costs.
-#
-# One can watch the model while it writes, and stop it. That works, and has to
-# be done for ever. **Step-GRPO** ([arXiv
-# 2604.16890](https://arxiv.org/abs/2604.16890)) stops it during *training*
-# only, so that in the end the model stops by itself.
+# 1. Thoughts are cut into *semantic steps* at *markers*, words such as "Wait".
+# 2. While a group of completions is sampled for training, the model is *probed* at each marker: it has to give a trial
+#    answer.
+# 3. If it is confident, its thoughts are closed there. If not, it goes back to the marker and thinks on, and the probe
+#    leaves no trace.
+# 4. A right completion earns more the fewer steps it has, compared with the other right ones of its group. This is the
+#    *step-aware relative reward*.
+# 5. Training with these rewards by GRPO, *group relative policy optimisation*
+#    ([Shao et al., 2024](https://arxiv.org/abs/2402.03300)), makes likelier whatever earned more than its group's mean,
+#    an early close included.
 
 # %% [markdown]
-# ## The method in one picture
+# ## Where the idea comes from
 #
-# ```text
-#  ROLLOUT: sample a group of completions for one problem
+# Asking a model at its markers is older than Step-GRPO. **DEER** ([Yang et al., 2025](https://arxiv.org/abs/2504.15895))
+# does it whenever the model is used: a confident trial answer ends the thoughts. It needs no training at all. But the
+# questions cost tokens each time, and somebody has to stand beside the model and ask, for as long as it is in use.
 #
-#   think ──── "Wait" ────► probe: "and the answer is ...?"
-#     ▲                            │
-#     │   not confident:           │  confident:
-#     └── take it back ◄───────────┴► take it back, close the
-#         and think on                thoughts, answer
-#
-#  REWARD: right or wrong; and among the right ones of the group,
-#          fewer steps than their mean earn more
-#
-#  UPDATE: what earned more than the group's mean becomes likelier,
-#          the close that was put there included   ──► next ROLLOUT
-# ```
-
-# %% [markdown]
-# The same in five sentences:
-#
-# 1. Thoughts are cut into *semantic steps* at markers, words such as "Wait".
-# 2. At each marker the model is *probed*: asked for a trial answer.
-# 3. If it is confident, its thoughts are closed; if not, it goes back to the
-#    marker, and the probe leaves no trace (*backtracking*).
-# 4. A right completion earns more the fewer steps it has, compared with the
-#    other right ones of its group (the *step-aware relative reward*).
-# 5. Training with these rewards (GRPO, *group relative policy optimisation*)
-#    teaches the model the close.
+# Step-GRPO asks during training only. Think of a teacher who interrupts a pupil in class, so that the pupil will hand in
+# the exam in time, alone.
 
 # %% [markdown]
 # ## The notebooks
 #
-# | notebook | what it does |
+# | notebook | its question |
 # | --- | --- |
 # | 00 | this tour |
-# | [01](01_overthinking.ipynb) | overthinking, seen and measured |
-# | [02](02_semantic_steps.ipynb) | semantic steps: where a thought turns |
-# | [03](03_confidence.ipynb) | how sure is a trial answer, and is it right so often? |
-# | [04](04_truncated_rollout.ipynb) | the truncated rollout, phase by phase |
-# | [05](05_backtracking.ipynb) | why a probe must leave no trace |
-# | [06](06_step_aware_reward.ipynb) | the step-aware relative reward |
-# | [07](07_grpo.ipynb) | GRPO from scratch, and TRL's, shown equal |
-# | [08](08_reading_a_result.ipynb) | reading a result, also one that failed |
-# | [09](09_scaling_to_qwen3.ipynb) | scaling to Qwen3 |
-# | [10](10_full_run.ipynb) | the full training run |
+# | [01](01_overthinking.ipynb) | How much is there to save, and why not simply cut? |
+# | [02](02_semantic_steps.ipynb) | What is a step? |
+# | [03](03_confidence.ipynb) | How sure is a trial answer, and is it right that often? |
+# | [04](04_truncated_rollout.ipynb) | How is a model stopped while it writes? |
+# | [05](05_backtracking.ipynb) | Why must a probe leave no trace? |
+# | [06](06_step_aware_reward.ipynb) | What earns how much? |
+# | [07](07_grpo.ipynb) | How does a reward change a model? |
+# | [08](08_reading_a_result.ipynb) | What does a result show, also one that failed? |
+# | [09](09_scaling_to_qwen3.ipynb) | What changes with a real model? |
+# | [10](10_full_run.ipynb) | Does it work? You train. |
 #
-# Only 10 loads a trained model. The others use recorded completions, so every
-# number is there at once and is the same for everybody.
+# Most of them live on recordings, so their numbers are there at once and are the same for everybody. Where a model is
+# loaded it is a small one, and a CPU is enough.
 
 # %% [markdown]
-# ## A recorded rollout
+# ## A rollout, pass by pass
 #
-# Our model is the *Overthinker*: Qwen3's architecture, a million parameters,
-# trained from scratch to overthink. A *rollout* is the sampling of a
-# completion. This one was stopped by a probe. It answers:
-
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab.widgets import RolloutPlayer
-
-player = RolloutPlayer(group=0, member=1, frame=25)
-problem = player.recorded.problem
-print(problem.prompt)
-print("answer:", problem.answer)
-
-# %% [markdown]
-# Each row of the completion is computed one token at a time; such a
-# computation is a *forward pass*. The player shows every one of them. Two
-# questions before you play it (the buttons *event* jump to what matters):
+# Our model is the *Overthinker*: Qwen3's architecture with a million parameters, trained from scratch to overthink. A
+# *rollout* is the sampling of a completion. In each *forward pass* the model reads one token and says what may come next.
 #
-# 1. At pass 25 a probe ends. What was the trial answer, and what happens to
-#    its tokens in the next passes?
-# 2. A second probe ends at pass 49. Why do the thoughts end there and not at
-#    the first one?
+# The player shows every pass of another rollout of the problem above. It begins with the very same tokens, but this one
+# was probed with the power to stop it. Two questions before you press play (*event* jumps to what matters):
+#
+# 1. At pass 25 a probe ends. What was the trial answer, and what happens to its tokens in the next passes?
+# 2. A second probe ends at pass 49. Why do the thoughts end there, and not at the first one?
 
 # %%
+from stepgrpo_lab.widgets import RolloutPlayer
+
+player = RolloutPlayer(group=0, member=1, frame=0)
 player
 
 # %% [markdown]
 # <details><summary>What we see</summary>
 #
-# 1. The trial answer was C, with a confidence of 0.704; 0.95 must be exceeded.
-#    It is taken back: its tokens stay behind for a moment, struck through,
-#    hidden from all that follows, and are overwritten one by one.
-# 2. Now the trial answer is B with 0.995. Between the probes the model worked
-#    out candidate B, and the result was 0.
+# 1. The trial answer was C, with a confidence of 0.704; it would have to exceed 0.95. It is taken back: its tokens stay
+#    for a moment, struck through and hidden from all that follows, and are overwritten one by one.
+# 2. Now the trial answer is B, with 0.995. Between the probes the model worked out candidate B, and the result was 0.
 #
 # </details>
-#
-# The figure shows all passes at once. Thoughts climb; a probe climbs on from
-# its marker, and snaps back.
+
+# %% tags=["nbval-check-output"]
+second_player = RolloutPlayer(group=0, member=1)
+for frame in (25, 49):
+    second_player.frame = frame
+    print(second_player.sentence, end="\n\n")
+
+# %% [markdown]
+# All passes at once. Thoughts climb. A probe climbs on from its marker and snaps back:
 
 # %%
 from stepgrpo_lab.viz.completions import forward_passes
 
 forward_passes(player.frames, current=25)
 
-# %% tags=["nbval-check-output"]
-for frame in (25, 49):
-    player.frame = frame
-    print(player.sentence, end="\n\n")
-
 # %% [markdown]
-# What did it cost? By hand: 38 tokens were kept, the two probes took 8 tokens
-# each, and a marker with the token after it was fed a second time. The same
-# completion without probes was recorded, too: it runs on for 158 tokens.
+# What did it cost? 38 tokens were kept. The two probes took 8 tokens each. And each marker was read once in vain, the
+# first before it was put back, the second before it was dropped.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.recordings import load_recordings
-
-cost = player.recorded.members[1].trajectory.cost
-watched = [group for group in load_recordings() if group.watched]
-alone = watched[0].members[1].trajectory
 stopped = player.recorded.members[1].trajectory
-print("by hand:", 38 + 2 * 8 + 2, "- recorded:", cost.decoded_tokens)
-print("without probes:", alone.tokens)
-same = alone.completion_ids[:31] == stopped.completion_ids[:31]
+print("by hand:", 38 + 2 * 8 + 2, "- recorded:", stopped.cost.decoded_tokens)
+print("without probes:", alone.trajectory.tokens)
+same = alone.trajectory.completion_ids[:31] == stopped.completion_ids[:31]
 print("the first 31 tokens are the same:", same)
 
 # %% [markdown]
 # ## How exercises work
 #
-# An exercise is a function to write. The next cell, the *check*, says in green
-# or red how it stands, and where to look. An unsolved exercise stops nothing:
-# what follows uses the library's own version. Below each exercise is a hint;
-# solutions are in the notebook of the same name in `solutions/`.
+# An exercise is a function that you write. The cell below it, the *check*, tries it on many inputs, some of them random,
+# and says in green or red how it stands and where to look. There is a hint, and the solutions are in the folder
+# `solutions/`.
 #
-# Difficulty runs from ●○○ to ●●●.
+# Nothing stops at an unsolved exercise. Once yours is green, the notebook goes on with *your* function; until then it
+# uses the library's. Difficulty runs from ●○○ to ●●●, and the minutes are for somebody who knows Python well.
 
 # %% [markdown]
-# ### Exercise 00.1 · The exit rule
+# ### Exercise 00.1 · The exit rule (●○○, 5 minutes)
 #
-# The probes of a completion had these confidences, in order. Write
-# `first_confident(confidences, threshold)`: the place (from 0) of the first
-# one that is *greater* than the threshold, or `None` if there is none. With
-# this rule the rollout above was stopped.
-#
-# Difficulty ●○○
+# The probes of a completion had these confidences, in order. Return the place (from 0) of the first one that is *greater*
+# than the threshold, or `None` if there is none. This rule stopped the rollout above.
 
 
 # %% tags=["exercise"]
@@ -189,172 +218,173 @@ def first_confident(confidences, threshold):
 # %% tags=["check"]
 from stepgrpo_lab.course import checks
 
-checks.first_confident(first_confident)
+verdict = checks.first_confident(first_confident)
+first_confident = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `enumerate(confidences)` gives each place with its value; return at the first
-# one that fits.
+# `enumerate(confidences)` gives each place with its value; return at the first one that fits.
 #
 # </details>
-
-# %% [markdown]
-# The library's version is this; `course.source_of` shows the lines that run.
-# The rollout asks the same `ExitRule` while it samples. It also knows at which
-# markers to probe, and after how many probes to stop asking.
+#
+# The library has the same rule, for the rollout and for every replay. `course.source_of` shows the lines that run. They
+# also know at which markers to ask, and after how many questions to give up asking.
 
 # %%
-from stepgrpo_lab import course
-from stepgrpo_lab.method.confidence import ExitRule
+import stepgrpo_lab as lab
 
-course.source_of(ExitRule.first_exit)
-
-# %% tags=["nbval-check-output"]
-probes = stopped.probes
-print([round(probe.confidence, 3) for probe in probes])
-print("stopped by probe", ExitRule(0.95).first_exit(probes), "(from 0)")
+course.source_of(lab.ExitRule.first_exit)
 
 # %% [markdown]
-# ## How predictions work
+# ### Exercise 00.2 · What if it had been stopped? (●●○, 15 minutes)
 #
-# Before an experiment, write down what you expect, in place of `None`, and run
-# the cell. To be surprised by a number that one has guessed teaches more than
-# to read it.
+# Take recorded completions that ran to their end, and work out what a threshold *would* have made of them. Each is a
+# dictionary:
 #
-# After training with Step-GRPO the model stops by itself. Of 100 tokens that
-# it wrote before, how many are left?
-
-# %%
-left = course.predict("Of 100 tokens, how many are left?", None, unit="tokens")
-left
-
-# %% [markdown]
-# ### Exercise 00.2 · Tokens kept
+# - `tokens`: its length, and `right`: whether its own answer is right;
+# - `probes`: a list of `(place, confidence, right)`, one for each trial answer;
+# - `closing`: how many tokens the close and the answer take.
 #
-# `before` and `after` hold the lengths of the completions of the same
-# problems. Write `kept_share(before, after)`: which per cent of *all* tokens
-# is kept?
-#
-# Difficulty ●○○
+# A completion that is stopped by a probe has the tokens up to the probe's place and `closing` more, and its answer is the
+# trial answer. One that is never stopped stays as it is. Return two percentages: of all tokens, how many are kept; of
+# all completions, how many are right.
 
 
 # %% tags=["exercise"]
-def kept_share(before, after):
-    """Per cent of all tokens that is kept."""
+def replay_exits(completions, threshold):
+    """Percentages of tokens kept and of answers right."""
     # BEGIN SOLUTION
     # STUB: return ...  # your code here
-    return 100 * sum(after) / sum(before)
+    before = after = hits = 0
+    for completion in completions:
+        before += completion["tokens"]
+        probes = completion["probes"]
+        confidences = [confidence for _, confidence, _ in probes]
+        stop = first_confident(confidences, threshold)
+        if stop is None:
+            after += completion["tokens"]
+            hits += completion["right"]
+        else:
+            place, _, right = probes[stop]
+            after += place + completion["closing"]
+            hits += right
+    return 100 * after / before, 100 * hits / len(completions)
     # END SOLUTION
 
 
 # %% tags=["check"]
-checks.kept_share(kept_share)
+verdict = checks.replay_exits(replay_exits)
+replay_exits = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Divide the sum of the lengths after by the sum of the lengths before.
+# Call `first_confident` with the list of confidences. Keep three sums: tokens before, tokens after, right answers. Divide
+# only at the end: all tokens by all tokens.
 #
 # </details>
-
-# %% [markdown]
-# ## The result
 #
-# This is the course's own run, from `data/results/headline.json`: the
-# Overthinker before and after training, on 2000 problems it had not seen, by
-# plain decoding, nobody stopping it. Three *seeds* (runs that differ in
-# chance alone), and one run of plain GRPO that may write as many tokens in
-# training.
+# Your function on 32 recorded completions of four problems. (They were chosen to be looked at, and sampled at temperature
+# 1, where the model slips. So these are no rates to quote.)
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.experiments.record import load_record
+from stepgrpo_lab.recordings.measures import labelled_size
 
-study = load_record("headline")
-pooled = study.pooled["Step-GRPO"]
-compared = {"Step-GRPO, all seeds": pooled}
-compared |= {name: run.test for name, run in study.runs.items()}
-for name, told in compared.items():
-    print(
-        f"{name:20} {told.token_ratio * 100} % of the tokens, "
-        f"accuracy {told.accuracy_points} points"
-    )
-
-# %%
-left.compare(100 * pooled.token_ratio.estimate)
-
-# %%
-from stepgrpo_lab.viz.tradeoff import tradeoff_changes
-
-points = [
-    {
-        "name": name,
-        "accuracy_points": told.accuracy_points,
-        "token_ratio": told.token_ratio,
-    }
-    for name, told in compared.items()
-    if name in ("Step-GRPO, all seeds", "GRPO, seed 0")
-]
-tradeoff_changes(points, "untrained")
+completions = []
+for group in (group for group in watched if group.model == "untrained"):
+    for place, member in enumerate(group.members):
+        trials = zip(
+            member.trajectory.probes, member.trials_right, strict=True
+        )
+        completions.append(
+            {
+                "tokens": member.trajectory.tokens,
+                "right": member.outcome.correct,
+                "closing": labelled_size(group, place).closing_tokens,
+                "probes": [(p.position, p.confidence, ok) for p, ok in trials],
+            }
+        )
+print("threshold   kept   right")
+for threshold in (0.0, 0.6, 0.8, 0.95, 0.99, 1.0):
+    kept, right = replay_exits(completions, threshold)
+    print(f"{threshold:>9.2f} {kept:5.0f} % {right:5.0f} %")
 
 # %% [markdown]
-# Left is shorter, down is less accurate. Step-GRPO keeps a third of the
-# tokens and loses half a point; plain GRPO, which is paid for right answers
-# alone, changes next to nothing. The brackets are 95 % intervals over
-# problems. The model's length over training, measured without any probe:
-
-# %%
-from stepgrpo_lab.viz.plots_study import method_curves
-
-method_curves({name: run.curves for name, run in study.runs.items()})
+# Stop at once, and three answers in four are wrong. Never stop, and most tokens are wasted. In between lies a threshold that
+# saves most of the tokens and costs hardly an answer. The whole method lives in that gap.
 
 # %% [markdown]
-# Please read the result for what it is:
+# ## What training leaves
 #
-# - it is about a **toy**, made to overthink: two thirds of its tokens can be
-#   saved by construction;
-# - the paper's claim is another one: for Qwen3-8B, over six benchmarks, 32 %
-#   fewer tokens and 2.2 points *more* accuracy. Nothing here confirms or
-#   refutes it;
-# - one setting differs from the published method: here half of each group is
-#   probed, not all of it. Notebook 08 shows what that changes.
+# The same problem once more, answered by the model after Step-GRPO. Nobody asks and nobody stops it:
+
+# %% tags=["nbval-check-output"]
+trained = next(group for group in watched if group.model == "trained")
+print(trained.problem.prompt)
+print(trained.members[1].trajectory.text)
+
+# %% [markdown]
+# (It slipped in the first line, where 4\*7 is 8. This time no harm was done.)
+#
+# One completion proves nothing. How much is left on problems that the model has never seen, and what it costs in
+# accuracy, you will measure yourself in [notebook 10](10_full_run.ipynb). Whatever comes out, please read it for what it
+# is:
+#
+# - it is about a **toy** that was made to overthink: most of its tokens can be saved by construction;
+# - the paper's claim is another one. For Qwen3-8B, averaged over six benchmarks, it reports 32 % fewer tokens and 2.2
+#   points *more* accuracy. Nothing here confirms or refutes it;
+# - one setting differs from the published method: here half of each group is probed, not all of it. Notebook 08 shows
+#   what that changes.
 
 # %% [markdown]
 # ## What can go wrong: confident and wrong
 #
-# An exit rule trusts the model's own confidence. The recorded groups hold
-# completions that a probe has ended. Were they right? (These problems were
-# chosen to be looked at, and sampled at temperature 1, where the model slips.
-# So this is no rate to quote.)
+# An exit rule trusts the model's own confidence. Here are all recorded completions that a probe has really ended:
 
 # %% tags=["nbval-check-output"]
 ended = [
-    (probe.confidence, told.outcome.correct)
-    for group in load_recordings()
+    (probe.confidence, member.outcome.correct)
+    for group in recorded
     if (group.model, group.rollout) == ("untrained", "official")
-    for told in group.members
-    for probe in told.trajectory.probes
+    for member in group.members
+    for probe in member.trajectory.probes
     if probe.accepted
 ]
-wrong = [round(sure, 3) for sure, right in ended if not right]
+wrong = [round(confidence, 3) for confidence, right in ended if not right]
 print(f"{len(ended)} exits, {len(wrong)} of them wrong, confident by {wrong}")
 
 # %% [markdown]
-# Above 0.95, and wrong. In these completions the model slipped in a step, and
-# the trial answer followed from what was written: the probe is sure of the
-# *thoughts*, right or not. A re-check might have found the slip. So an exit
-# rule buys its tokens with such cases; how often they occur, and how far a
-# confidence can be trusted, is measured in notebook 03.
+# Above 0.95, and wrong. In these completions the model slipped in a step, and the trial answer followed from what stood
+# there: the probe is sure of the *thoughts*, right or not. A second look might have found the slip. So an exit rule pays
+# for its tokens with such cases. How often they occur, and how far a confidence can be trusted, is the subject of
+# notebook 03.
+
+# %% [markdown]
+# ## Your predictions
+#
+# Every notebook asks you to guess before it shows. A number that surprises you is one that you will remember. At the end
+# it says how you did:
+
+# %%
+course.score()
 
 # %% [markdown]
 # ## Summary
 #
-# - Step-GRPO probes for a trial answer at each marker, exits when confident,
-#   else backtracks; the reward compares steps within a group; training makes
-#   the model close its thoughts by itself.
-# - Write predictions first; solve exercises against their checks; nothing
-#   stops for an unsolved one.
-# - The toy keeps 34 % of its tokens at a loss of half a point. It shows a
-#   mechanism, not what a large model does.
+# - A model overthinks when it goes on after it knows the answer. Asking for a trial answer at each marker shows when it
+#   knew.
+# - Step-GRPO probes during training, exits when confident, else backtracks; its reward compares steps within a group; the
+#   training makes likelier what earned more.
+# - An exit rule is one comparison. Its threshold trades tokens for right answers.
+# - The toy shows a mechanism, not what a large model does.
+
+# %% [markdown]
+# **Further reading.** The method: Step-GRPO ([arXiv 2604.16890](https://arxiv.org/abs/2604.16890)). Its two parents: DEER,
+# early exit while the model is used ([arXiv 2504.15895](https://arxiv.org/abs/2504.15895)), and GRPO, which compares the
+# completions of a group with one another instead of training a second network to judge them
+# ([arXiv 2402.03300](https://arxiv.org/abs/2402.03300)).
 #
-# Next: [01 · Overthinking, seen and measured](01_overthinking.ipynb)
+# Next: [01, overthinking, seen and measured](01_overthinking.ipynb)

@@ -2,126 +2,268 @@
 # jupyter:
 #   stepgrpo:
 #     title: Overthinking, seen and measured
-#     minutes: 30
+#     minutes: 75
 #     hardware: any CPU
 # ---
+
+# %% [markdown]
+# ## Two of these are wrong
+#
+# One problem, one model, eight completions: "Start at 8: -7 -7 +1 +6 \*7. Which digit, mod 10?" Six of the eight answers
+# are right. The lengths, in tokens:
+
+# %% tags=["nbval-check-output"]
+from stepgrpo_lab.recordings import load_recordings
+
+watched = [group for group in load_recordings() if group.watched]
+group = watched[3]
+lengths = [member.trajectory.tokens for member in group.members]
+print(lengths)
+
+# %%
+wrong_guess = course.predict(
+    "Which two of the eight are wrong?",
+    choices=("the two shortest", "two of the longest", "two in between"),
+)
+wrong_guess
+
+# %% [markdown]
+# Those who think that a model should just think less have an opinion on this question, and so have those who think that
+# it should think more. Choose before you look.
+
+# %% tags=["result"]
+in_order = sorted(group.members, key=lambda member: member.trajectory.tokens)
+wrong_ranks = [
+    rank for rank, member in enumerate(in_order) if not member.outcome.correct
+]
+if wrong_ranks == [0, 1]:
+    answer = "the two shortest"
+elif min(wrong_ranks) >= 5:
+    answer = "two of the longest"
+else:
+    answer = "two in between"
+wrong_guess.compare(answer)
+
+# %% tags=["result"]
+for member in in_order:
+    mark = "right" if member.outcome.correct else "WRONG"
+    print(f"{member.trajectory.tokens:>4} tokens  {mark}")
+
+# %% [markdown]
+# <details><summary>Now that you know</summary>
+#
+# So shorter is not simply better. And yet one completion got it right in 67 tokens, and three took 140 for the same
+# answer. The question is not *how long*. It is *which parts were needed*.
+#
+# </details>
+
+# %%
+import stepgrpo_lab as lab
+
+course.drawing(
+    "oracle",
+    "Three completions as bars of steps. The easy one needs one step, then "
+    "has one verifying and four redundant ones. The harder one needs two, the "
+    "hardest four. An oracle stops each after its last needed step. A fixed "
+    "cut after two steps is too late for the first and too early for the "
+    "last.",
+)
 
 # %% [markdown]
 # ## Objectives
 #
 # After this notebook you can
 #
-# - tell the needed, the verifying and the redundant steps of a completion
-#   apart;
-# - say which share of the tokens an oracle would save that stops after the
-#   last needed step;
-# - show, on recorded answers, why a fixed cut is no way to get there;
+# - tell the needed, the verifying and the redundant steps of a completion apart, and write the code that does it;
+# - say how much an oracle would save that stops after the last needed step;
+# - show, on recorded answers, what a fixed cut costs;
 # - say what a good exit must know.
 
 # %% [markdown]
-# ## Where we stand
+# ## Where we are
 #
-# A *reasoning model* writes a long chain of thought before it answers. Often
-# the answer is there early, and the model checks it again and again: it
-# **overthinks**. Step-GRPO is a training that shortens the thoughts. Before we
-# shorten anything, we look at what there is to save, and at what must stay.
+# A *reasoning model* writes a long chain of thought before it answers. Often the answer is there early, and the model
+# checks it again and again: it **overthinks**. Chen et al. showed it for o1-like models that spend hundreds of tokens on
+# 2+3 ([arXiv 2412.21187](https://arxiv.org/abs/2412.21187)). Step-GRPO is a training that shortens the thoughts. Before we
+# shorten anything, we look at what there is to save, and at what has to stay.
 #
-# The model of this course is the *Overthinker*: a million parameters, trained
-# from scratch to overthink. Its problems are generated, so the truth about
-# every step is known. For a large model one would have to ask a judge.
+# The model of this course is the *Overthinker*: a million parameters, trained from scratch to overthink. Its problems are
+# generated, so the truth about every step is known. For a large model one would have to ask a judge.
 
 # %% [markdown]
 # ## One completion by hand
 #
-# "Start at 7: +5 \*3 -4. Which digit, mod 10?" All results are modulo 10, so
-# 7+5 is 2. The work is done two operations a step, and each "Wait" begins a
-# new step.
+# "Start at 7: +5 \*3 -4. Which digit, mod 10?" All results are modulo 10, so 7+5 is 2. The model does two operations a
+# step, and each "Wait" begins a new step. (Notebook [02](02_semantic_steps.ipynb) is about where steps begin.)
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab import MarkerSegmenter
-
 thoughts = "7+5=2 2*3=6 Wait 6-4=2 Wait 7+5=2 2*3=6 Wait 6-4=2 Wait 6-4=2"
 completion = f"<think>\n{thoughts}\n</think>\n\n\\boxed{{2}}"
-steps = MarkerSegmenter("paper").split(completion)
-for step in steps:
+for step in lab.MarkerSegmenter("paper").split(completion):
     print(step.index + 1, repr(step.text))
 
 # %% [markdown]
 # Each step gets one of four labels:
 #
-# - **needed**: every legal step up to the one that first completes a right
-#   derivation;
-# - **verifying**: the first complete pass after it that reaches the answer
-#   again;
-# - **redundant**: all legal steps after that;
+# - **needed**: every legal step up to the one that first completes a right derivation;
+# - **verifying**: the first complete pass after it that reaches the answer again;
+# - **redundant**: all other legal steps after that;
 # - **malformed**: no legal move on this problem.
 #
-# So steps 1 and 2 are needed, and 3 and 4 verify. And step 5, which takes up
-# the chain in the middle? Choose, in place of `None`.
+# Steps 1 and 2 are needed, and steps 3 and 4 verify. And step 5, which takes up the chain in the middle?
 
 # %%
-from stepgrpo_lab import course
-
-fifth = course.predict(
-    "Which label has step 5?", None, choices=("redundant", "malformed")
+fifth_guess = course.predict(
+    "What is the label of step 5?", choices=("redundant", "malformed")
 )
-fifth
+fifth_guess
 
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab import Problem, label_steps
-
+# %% tags=["nbval-check-output", "result"]
 meta = {"start": 7, "operations": [["+", 5], ["*", 3], ["-", 4]]}
-problem = Problem("toy", "...", answer="2", family="chain", meta=meta)
-labels = label_steps(problem, completion)
-by_hand = ["needed", "needed", "verifying", "verifying"]
+problem = lab.Problem("toy", "...", answer="2", family="chain", meta=meta)
+labels = lab.label_steps(problem, completion)
 print(labels)
-print("steps 1 to 4 as by hand:", labels[:4] == by_hand)
 
-# %%
-fifth.compare(labels[4])
+# %% tags=["result"]
+fifth_guess.compare(labels[4])
 
 # %% [markdown]
-# A new pass has to begin at the start, so step 5 is no legal move. A *wrong*
-# result would be one: a slip is no malformation. This is the library's rule:
+# ### Exercise 01.1 · Label the steps (●●●, 25 minutes)
+#
+# Write the labels of a chain problem. `operations` are pairs (symbol, operand), `answer` is the right digit. Each of the
+# `steps` is a list of equations `(left, symbol, operand, result)`.
+#
+# | rule | |
+# | --- | --- |
+# | a *pass* | takes the operations in order, beginning at `start` |
+# | a step is *legal* | if it has one or two equations, and each of them continues the pass: `left` is the value reached, and symbol and operand are the next operation's |
+# | a *slip* | a wrong `result` is legal; the pass goes on from what was written |
+# | an illegal step | is *malformed*, and the pass has to begin again at `start` |
+# | a pass is complete | with the last operation; it is *right* if its value is `answer`; the next step begins a new pass |
+# | *needed* | all legal steps up to the one that completes the first right pass |
+# | *verifying* | after that, the steps of the first pass that is complete and right |
+# | *redundant* | all other legal steps |
+#
+# Return one label for each step.
+
+
+# %% tags=["exercise"]
+def label_chain(start, operations, answer, steps):
+    """One label for each step of a completion."""
+    # BEGIN SOLUTION
+    # STUB: return ...  # your code here
+    moves, place, value = [], 0, start
+    for equations in steps:
+        legal = 0 < len(equations) <= 2
+        for left, symbol, operand, result in equations:
+            wanted = operations[place] if place < len(operations) else None
+            legal = legal and left == value and (symbol, operand) == wanted
+            place, value = place + 1, result
+        complete = legal and place == len(operations)
+        moves.append((legal, complete, complete and value == answer))
+        if complete or not legal:
+            place, value = 0, start
+    labels, solved, confirmed = [], False, False
+    for index, (legal, complete, right) in enumerate(moves):
+        ends = [move for move in moves[index:] if move[1] or not move[0]]
+        if not legal:
+            labels.append("malformed")
+        elif not solved:
+            labels.append("needed")
+            solved = right
+        elif not confirmed and ends and ends[0][2]:
+            labels.append("verifying")
+            confirmed = complete
+        else:
+            labels.append("redundant")
+    return labels
+    # END SOLUTION
+
+
+# %% tags=["check"]
+from stepgrpo_lab.course import checks
+
+verdict = checks.label_chain(label_chain, number="01.1")
+label_chain = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Two passes over the steps. In the first, find out of each step whether it is legal, whether it completes a pass, and
+# whether that pass is right. In the second, give the labels. To know whether a step verifies you have to look ahead: how
+# does its pass end?
+#
+# </details>
+#
+# Your labels on recorded completions, beside those that are stored with them. The library's own rule stands below; it
+# also knows the *search* problems.
 
 # %%
-course.source_of(label_steps)
+import re
+
+
+def parse(text):
+    """A completion's steps as lists of equations; broken ones are empty."""
+    steps = []
+    for step in lab.MarkerSegmenter("paper").split(text):
+        body = re.sub("<think>|Wait|Alternatively", "", step.text)
+        found = [
+            re.fullmatch(r"(\d)([-+*])(\d)=(\d)", word)
+            for word in body.split()
+        ]
+        steps.append(
+            [(int(m[1]), m[2], int(m[3]), int(m[4])) for m in found]
+            if all(found)
+            else []
+        )
+    return steps
+
+
+# %% tags=["nbval-check-output"]
+from stepgrpo_lab.recordings import load_survey
+
+chains = [
+    chain
+    for chain in watched + load_survey()
+    if chain.problem.family == "chain"
+]
+agree = []
+for chain in chains:
+    meta, answer = chain.problem.meta, int(chain.problem.answer)
+    operations = [tuple(operation) for operation in meta["operations"]]
+    for member in chain.members:
+        steps = parse(member.trajectory.text)
+        mine = label_chain(meta["start"], operations, answer, steps)
+        agree.append(mine == list(member.labels))
+print(f"the same labels for {sum(agree)} of {len(agree)} completions")
+
+# %%
+course.source_of(lab.label_steps)
 
 # %% [markdown]
 # ## Look at it
 #
-# Eight completions of the untrained Overthinker for one problem, as recorded.
-# Each bar is a completion, each piece a step, its width the step's tokens. (A
-# *token* is the piece of text that a model writes at a time.)
+# The eight completions from the top of the page. Each bar is a completion, each piece a step, its width the step's tokens.
 
 # %%
-from stepgrpo_lab.recordings import load_recordings
 from stepgrpo_lab.recordings.measures import labelled_size
 from stepgrpo_lab.viz.completions import labelled_completions
 
-watched = [group for group in load_recordings() if group.watched]
-group = watched[3]
-print(group.title)
-print(group.problem.prompt, "Answer:", group.problem.answer)
 labelled_completions(
     {f"completion {place}": labelled_size(group, place) for place in range(8)}
 )
 
 # %% [markdown]
-# Most completions need three steps, and some write twelve. Completions 1 and
-# 7 need six: the first pass slipped, and the second found it. So a check can
-# be worth its tokens. (Recorded at temperature 1, as in training, where
-# the model slips more often, and chosen to be looked at.)
+# Completions 1 and 7 need six steps, where others need three: their first pass slipped, and the second one found it. So a
+# check can be worth its tokens. (These were recorded at temperature 1, as in training, where the model slips more often,
+# and they were chosen to be looked at.)
 #
-# The inspector shows one of them in full, in the same colours. At each marker
-# the model was asked for a *trial answer*, which then was taken back: the
-# completion went on as if nothing had happened. The questions:
+# The inspector shows one of them in full, in the same colours. At each marker the model was asked for a *trial answer*,
+# and then the question was undone: the completion went on as if nothing had happened. Two questions:
 #
-# 1. At which marker is the trial answer right for the first time? Which label
-#    has the step before it?
+# 1. At which marker is the trial answer right for the first time? What is the label of the step before it?
 # 2. Does a trial answer change after that?
-#
-# Then move on to other members and groups.
 
 # %%
 from stepgrpo_lab.widgets import StepInspector
@@ -132,53 +274,31 @@ inspector
 # %% [markdown]
 # <details><summary>What we see</summary>
 #
-# 1. At the third marker, right after the third and last *needed* step. The
-#    two trial answers before it, 5 and 1, are wrong: the work was not done.
-# 2. No. All nine trial answers from there on are 7, and nine more steps are
-#    written.
+# 1. At the third marker, right after the third and last *needed* step. The two trial answers before it, 5 and 1, are
+#    wrong: the work was not done.
+# 2. No. All nine trial answers from there on are 7, and nine more steps are written.
 #
 # </details>
-#
-# The same in numbers:
-
-# %% tags=["nbval-check-output"]
-member = watched[3].members[3]
-print(member.labels)
-for probe, right in zip(
-    member.trajectory.probes, member.trials_right, strict=True
-):
-    print(probe.step, probe.answer, "right" if right else "wrong")
 
 # %% [markdown]
 # ## The oracle
 #
-# An *oracle* knows the truth. Ours stops every completion after its last
-# needed step and has it answer. No real rule can know that much; but it says
-# what there is to save.
-#
-# By hand: steps of 16, 13, 13 and 12 tokens, labelled needed, needed,
-# verifying, redundant; the close (`</think>`) and the answer take 7.
-
-# %% tags=["nbval-check-output"]
-whole = 16 + 13 + 13 + 12 + 7
-stopped = 16 + 13 + 7
-print(f"{stopped} of {whole} tokens: {1 - stopped / whole:.0%} saved")
+# An *oracle* knows the truth. Ours stops every completion after its last needed step and has it answer. No real rule can
+# know that much, but it says what there is to save.
 
 # %% [markdown]
-# ### Exercise 01.1 · Stop after the last needed step
+# ### Exercise 01.2 · Stop after the last needed step (●●○, 8 minutes)
 #
-# Write `stop_after_needed(labels, step_tokens, closing_tokens)`: the length in
-# tokens of a completion that stops there. `labels` and `step_tokens` hold one
-# entry for each step.
-#
-# Difficulty ●●○
+# Return the length in tokens of a completion that stops there. `labels` and `step_tokens` hold one entry for each step,
+# and the close (`</think>`) and the answer take `closing_tokens`. For steps of 16, 13, 13 and 12 tokens, labelled needed,
+# needed, verifying, redundant, and 7 tokens of close and answer, it is 36.
 
 
 # %% tags=["exercise"]
 def stop_after_needed(labels, step_tokens, closing_tokens):
     """Tokens of a completion that stops after its last needed step."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: return ...  # your code here
     kept, so_far = 0, 0
     for label, tokens in zip(labels, step_tokens, strict=True):
         so_far += tokens
@@ -189,94 +309,103 @@ def stop_after_needed(labels, step_tokens, closing_tokens):
 
 
 # %% tags=["check"]
-from stepgrpo_lab.course import checks
-
-checks.stop_after_needed(stop_after_needed)
+verdict = checks.stop_after_needed(stop_after_needed, number="01.2")
+stop_after_needed = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Add up the tokens as you go, and remember the sum whenever a step is needed.
-# What is remembered at the end, with the close and the answer, is the length.
+# Add up the tokens as you go, and remember the sum whenever a step is needed. What is remembered at the end, with the
+# close and the answer, is the length.
 #
 # </details>
 
 # %% [markdown]
-# ### Exercise 01.2 · Share of the tokens saved
+# ### Exercise 01.3 · What share is saved (●○○, 5 minutes)
 #
-# Three completions have 200, 50 and 50 tokens; stopped, they have 50, 40 and
-# 50. Write `pooled_saving(before, after)`: which share of *all* tokens is
-# saved? The mean of the three shares would be another number, and would not
-# be what one pays for.
-#
-# Difficulty ●○○
+# Three completions have 200, 50 and 50 tokens; stopped, they have 50, 40 and 50. Return the share of *all* tokens that is
+# saved, from 0 to 1. The mean of the three shares would be another number, and not the one that you pay for.
 
 
 # %% tags=["exercise"]
 def pooled_saving(before, after):
     """Share of all tokens that is saved, from 0 to 1."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: return ...  # your code here
     return 1 - sum(after) / sum(before)
     # END SOLUTION
 
 
 # %% tags=["check"]
-checks.pooled_saving(pooled_saving)
+verdict = checks.pooled_saving(pooled_saving, number="01.3")
+pooled_saving = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# All tokens after, over all tokens before, is the share that is kept.
+# All tokens after, divided by all tokens before, is the share that is kept.
 #
 # </details>
 
 # %% [markdown]
 # ## Measured on 400 problems
 #
-# The *survey* is a record of one completion for each of 400 test problems,
-# from the untrained model and from the trained one, at temperature 0.6. Two
-# families of problems:
+# The *survey* is a recording of one completion for each of 400 test problems, at temperature 0.6. There are two families
+# of problems:
 #
 # - **chain**: apply four to six operations, two a step;
-# - **search**: find the one of four or five candidates that gives 0, one
-#   candidate a step.
-#
-# Which share of its tokens would the oracle save the untrained model?
+# - **search**: find the one of four or five candidates that gives 0, one candidate a step.
 
 # %%
-saved = course.predict(
-    "Which share of the tokens does the oracle save?", None, unit="%"
+saved_guess = course.predict(
+    "What percentage of its tokens would the oracle save the untrained model?",
+    unit="%",
 )
-saved
+saved_guess
 
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab.recordings import load_survey
-from stepgrpo_lab.recordings.measures import measure_overthinking
+# %% tags=["nbval-check-output", "result"]
+survey = [group for group in load_survey() if group.model == "untrained"]
+before, after = [], []
+for group in survey:
+    size = labelled_size(group)
+    before.append(size.tokens)
+    after.append(
+        stop_after_needed(size.labels, size.step_tokens, size.closing_tokens)
+    )
+saved = pooled_saving(before, after)
+print(f"{sum(before) / 400:.1f} tokens, {sum(after) / 400:.1f} needed")
 
-survey = load_survey()
-untrained = [group for group in survey if group.model == "untrained"]
-measured = measure_overthinking(untrained)
-print(f"tokens: {measured.tokens:.1f}, right: {measured.right:.2%}")
-print(
-    f"oracle: {measured.oracle_tokens:.1f}, right: {measured.oracle_right:.2%}"
-)
-print(f"saved:  {measured.saved * 100} % (95 % interval over problems)")
-
-# %%
-saved.compare(100 * measured.saved.estimate)
+# %% tags=["result"]
+saved_guess.compare(100 * saved)
 
 # %% [markdown]
-# Two thirds of what this model writes comes after the answer is known, and
-# the trial answer at that place is right on every problem. (Of the whole
-# completions one is wrong: it ran into the limit of 256 tokens, still
-# thinking.) By family and difficulty, the level:
+# The same from the library, with an interval and with the answers. At the place where the oracle stops, the survey has a
+# trial answer:
 
-# %% tags=["nbval-check-output"]
-kinds = sorted({(g.problem.family, g.problem.level) for g in untrained})
+# %% tags=["nbval-check-output", "result"]
+from stepgrpo_lab.recordings.measures import measure_overthinking
+
+measured = measure_overthinking(survey)
+print(f"saved: {measured.saved * 100} % (95 % interval over problems)")
+print(f"right: whole {measured.right:.2%}, oracle {measured.oracle_right:.2%}")
+
+# %% [markdown]
+# <details><summary>Better than the whole completions?</summary>
+#
+# One of the 400 whole completions is wrong: it ran into the limit of 256 tokens, still thinking. The oracle had stopped it
+# in time.
+#
+# </details>
+#
+# By family, and by difficulty, the *level*:
+
+# %% tags=["nbval-check-output", "result"]
+kinds = sorted({(g.problem.family, g.problem.level) for g in survey})
 by_kind = {
     f"{family} {level}": measure_overthinking(
-        [g for g in untrained if (g.problem.family, g.problem.level) == kind]
+        [g for g in survey if (g.problem.family, g.problem.level) == kind]
     )
     for kind in kinds
     for family, level in [kind]
@@ -294,51 +423,42 @@ from stepgrpo_lab.viz.completions import step_labels
 step_labels({name: kind.steps for name, kind in by_kind.items()})
 
 # %% [markdown]
-# Harder problems need more: two or three steps in *chain*, more candidates in
-# *search*. Yet the longest completions are not those of the hardest chains,
-# level 3. That is how the model was made: the traces it learnt from stop
-# re-checking before 22 operations, and a chain of six fits in three times, a
-# chain of five four times.
+# Harder problems need more: two or three steps in *chain*, more candidates in *search*. Yet the longest completions are
+# not those of the hardest chains, level 3. That is how the model was made. The traces from which it learned stop
+# re-checking before 22 operations; a chain of six fits in three times, a chain of five four times.
 #
-# So length follows habit, not need. That is what "overthinking" means here,
-# and it is built in: the share for a large model is another number.
+# So length follows habit, not need. That is what "overthinking" means here, and it is built in. The share for a large model
+# is another number.
 
 # %% [markdown]
 # ## What can go wrong: just cut
 #
-# If two thirds is waste, why not cut every completion after its first step?
-# Or after 30 tokens? No training, no probability, nothing to tune.
+# If so much is waste, why not cut every completion after its first step? Or after 30 tokens? No training, no
+# probabilities, and only one number to choose. We need not even run the model: at every marker the survey holds the answer
+# that it would have given there.
 #
-# We need not run the model: at every marker the survey holds the answer that
-# the model would have given there.
-#
-# What will the accuracy be, over all 400 problems, if all thoughts are cut
-# after the first step? (Guessing a digit would be right one time in ten, a
-# candidate one time in four or five.)
+# (A guessed digit is right one time in ten, a guessed candidate one time in four or five.)
 
 # %%
-after_cut = course.predict(
-    "Right answers when all are cut after the first step?", None, unit="%"
+cut_guess = course.predict(
+    "What percentage is right if all thoughts are cut after the first step?",
+    unit="%",
 )
-after_cut
+cut_guess
 
 # %% [markdown]
-# ### Exercise 01.3 · Accuracy of a cut
+# ### Exercise 01.4 · Accuracy of a cut (●●○, 10 minutes)
 #
-# `trials_right[i][j]` says whether the trial answer of completion `i` after
-# step `j + 1` is right; `own_right[i]` whether its own answer at the end is.
-# Write `cut_accuracy(trials_right, own_right, steps)`: the share of right
-# answers if every completion is cut after `steps` steps. One that has fewer
-# markers ends by itself.
-#
-# Difficulty ●●○
+# `trials_right[i][j]` says whether the trial answer of completion `i` after step `j + 1` is right; `own_right[i]` says
+# whether its own answer at the end is. Return the share of right answers if every completion is cut after `steps` steps. A
+# completion with fewer markers than that ends by itself.
 
 
 # %% tags=["exercise"]
 def cut_accuracy(trials_right, own_right, steps):
     """Share of right answers, cut after so many steps."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: return ...  # your code here
     right = 0
     for trials, own in zip(trials_right, own_right, strict=True):
         right += trials[steps - 1] if steps <= len(trials) else own
@@ -347,59 +467,54 @@ def cut_accuracy(trials_right, own_right, steps):
 
 
 # %% tags=["check"]
-checks.cut_accuracy(cut_accuracy)
+verdict = checks.cut_accuracy(cut_accuracy, number="01.4")
+cut_accuracy = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# A completion has as many trial answers as markers. Is there one after
-# `steps` steps, it counts; else `own_right` does. `True` adds up as 1.
+# A completion has as many trial answers as markers. If there is one after `steps` steps, it counts; otherwise the
+# completion's own answer does. `True` adds up as 1.
 #
 # </details>
 
-# %% [markdown]
-# The library writes a cut as an exit rule that takes any answer (threshold 0)
-# once so many steps are finished, or so many tokens written. In the second
-# case the step in which the tokens run out is finished.
+# %% tags=["nbval-check-output", "result"]
+members = [group.members[0] for group in survey]
+trials_right = [member.trials_right for member in members]
+own_right = [member.outcome.correct for member in members]
+for steps in range(1, 7):
+    share = cut_accuracy(trials_right, own_right, steps)
+    print(f"cut after {steps} steps: {share:6.1%} right")
 
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab.method.confidence import ExitRule
+# %% tags=["result"]
+cut_guess.compare(100 * cut_accuracy(trials_right, own_right, 1))
+
+# %% [markdown]
+# <details><summary>Why so few?</summary>
+#
+# The needed steps are needed. One pass through the network cannot do their work, so an answer after the first of two or
+# three steps is a guess. Only where the first candidate of a *search* is the right one is the work already done.
+#
+# </details>
+#
+# The library writes a cut as an exit rule that takes any answer (threshold 0) once so many steps are finished, or so many
+# tokens written. All cuts in one picture, with the oracle, and with a rule of another kind: stop at the first trial answer
+# of which the model is confident (more than 0.95).
+
+# %% tags=["result"]
 from stepgrpo_lab.recordings.measures import try_rule
-
-cuts = [try_rule(untrained, ExitRule(0.0, min_steps=n)) for n in range(1, 7)]
-budgets = [
-    try_rule(untrained, ExitRule(0.0, min_tokens=n))
-    for n in (10, 20, 30, 40, 50, 60, 70)
-]
-for cut in cuts:
-    print(f"{cut.rule.min_steps} steps: {cut.right:6.1%} {cut.tokens:6.1f}")
-for cut in budgets:
-    print(f"{cut.rule.min_tokens} tokens: {cut.right:6.1%} {cut.tokens:6.1f}")
-
-# %%
-after_cut.compare(100 * cuts[0].right)
-
-# %% [markdown]
-# The exercise's function computes the same from the recorded answers: here it
-# is with the library's rule beside it, for *chain* and *search*.
-
-# %% tags=["nbval-check-output"]
-for name in ("chain", "search"):
-    groups = [g for g in untrained if g.problem.family == name]
-    first = [g.members[0].trials_right[0] for g in groups]
-    rule = try_rule(groups, ExitRule(0.0, min_steps=1))
-    print(f"{name}: {sum(first) / len(first):.1%}, rule {rule.right:.1%}")
-
-# %% [markdown]
-# Cut after the first step, *chain* is little better than guessing. The needed
-# steps are needed: one pass through the network cannot do their work. Now all
-# cuts in one picture, with the oracle, and with a rule of another kind: stop
-# at the first trial answer of which the model is confident (more than 0.95).
-
-# %%
 from stepgrpo_lab.viz.completions import stopping_curves
 
-confident = try_rule(untrained, ExitRule(0.95))
+cuts = [
+    try_rule(survey, lab.ExitRule(0.0, min_steps=steps))
+    for steps in range(1, 7)
+]
+budgets = [
+    try_rule(survey, lab.ExitRule(0.0, min_tokens=tokens))
+    for tokens in (10, 20, 30, 40, 50, 60, 70)
+]
+confident = try_rule(survey, lab.ExitRule(0.95))
 stopping_curves(
     {"cut after 1 to 6 steps": cuts, "cut after 10 to 70 tokens": budgets},
     {
@@ -409,51 +524,26 @@ stopping_curves(
     },
 )
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "result"]
 safe = next(cut for cut in cuts if cut.right == 1)
 print(f"cut after {safe.rule.min_steps} steps: {safe.tokens:.1f} tokens")
 print(f"confident answer:  {confident.tokens:.1f}, {confident.right:.0%}")
 print(f"oracle:            {measured.oracle_tokens:.1f}")
 
 # %% [markdown]
-# - At the oracle's price, 43 tokens, a fixed cut loses about one answer in
-#   ten. To lose none it takes 62 tokens, and somebody who knows that four
-#   steps are enough: one needs the hardest problem's number for all.
-# - The confident answer comes within four tokens of the oracle and loses
-#   none. It asks each completion instead of treating all alike.
+# - At the oracle's price a fixed cut loses about one answer in ten. To lose none, it has to spare every problem as many
+#   steps as the hardest one needs, and somebody has to know that number.
+# - The confident answer comes within four tokens of the oracle and loses none. It asks each completion instead of treating
+#   all alike.
 #
-# A large model meets problems whose need differs by a factor of a hundred.
-# There the gap between "all alike" and "each its own" is the whole point.
+# These problems differ little: they need between one and five steps. The more the needs differ, the more it is worth to
+# ask each one.
 
 # %% [markdown]
-# ## The recorded real run: what training leaves
+# ## What can go wrong: a check that finds nothing
 #
-# The survey also holds the same 400 problems answered by the model after
-# Step-GRPO, by plain decoding: nobody stops it from outside.
-
-# %% tags=["nbval-check-output"]
-trained = [group for group in survey if group.model == "trained"]
-models = {
-    "untrained": measured,
-    "trained": measure_overthinking(trained),
-}
-for name, model in models.items():
-    print(
-        f"{name:9} {model.tokens:6.1f} tokens, right {model.right:.2%}, "
-        f"an oracle would save {model.saved * 100} %"
-    )
-    print("         ", {k: round(v, 2) for k, v in model.steps.items()})
-
-# %%
-step_labels({name: model.steps for name, model in models.items()})
-
-# %% [markdown]
-# The trained model stops almost where the oracle does. Two things to note:
-#
-# - most needed steps stay, and 3 more of the 400 answers are wrong;
-# - the *verifying* steps are gone, too. The paper reports for Qwen3-8B that
-#   verification is kept. Had a check anything to find here? We count the
-#   untrained completions that solved their problem on the first pass.
+# Verifying steps look like the good ones, the steps to keep. Are they worth their tokens here? Count the completions of the
+# survey that solved their problem on the first pass.
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab.overthinker.tasks import OPERATIONS_PER_STEP
@@ -469,24 +559,36 @@ def least_steps(problem):
 
 first_pass = sum(
     group.members[0].labels.count("needed") == least_steps(group.problem)
-    for group in untrained
+    for group in survey
 )
-print(f"right on the first pass: {first_pass} of {len(untrained)}")
+print(f"right on the first pass: {first_pass} of {len(survey)}")
 
 # %% [markdown]
-# At temperature 0.6 the untrained model never slips on these problems, so a
-# check finds nothing and costs steps. Training did what pays here. On
-# problems where checks pay, it may do otherwise.
+# At temperature 0.6 the untrained model never slips on these problems, so a check has nothing to find. At temperature 1,
+# at the top of this page, checks did find something. Whether a verifying step is worth its tokens depends on how often the
+# first pass fails. Keep that in mind when you read, in notebook 08, which steps a training has removed.
+
+# %% [markdown]
+# ## Your predictions
+
+# %%
+course.score()
 
 # %% [markdown]
 # ## Summary
 #
-# - Steps are needed, verifying, redundant or malformed; in generated problems
-#   the labels are exact.
-# - An oracle that stops after the last needed step saves the Overthinker 67 %
-#   of its tokens and loses no answer. This is built into the model.
-# - A fixed cut, by steps or by tokens, saves as much only at the price of
-#   wrong answers: what is needed differs from problem to problem.
+# - Steps are needed, verifying, redundant or malformed. In generated problems the labels are exact.
+# - An oracle that stops after the last needed step would save most of the Overthinker's tokens and lose no answer. That is
+#   built into the model.
+# - A fixed cut, by steps or by tokens, saves as much only at the price of wrong answers: what is needed differs from
+#   problem to problem.
 # - A good exit asks the completion at hand: *do you know it yet?*
+
+# %% [markdown]
+# **Further reading.** Overthinking in large models: Chen et al., "Do NOT think that much for 2+3=?"
+# ([arXiv 2412.21187](https://arxiv.org/abs/2412.21187)). Fixed budgets, and why a model can be made to obey them: L1,
+# which trains on a length that stands in the prompt ([arXiv 2503.04697](https://arxiv.org/abs/2503.04697)). Asking for the
+# answer on the way: DEER ([arXiv 2504.15895](https://arxiv.org/abs/2504.15895)). Words: the
+# [glossary](../docs/glossary.md).
 #
-# Next: [02 · Semantic steps](02_semantic_steps.ipynb), the places to ask.
+# Next: [02, semantic steps](02_semantic_steps.ipynb), the places to ask.

@@ -2,116 +2,105 @@
 # jupyter:
 #   stepgrpo:
 #     title: Semantic steps
-#     minutes: 30
+#     minutes: 75
 #     hardware: any CPU
 # ---
+
+# %% [markdown]
+# ## The same thoughts, at two prices
+#
+# Two completions of one problem, with the same equations, the same right answer, and 158 tokens each. They begin:
+#
+# ```text
+# A 4*7=8 8+6=4 no Alternatively B 5+9=4 4+6=0 yes Wait B 5+9=4 4+6=0 yes ...
+# A 4*7=8 8+6=4 no Hmm B 5+9=4 4+6=0 yes Hmm B 5+9=4 4+6=0 yes ...
+# ```
+#
+# Step-GRPO pays a right completion more the fewer *steps* it has. The first one earns 0.77. The second earns 1.29, more
+# than one that solved the same problem in 38 tokens.
+#
+# Nine words make the difference. What is a step, that a model can shed nine of them without thinking any less? And why
+# count steps at all?
+
+# %%
+import stepgrpo_lab as lab
+
+course.drawing(
+    "steps",
+    "Above: thoughts as a band of text, cut before the words Alternatively "
+    "and Wait into three steps; the answer after the close is no step. "
+    "Below: tokens arrive one at a time. The token .Wait looked like a "
+    "marker, but with the next token it became Waiting. Then come the tokens "
+    "Wa and it, and the question is when this marker is certain.",
+)
 
 # %% [markdown]
 # ## Objectives
 #
 # After this notebook you can
 #
-# - say what a semantic step is, and count the steps of a text by hand;
+# - say what a semantic step is, and count the steps of a text;
 # - say why steps begin at words such as "Wait" and not at sentences or lines;
-# - find the tokens that belong to a marker, also while tokens stream in;
-# - recognise a marker set that does not fit its model, and measure the damage;
+# - find the tokens of a marker, also while they are still arriving;
+# - recognise a set of markers that does not fit its model, and measure the damage;
 # - explain how a model could cheat a count of markers.
 
 # %% [markdown]
-# ## Where we stand
+# ## Where we are
 #
-# [Notebook 01](01_overthinking.ipynb) showed a model that knows its answer
-# early and goes on. To stop it, two things are needed: *places* where one can
-# ask "do you know it yet?", and a *unit* in which length is counted. In
-# Step-GRPO both are the **semantic step**.
+# [Notebook 01](01_overthinking.ipynb) showed a model that knows its answer early and goes on. To stop it, two things are
+# needed: *places* where one can ask "do you know it yet?", and a *unit* in which length is counted. In Step-GRPO both are
+# the **semantic step**.
 #
-# A *completion* is all that the model writes after the question: thoughts up
-# to `</think>`, then the answer. The thoughts are cut at **markers**, words
-# with which the model turns to a new attempt:
+# A *completion* is all that the model writes after the question: thoughts up to `</think>`, then the answer. Thoughts are
+# cut at **markers**, words with which the model turns to a new attempt.
+
+# %% [markdown]
+# The number of steps is
 #
 # $$k = 1 + \text{number of markers before the first } \texttt{</think>}$$
 #
-# (Eq. 3 of the paper.)
+# (Eq. 3 of [the paper](https://arxiv.org/abs/2604.16890)). Three rules make it exact:
+#
+# - a marker is a **standalone word**: a longest run of letters, digits and underscores;
+# - it is **case-sensitive**: "wait" in the middle of a sentence is no turn;
+# - it counts **before the first `</think>`**: what follows is the answer, not a thought.
 
 # %% [markdown]
-# ## Steps by hand
+# ## Count one yourself
 #
-# A toy completion. How many times do its thoughts turn to a new attempt?
-# The plainest count looks for the letters "Wait".
+# The markers are "Wait" and "Alternatively".
 
 # %% tags=["nbval-check-output"]
 toy = (
-    "2+2=4. Wait, Waiting for the await call is none. "
-    "Alternatively 4=2+2</think>The answer is 4. Wait, done."
+    "2+2=4.Wait, Waiting for the await call is none. wait! "
+    "Alternatively (Wait) 4=2+2</think>The answer is 4. Wait, done."
 )
+print(toy)
 print("the letters 'Wait' occur", toy.count("Wait"), "times")
 
-# %% [markdown]
-# Before you run on, write down what you expect. Replace `None` by a number:
-# markers are "Wait" and "Alternatively", and $k$ is one more than their
-# number.
-
 # %%
-from stepgrpo_lab import course
-
-saved = course.predict("How many steps has the toy?", None, unit="steps")
-saved
-
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab import MARKER_SETS, MarkerSegmenter
-
-print({name: MARKER_SETS[name] for name in ("official", "paper")})
-print("more sets:", *list(MARKER_SETS)[2:])
-steps = MarkerSegmenter("paper").split(toy)
-for step in steps:
-    print(step.index, step.marker, repr(step.text))
-
-# %%
-saved.compare(len(steps))
+steps_guess = course.predict(
+    "How many steps does this text have?", unit="steps", low=1, high=8
+)
+steps_guess
 
 # %% [markdown]
-# Three rules made the difference:
+# ### Exercise 02.1 · Count the steps (●○○, 8 minutes)
 #
-# - a marker is a **standalone word**: a longest run of letters, digits and
-#   underscores. "Waiting" is another word, and so is "await";
-# - it is **case-sensitive**: "wait" in the middle of a sentence is no turn;
-# - it counts **before the first `</think>`**. After it, nothing is thought.
+# Return $k$ for a text and a collection of markers. A text without a `</think>` is all thoughts.
 #
-# The text before the first marker is step 0. This is the code that ran:
-
-# %%
-course.source_of(MarkerSegmenter.split)
-
-# %% [markdown]
-# The public code of Step-GRPO uses "Wait" alone (`official`); the paper speaks
-# of a set (`paper`). Which one fits depends on the model, as we shall see, and
-# so do the other sets, of which more below. Any list of words will do.
-#
-# The same count by hand, with a regular expression, agrees:
-
-# %% tags=["nbval-check-output"]
-import re
-
-thoughts = toy.partition("</think>")[0]
-words = re.findall(r"\w+", thoughts)
-by_hand = 1 + sum(word in ("Wait", "Alternatively") for word in words)
-print("by hand:", by_hand, "- library:", MarkerSegmenter("paper").count(toy))
-
-# %% [markdown]
-# ### Exercise 02.1 · Count the steps
-#
-# Write `count_steps(text, markers)`, which returns $k$. Everything that
-# follows in the course rests on this number: the places of the probes, and
-# the reward.
-#
-# Difficulty ●○○
+# The places of all probes and every reward of the course rest on this number.
 
 
 # %% tags=["exercise"]
+import re
+
+
 def count_steps(text, markers):
     """Number of semantic steps of a completion."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: return ...  # your code here
     thoughts = text.partition("</think>")[0]
     words = re.findall(r"\w+", thoughts)
     return 1 + sum(word in markers for word in words)
@@ -121,21 +110,46 @@ def count_steps(text, markers):
 # %% tags=["check"]
 from stepgrpo_lab.course import checks
 
-checks.count_steps(count_steps)
+verdict = checks.count_steps(count_steps)
+count_steps = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `text.partition("</think>")[0]` is the text before the close, and all of
-# it where there is none. `re.findall(r"\w+", ...)` gives the words.
+# First throw away what follows the close; `str.partition` does it even if there is none. In a regular expression, `\w+`
+# is a longest run of letters, digits and underscores.
 #
 # </details>
+
+# %% tags=["nbval-check-output", "result"]
+print("your count:", count_steps(toy, ("Wait", "Alternatively")))
+for step in lab.MarkerSegmenter("paper").split(toy):
+    print(step.index, step.marker, repr(step.text))
+
+# %% tags=["result"]
+steps_guess.compare(count_steps(toy, ("Wait", "Alternatively")), tolerance=0)
+
+# %% [markdown]
+# The text before the first marker is step 0, and a step may be very short. This is the library's code:
+
+# %%
+course.source_of(lab.MarkerSegmenter.split)
+
+# %% [markdown]
+# The public code of Step-GRPO uses "Wait" alone (the set `official`). The paper speaks of a set of words (`paper`), as
+# **DEER** does ([Yang et al., 2025](https://arxiv.org/abs/2504.15895)), the early exit from which Step-GRPO comes. DEER
+# looks for words at which a model turns to another line of thought, because there the previous one is complete. Which set
+# fits depends on the model, as we shall see. Any list of words will do.
+
+# %% tags=["nbval-check-output"]
+print({name: lab.MARKER_SETS[name] for name in ("official", "paper")})
+print("more sets:", *list(lab.MARKER_SETS)[2:])
 
 # %% [markdown]
 # ## Why not sentences or lines?
 #
-# Below, the same thoughts are laid out in two ways. The passage is made by
-# hand, in the manner of a large model.
+# The same thoughts, laid out in two ways. (The passage was made by hand, in the manner of a large model.)
 
 # %% tags=["nbval-check-output"]
 laid_out = (
@@ -143,41 +157,31 @@ laid_out = (
     "Wait, the base is 5.\n\nThen 5 times 4.\n\nSo 20. Half: 10."
 )
 in_one_line = laid_out.replace("\n\n", " ").replace(".", ";")
-
-
-def sentences(text):
-    return len(re.findall(r"[^.]+\.", text))
-
-
 for name, text in {"laid out": laid_out, "one line": in_one_line}.items():
+    sentences = len(re.findall(r"[^.]+\.", text))
     lines = text.count("\n\n") + 1
-    marked = MarkerSegmenter("paper").count(text)
-    told = f"{sentences(text)} sentences, {lines} lines, {marked} steps"
-    print(f"{name}: {told}")
+    steps = count_steps(text, ("Wait", "Alternatively"))
+    print(f"{name}: {sentences} sentences, {lines} lines, {steps} steps")
 
 # %% [markdown]
-# Sentences and lines measure the layout, steps measure the turns. That
-# matters twice:
+# Sentences and lines measure the layout; steps measure the turns. That matters twice:
 #
-# - **as places to ask**: after "So 12." the work is half done. To ask there
-#   costs tokens and cannot end well. At "Wait" an attempt is complete;
-# - **as a unit of length**: a model that is paid for fewer sentences can
-#   write semicolons. It need not think less.
+# - **as places to ask.** After "So 12." the work is half done. To ask there costs tokens and cannot end well. At "Wait"
+#   an attempt is complete;
+# - **as a unit of length.** A model that is paid for fewer sentences can write semicolons. It need not think less.
 #
-# The second point is not quite settled: at the end of this notebook a model
-# cheats the markers, too.
+# The second point is not quite settled, as the top of this page shows. We come back to it.
 
 # %% [markdown]
 # ## Markers and tokens
 #
-# A model writes *tokens*, pieces of text. We use recorded completions of the
-# Overthinker, the small model of this course; nothing is loaded but a file.
+# A model writes *tokens*, pieces of text. We use recorded completions of the course's own small model, the Overthinker.
 # Where do its steps begin?
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab.recordings import load_survey
 
-survey = [g for g in load_survey() if g.model == "untrained"]
+survey = [group for group in load_survey() if group.model == "untrained"]
 first = survey[0]
 pieces = first.pieces(first.members[0].trajectory.completion_ids)
 print(first.problem.prompt)
@@ -186,33 +190,27 @@ for step in first.steps(0)[:3]:
     print(step.index, repr("".join(pieces[step.token_start : step.token_end])))
 
 # %% [markdown]
-# The marker is covered by the token `' Wait'`, with its space. When a marker
-# is held back, whole tokens are. Two rules decide, in the library's
-# `MarkerScanner`:
+# Here the token `' Wait'` holds the marker, and a space. When a marker is *held back*, so that the model can be asked in
+# its place, whole tokens are held back. Two rules decide which, in the library's `MarkerScanner`:
 #
 # - space and punctuation in front go with the marker (` Wait`, `.Wait`);
-# - **content never goes**: a token such as `12 Wait` stays, for the `12`
-#   belongs to the step before.
+# - **content never goes**: a token such as `12 Wait` stays, because the `12` belongs to the step before.
 #
-# A marker may also be spread over several tokens, `Wa` and `it`. So the
-# search must look at text and translate back to tokens.
+# And a marker may be spread over several tokens, `Wa` and `it`. So one has to search in the text and translate back to
+# tokens.
 
 # %% [markdown]
-# ### Exercise 02.2 · Tokens that cover a marker
+# ### Exercise 02.2 · Tokens that cover a marker (●●○, 10 minutes)
 #
-# `pieces` are the texts of the tokens. Write
-# `covering_tokens(pieces, start, end)`: the places of all tokens that hold at
-# least one of the characters `start` to `end - 1` of the joined text. (The
-# "content never goes" rule is not asked for.)
-#
-# Difficulty ●●○
+# `pieces` are the texts of the tokens. Return the places of all tokens that hold at least one of the characters `start` to
+# `end - 1` of the joined text. (Leave the rule about content aside.)
 
 
 # %% tags=["exercise"]
 def covering_tokens(pieces, start, end):
     """Places of the tokens that hold characters start to end - 1."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: return ...  # your code here
     covering, place = [], 0
     for index, piece in enumerate(pieces):
         if place < end and place + len(piece) > start:
@@ -223,80 +221,125 @@ def covering_tokens(pieces, start, end):
 
 
 # %% tags=["check"]
-checks.covering_tokens(covering_tokens)
+verdict = checks.covering_tokens(covering_tokens)
+covering_tokens = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Walk over the pieces and keep the character at which each begins. Two
-# half-open spans `[a, b)` and `[c, d)` share a character exactly when
-# `a < d` and `c < b`.
+# Walk over the pieces and keep the character at which each begins. Two half-open spans `[a, b)` and `[c, d)` share a
+# character exactly when `a < d` and `c < b`.
 #
 # </details>
+
+# %% tags=["nbval-check-output"]
+text = "".join(pieces)
+for match in list(re.finditer("Wait|Alternatively", text))[:3]:
+    places = covering_tokens(pieces, *match.span())
+    print(match[0], "is covered by", [pieces[place] for place in places])
 
 # %% [markdown]
 # ## While tokens arrive
 #
-# A rollout (the sampling of one completion) cannot wait for the end: it must
-# stop *at* the marker. The scanner takes token by token. We feed it the toy
-# tokens `4`, `.Wait`, `ing`, ` Wa`, `it`, `,`.
-#
-# When will it report the marker made of ` Wa` and `it`: with `it`, or with
-# the comma after it? Replace `None` by `"with it"` or `"with the comma"`.
+# A rollout, the sampling of one completion, cannot wait for the end: it has to stop *at* the marker. So a scanner takes
+# one token after the other. It gets the tokens `4`, `.Wait`, `ing`, ` Wa`, `it`, `,`.
 
 # %%
-certain = course.predict(
-    "With which token does the scanner report the marker?",
-    None,
-    choices=("with it", "with the comma"),
+certain_guess = course.predict(
+    "With which token does it report the marker made of ' Wa' and 'it'?",
+    choices=("with ' Wa'", "with 'it'", "with the comma"),
 )
-certain
+certain_guess
 
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab import TokenText
-
+# %% tags=["nbval-check-output", "result"]
 stream = ["4", ".Wait", "ing", " Wa", "it", ","]
-text = TokenText.from_pieces(stream)
-scanner = MarkerSegmenter("paper").scanner(text)
+scanner = lab.MarkerSegmenter("paper").scanner(
+    lab.TokenText.from_pieces(stream)
+)
 hits = [scanner.push(token) for token in range(len(stream))]
 for piece, hit in zip(stream, hits, strict=True):
     print(f"{piece!r:8}", hit)
 
-# %%
-certain.compare("with the comma" if hits[4] is None else "with it")
+# %% tags=["result"]
+words = {3: "with ' Wa'", 4: "with 'it'", 5: "with the comma"}
+certain_guess.compare(words[next(i for i, hit in enumerate(hits) if hit)])
 
 # %% [markdown]
-# `.Wait` alone looked like a marker; then came `ing`. So a marker is certain
-# only when the character after it is known. The hit comes one token late,
-# and says how many tokens to hold back: `held=3` are ` Wa`, `it` and the
-# lookahead `,`.
+# `.Wait` alone looked like a marker. Then came `ing`. A marker is certain only once the character after it is known, and
+# so the hit may come one token late. It also says how many tokens to hold back: `held=3` are ` Wa`, `it` and the
+# *lookahead* `,`.
+
+# %% [markdown]
+# ### Exercise 02.3 · A scanner (●●●, 20 minutes)
 #
-# The scanner sees each token once, the segmenter the finished text. They must
-# agree, and so must the number that was recorded when the model wrote it:
+# Write `certain_markers(pieces, markers)`. It goes over the tokens once, from left to right, and returns for each token
+# the marker that this token makes certain, or `None`. For the six tokens above that is `None` five times, then `"Wait"`.
+#
+# - A marker may be spread over tokens, and may end inside one: in `.Wait,` the comma comes with it.
+# - A word that has not ended by the last token is not certain.
+# - `</think>` is always a token of its own. After it there are no markers.
+#
+# A rollout calls this for every token of thousands of completions. So do not go back over the text: keep no more of it
+# than you need.
+
+
+# %% tags=["exercise"]
+def certain_markers(pieces, markers):
+    """For each token, the marker that it makes certain, or None."""
+    # BEGIN SOLUTION
+    # STUB: return ...  # your code here
+    found, word, closed = [], "", False
+    for piece in pieces:
+        certain = None
+        closed = closed or piece == "</think>"
+        for character in piece:
+            if character.isalnum() or character == "_":
+                word += character
+                continue
+            if word in markers and not closed:
+                certain = word
+            word = ""
+        found.append(certain)
+    return found
+    # END SOLUTION
+
+
+# %% tags=["check"]
+verdict = checks.certain_markers(certain_markers)
+certain_markers = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# All that you have to remember is the word that has begun and not ended, and whether the thoughts are closed. Go over the
+# characters of each token: one that belongs to a word makes the word longer, any other ends it.
+#
+# </details>
+#
+# The scanner sees each token once, the segmenter the finished text. They have to agree, also with the number that was
+# recorded when the model wrote it. Yours included:
 
 # %% tags=["nbval-check-output"]
-segmenter = MarkerSegmenter("paper")
+segmenter = lab.MarkerSegmenter("paper")
 agree = 0
 for group in survey:
     trajectory = group.members[0].trajectory
-    scanner = segmenter.scanner(group.token_text)
-    for token in trajectory.completion_ids:
-        scanner.push(token)
-    counts = {segmenter.count(trajectory.text), scanner.finish()}
-    agree += counts == {trajectory.steps}
+    pieces = group.pieces(trajectory.completion_ids)
+    hits = certain_markers(pieces, ("Wait", "Alternatively"))
+    yours = 1 + sum(hit is not None for hit in hits)
+    agree += {yours, segmenter.count(trajectory.text)} == {trajectory.steps}
 print(f"all three agree on {agree} of {len(survey)} completions")
 
 # %% [markdown]
 # ## Look at it
 #
-# The inspector shows one completion, cut into its steps. At each marker
-# stands the **trial answer** that the model gave when it was asked there.
-# Below, only "Wait" is a marker. Two questions first:
+# The inspector shows one completion, cut into its steps. At each marker stands the *trial answer* that the model gave when
+# it was asked there. Below, only "Wait" is a marker. Two questions first:
 #
-# 1. How many numbered steps does this completion have, and how many if you
-#    set *probes at* to *every marker*?
-# 2. The rule stops at the first trial answer that is confident enough. Where
-#    does it stop in each case?
+# 1. How many numbered steps does this completion have, and how many if you set *probes at* to *every marker*?
+# 2. The rule stops at the first trial answer that is confident enough. Where does it stop in each case?
 
 # %%
 from stepgrpo_lab.widgets import StepInspector
@@ -307,78 +350,68 @@ inspector
 # %% [markdown]
 # <details><summary>What we see</summary>
 #
-# 1. Two steps with "Wait" alone, eight with every marker: this completion
-#    tries many candidates, and it opens most of its steps with
-#    "Alternatively".
-# 2. With every marker the rule stops at probe 2, with 37 of 128 tokens, right
-#    after the step that found the answer. With "Wait" alone it stops at probe
-#    3, with 52: the turn at which the answer was first known went by unseen.
+# 1. Two steps with "Wait" alone, eight with every marker. This completion tries many candidates, and it opens most of its
+#    steps with "Alternatively".
+# 2. With every marker the rule stops at probe 2, with 37 of 128 tokens, right after the step that found the answer. With
+#    "Wait" alone it stops later, with 52 tokens: at the place where the answer was first known, nobody asked.
 #
 # </details>
-#
-# The cells below compute the same.
 
 # %% tags=["nbval-check-output"]
 for words in (("Wait",), ("Wait", "Alternatively")):
-    told = StepInspector(member=2, markers=words)
-    k = len(told.recorded.steps(2, words))
-    print(f"{k} steps; {told.sentence}")
+    other = StepInspector(member=2, markers=words)
+    k = len(other.recorded.steps(2, words))
+    print(f"{k} steps; {other.sentence}")
 
 # %% [markdown]
 # ## What can go wrong: a marker set that does not fit
 #
-# The problems come in two families. *chain* goes on with the same work, and
-# opens its steps with "Wait". *search* turns from candidate to candidate, and
-# mostly says "Alternatively".
-#
-# The public code looks for "Wait" alone. Which share of the turns in *search*
-# does that see? Replace `None`.
+# The problems come in two families. *chain* works through a row of operations and opens its steps with "Wait". *search*
+# turns from candidate to candidate, and mostly says "Alternatively". The public code looks for "Wait" alone.
 
 # %%
-seen = course.predict(
-    "Share of the turns in search at which stands 'Wait'?", None, unit="%"
+seen_guess = course.predict(
+    "What percentage of the turns in search does 'Wait' alone see?", unit="%"
 )
-seen
+seen_guess
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "result"]
 families = {
-    name: [g for g in survey if g.problem.family == name]
+    name: [group for group in survey if group.problem.family == name]
     for name in ("chain", "search")
 }
 
 
 def turns(groups, markers):
+    """Markers in all completions."""
     return sum(len(group.steps(0, markers)) - 1 for group in groups)
 
 
-share = {
+seen = {
     name: 100 * turns(groups, "official") / turns(groups, "paper")
     for name, groups in families.items()
 }
-for name, percent in share.items():
+for name, percent in seen.items():
     print(f"{name}: 'Wait' alone sees {percent:.1f} % of the turns")
 
-# %%
-seen.compare(share["search"])
+# %% tags=["result"]
+seen_guess.compare(seen["search"])
 
 # %% [markdown]
-# What does it cost? We try the exit rule on the 400 recorded completions of
-# test problems (the *survey*): stop at the first trial answer with a
-# confidence above 0.95, asked at these markers only. And we ask how well the
-# number of steps tells long completions from short ones: the correlation of
-# $k$ with the length in tokens.
+# What does that cost? We try an exit rule on the 400 recorded completions of test problems (the *survey*): stop at the
+# first trial answer with a confidence above 0.95, asked at these markers only. And we see how well the number of steps
+# tells long completions from short ones: the correlation of $k$ with the length in tokens.
 
 # %% tags=["nbval-check-output"]
 from statistics import correlation
 
-from stepgrpo_lab.method.confidence import ExitRule
 from stepgrpo_lab.recordings.measures import try_rule
 
 print("family  markers   stopped  tokens  right  k against tokens")
 for name, groups in families.items():
     lengths = [group.members[0].trajectory.tokens for group in groups]
     for markers in ("paper", "official"):
-        trial = try_rule(groups, ExitRule(0.95, markers=markers))
+        trial = try_rule(groups, lab.ExitRule(0.95, markers=markers))
         k = [len(group.steps(0, markers)) for group in groups]
         print(
             f"{name:7} {markers:9} {trial.exits:6.1%} {trial.tokens:7.1f}"
@@ -388,15 +421,14 @@ for name, groups in families.items():
 # %% [markdown]
 # In *chain* nothing changes. In *search*, with "Wait" alone,
 #
-# - completions are 66 tokens long instead of 46, and one in twenty is never
-#   stopped: at no "Wait" in it was the trial answer confident;
-# - $k$ hardly says any more how long a completion is: a correlation of 0.30
-#   instead of almost 1.00. A reward that counts these steps pays for chance.
+# - completions are 66 tokens long instead of 46, and one in twenty is never stopped: at no "Wait" in it was the trial
+#   answer confident;
+# - $k$ says hardly anything about the length of a completion. The correlation is 0.30 instead of almost 1.00, so a reward
+#   that counts these steps pays for chance.
 #
-# No answer got worse, and no error was raised. A set that does not fit is
-# silent. **Look at your model's thoughts before you choose markers**, and
-# watch two numbers: turns per completion, and the correlation of $k$ with
-# length. The picture shows it for *search*:
+# No answer got worse, and no error was raised. A set that does not fit is silent. **Read your model's thoughts before you
+# choose markers**, and watch two numbers: turns per completion, and the correlation of $k$ with length. The picture shows
+# it for *search*:
 
 # %%
 from stepgrpo_lab.viz.completions import steps_against_tokens
@@ -410,12 +442,11 @@ lengths = [group.members[0].trajectory.tokens for group in groups]
 steps_against_tokens(counts, lengths)
 
 # %% [markdown]
-# The extreme case is a set that never occurs, here "wait" in lower case. Then
-# every $k$ is 1, no probe is made, and the step-aware reward (notebook 06)
-# has nothing to compare: each right answer earns exactly the same.
+# The extreme case is a set that never occurs, here "wait" in lower case. Then every $k$ is 1, no probe is made, and the
+# step-aware reward ([06](06_step_aware_reward.ipynb)) has nothing to compare. Eight completions of one problem, a *group*,
+# with their rewards:
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab import step_aware_rewards
 from stepgrpo_lab.recordings import load_recordings
 
 group = next(group for group in load_recordings() if group.watched)
@@ -424,7 +455,8 @@ formatted = [member.outcome.formatted for member in group.members]
 
 
 def rewards(k):
-    return [round(r, 2) for r in step_aware_rewards(right, k, formatted)]
+    """Step-aware rewards of the group, for these numbers of steps."""
+    return [round(r, 2) for r in lab.step_aware_rewards(right, k, formatted)]
 
 
 for markers in ("paper", ["wait"]):
@@ -434,21 +466,18 @@ for markers in ("paper", ["wait"]):
 # %% [markdown]
 # ## What a person would count
 #
-# The rule of the paper knows words, not what they mean. A person who reads
-# "8, wait, that's wrong" counts a turn, and none at the heading "Wait Time".
-# `MARKER_SETS` has sets for that:
+# The paper's rule knows words, not what they mean. A person who reads "8, wait, that's wrong" counts a turn, and none at
+# the heading "Wait Time". `MARKER_SETS` has sets for that:
 #
-# - `reader`: *wait* in any case, *Hmm*, *let me check*, *But* and others,
-#   where they open a clause; not in quotation or code, not as a noun. An
-#   opening right after another belongs to it ("But wait");
-# - `multilingual`: words of many languages. Chinese, Japanese, Thai and Korean
-#   ones are found inside longer runs of characters (嗯等等);
+# - `reader`: *wait* in any case, *Hmm*, *let me check*, *But* and others, where they open a clause; not in quotations or
+#   code, and not as nouns. An opening right after another belongs to it ("But wait");
+# - `multilingual`: words of many languages. Chinese, Japanese, Thai and Korean ones are found inside longer runs of
+#   characters (嗯等等);
 # - `blank_lines`: no words. Each paragraph is a step.
 
 # %% [markdown]
-# Seven short passages, with the number of steps that a person sees in each.
-# Both were **made up for this notebook**, by those who wrote the rules. So
-# the table shows what each set looks at, not how well it does on your model.
+# Seven short passages, each with the number of steps that a person sees in it. Both were **made up for this notebook**, by
+# the authors of the rules. So the table shows what each set looks at, not how well it does on your model.
 
 # %%
 passages = {
@@ -485,30 +514,27 @@ sets = ["official", "paper", "multilingual", "reader", "blank_lines"]
 print(f"{'passage':20}", *(f"{name:>12}" for name in sets), "  a person")
 off = dict.fromkeys(sets, 0)
 for title, (passage, by_eye) in passages.items():
-    k = {name: MarkerSegmenter(name).count(passage) for name in sets}
+    k = {name: lab.MarkerSegmenter(name).count(passage) for name in sets}
     off = {name: off[name] + abs(k[name] - by_eye) for name in sets}
     print(f"{title:20}", *(f"{k[name]:12}" for name in sets), f"{by_eye:10}")
 print(f"{'steps off, in all':20}", *(f"{off[name]:12}" for name in sets))
 
 # %% [markdown]
-# No set is right everywhere. `reader` comes nearest here, where it could
-# hardly fail to, and it still misses a turn that no opening announces.
-# `blank_lines` measures layout, as we saw above; it is the way out for a
-# model that says none of these words, not a better count.
+# No set is right everywhere. `reader` comes nearest, on passages where it could hardly fail to, and it still misses a turn
+# that no opening announces. `blank_lines` measures layout. It is the way out for a model that says none of these words,
+# not a better count.
 #
-# On the Overthinker, which was trained to say "Wait" and "Alternatively" at
-# the start of a step, the sets can be compared on completions that a model
-# really wrote:
+# And on completions that a model really wrote? The Overthinker was trained to say "Wait" and "Alternatively" at the start
+# of a step:
 
 # %% tags=["nbval-check-output"]
 for name in sets:
-    counted = [
-        MarkerSegmenter(name).count(g.members[0].trajectory.text)
-        for g in survey
-    ]
+    segmenter = lab.MarkerSegmenter(name)
+    recorded = [group.members[0].trajectory for group in survey]
+    counted = [segmenter.count(trajectory.text) for trajectory in recorded]
     same = sum(
-        k == g.members[0].trajectory.steps
-        for k, g in zip(counted, survey, strict=True)
+        k == trajectory.steps
+        for k, trajectory in zip(counted, recorded, strict=True)
     )
     mean = sum(counted) / len(counted)
     print(
@@ -516,32 +542,27 @@ for name in sets:
     )
 
 # %% [markdown]
-# `reader` sees nothing at all here: the Overthinker writes equations without
-# full stops or commas, so its "Wait" opens no clause. What fits prose does not
-# fit this model, and blank lines it never writes.
+# `reader` sees nothing at all. The Overthinker writes equations without full stops or commas, so its "Wait" opens no
+# clause. What fits prose does not fit this model, and blank lines it never writes.
 #
-# A run that sees no marker in its first rollout says so at once. What a run
-# cannot say is whether the markers it sees are the turns of *your* model:
-# read a few completions, count, and compare, as in the table.
+# A training run that sees no marker in its first rollout says so at once. It cannot say whether the markers that it does
+# see are the turns of *your* model. Read a few completions, count, and compare.
 
 # %% [markdown]
 # ## What can go wrong: the model avoids the word
 #
-# The eight completions above answer one problem; together they are a *group*.
-# With the paper's markers, right answers in fewer steps than the group's mean
-# earn more. Training makes likelier whatever earns more, however it was
-# earned. This is *reward hacking*: the number is served, not its purpose.
+# Back to the top of the page. With the paper's markers, right answers in fewer steps than the group's mean earn more, and
+# training makes likelier whatever earns more, however it was earned. When a number is served instead of its purpose, that
+# is *reward hacking*, well known long before language models
+# ([Amodei et al., 2016](https://arxiv.org/abs/1606.06565)).
 #
-# A model could stop thinking in circles. Or it could stop *saying* "Wait".
-# Do it by hand first.
+# A model could stop thinking in circles. Or it could stop *saying* "Wait". Do it for the model first.
 
 # %% [markdown]
-# ### Exercise 02.3 · Cheat
+# ### Exercise 02.4 · Cheat (●○○, 5 minutes)
 #
-# Write `avoid_markers(text)`: the same completion, with all its equations and
-# its close, that counts as a single step under the paper's markers.
-#
-# Difficulty ●○○
+# Return the same completion, with all its equations and its close, in a form that counts as a single step under the
+# paper's markers. No equation may get lost.
 
 
 # %% tags=["exercise"]
@@ -554,7 +575,9 @@ def avoid_markers(text):
 
 
 # %% tags=["check"]
-checks.avoid_markers(avoid_markers)
+verdict = checks.avoid_markers(avoid_markers, number="02.4")
+avoid_markers = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -562,60 +585,64 @@ checks.avoid_markers(avoid_markers)
 # Nothing has to be understood: `str.replace` with another word is enough.
 #
 # </details>
-
-# %% [markdown]
-# Member 1 of the group is right after 158 tokens and 10 steps. We let it say
-# "Hmm" and leave everything else as it is.
+#
+# Your cheat, applied to member 1 of the group above:
 
 # %% tags=["nbval-check-output"]
 texts = [member.trajectory.text for member in group.members]
-honest = [MarkerSegmenter("paper").count(text) for text in texts]
-texts[1] = re.sub(r"\b(Wait|Alternatively)\b", "Hmm", texts[1])
-cheating = [MarkerSegmenter("paper").count(text) for text in texts]
-print(texts[1][:66], "...")
+honest = [lab.MarkerSegmenter("paper").count(text) for text in texts]
+texts[1] = avoid_markers(texts[1])
+cheating = [lab.MarkerSegmenter("paper").count(text) for text in texts]
+print(texts[1][8:70], "...")
 print("honest:  ", honest[1], "steps, reward", rewards(honest)[1])
 print("cheating:", cheating[1], "step,  reward", rewards(cheating)[1])
-print("best honest reward:", max(rewards(honest)))
+print(
+    "next best:", max(r for r in rewards(cheating)[2:] + rewards(cheating)[:1])
+)
 
 # %% [markdown]
-# The same work, as long as before, and now the best reward of the group. The
-# counter cannot tell. What speaks against it in practice:
+# The same work, as long as before, and the best reward of the group. The counter cannot tell. Two things stand against it
+# in practice:
 #
-# - training only makes likelier what was sampled: as long as no completion
-#   says "Hmm" in place of "Wait", nothing can reward it;
-# - it shows: tokens per step rise, here from 16 to 158. Plot them beside the
-#   number of steps.
+# - training only makes likelier what was sampled. As long as no completion says "Hmm" in place of "Wait", nothing can
+#   reward it;
+# - it shows: tokens per step rise, here from 16 to 158. Plot them beside the number of steps.
 #
-# In the run of this course that did not happen. Tokens and steps of the
-# trained model, on the same 400 problems:
+# Did it happen in the course's own run? Tokens per step of the untrained and the trained model, on the same 400 problems:
 
 # %% tags=["nbval-check-output"]
 for model in ("untrained", "trained"):
-    told = [g.members[0].trajectory for g in load_survey() if g.model == model]
-    tokens = sum(t.tokens for t in told)
-    steps = sum(t.steps for t in told)
-    print(
-        f"{model:9} {tokens / len(told):6.1f} tokens, "
-        f"{steps / len(told):4.1f} steps, {tokens / steps:4.1f} tokens a step"
-    )
+    written = [
+        group.members[0].trajectory
+        for group in load_survey()
+        if group.model == model
+    ]
+    tokens = sum(trajectory.tokens for trajectory in written)
+    steps = sum(trajectory.steps for trajectory in written)
+    print(f"{model:9} {tokens / steps:4.1f} tokens a step")
 
 # %% [markdown]
-# Steps and tokens fall together. (Tokens a step rise a little because the
-# close and the answer, the same in all completions, are now spread over fewer
-# steps.)
+# Hardly a change, and the small one is innocent: the close and the answer, the same in all completions, are spread over
+# fewer steps.
+
+# %% [markdown]
+# ## Your predictions
+
+# %%
+course.score()
 
 # %% [markdown]
 # ## Summary
 #
-# - A semantic step begins at a marker: a standalone, case-sensitive word
-#   before the first `</think>`. $k = 1 + $ markers.
+# - A semantic step begins at a marker: a standalone, case-sensitive word before the first `</think>`. $k = 1 + $ markers.
 # - Steps follow the turns of thought, sentences and lines follow the layout.
-# - On tokens, whole tokens are held back, content never, and a marker is
-#   certain one token late.
-# - A marker set must fit the model. "Wait" alone sees a good third of the
-#   turns in *search*, and raises no error.
-# - `reader` counts openings that a person would, `multilingual` other
-#   languages, `blank_lines` paragraphs; none of them is right everywhere.
-# - A count of words can be cheated by other words; watch tokens per step.
+# - On tokens, whole tokens are held back, content never, and a marker may be certain only one token late.
+# - A marker set must fit the model, and one that does not raises no error.
+# - A count of words can be cheated by other words. Watch tokens per step.
+
+# %% [markdown]
+# **Further reading.** Words at which a model can be stopped: DEER ([arXiv 2504.15895](https://arxiv.org/abs/2504.15895)).
+# What becomes of numbers that are rewarded: Amodei et al., "Concrete problems in AI safety"
+# ([arXiv 1606.06565](https://arxiv.org/abs/1606.06565)). Words: the [glossary](../docs/glossary.md).
 #
-# Next: [03 · Confidence and calibration of the probe](03_confidence.ipynb)
+# Next: [03, confidence and calibration of the probe](03_confidence.ipynb)

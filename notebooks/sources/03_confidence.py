@@ -2,32 +2,71 @@
 # jupyter:
 #   stepgrpo:
 #     title: Confidence and calibration of the probe
-#     minutes: 35
+#     minutes: 90
 #     hardware: any CPU
 # ---
 
 # %% [markdown]
-# ## Objectives
+# ## One chance in six
 #
-# - Say what a probe asks, and read the probabilities of its trial answer.
-# - Compute four scores by hand: geometric and arithmetic mean, minimum, joint probability.
-# - Say which tokens a preset counts, and what skipping one can do.
-# - Read a reliability diagram and its calibration error.
-# - Choose a threshold from a curve of accuracy against tokens.
+# "Start at 9: \*7 -8 \*7 \*9 +1 +4. Which digit, mod 10?" The model has done two of the six operations:
+#
+# ```text
+# <think>
+# 9*7=3 3-8=5
+# ```
+#
+# Here we stop it and ask for its answer. It says **5**. It is not convinced: it gives its 5 a probability of 0.16, hardly
+# more than a blind guess among ten digits. (The answer is 0.)
+#
+# The rule that decides whether these thoughts may end gives the very same answer a score of **0.54**. Nobody has made a
+# mistake. How does one chance in six turn into more than a half? And if such a number decides when to stop thinking, how
+# far can it be trusted?
+
+# %%
+import stepgrpo_lab as lab
+
+course.drawing(
+    "score",
+    "Four tokens of a trial answer as bars: an opening brace at 1.00, which "
+    "is left out, the answer 5 at 0.16, a closing brace and the end of "
+    "thoughts at 1.00 each. Beside them a scale from 0 to 1: the joint "
+    "probability of the three counted tokens is 0.16, their geometric mean "
+    "0.54, and the threshold that ends the thoughts is 0.95.",
+)
 
 # %% [markdown]
-# ## Where we stand
+# ## Objectives
 #
-# Notebook 02 cut thoughts into steps at markers such as "Wait". A marker is a good moment to ask: *do you know the answer
-# already?* That question is the **probe**. After the thoughts so far a fixed text is forced, the *inducing prompt*, which
-# makes the model write a *trial answer* at once. It is decoded *greedily*: always the likeliest token. How likely these
-# tokens were says how sure the model is. This notebook asks how to turn that into one number, and whether to believe it.
+# After this notebook you can
+#
+# - say what a probe asks, and compute its confidence from a model's logits, in PyTorch;
+# - say why the geometric mean is a score and not a probability;
+# - draw a reliability diagram and compute its calibration error;
+# - choose a threshold on some problems and test it on others;
+# - recognise two ways in which a confidence goes wrong without an error message.
+
+# %% [markdown]
+# ## Where we are
+#
+# [Notebook 02](02_semantic_steps.ipynb) cut thoughts into steps at markers such as "Wait". At a marker an attempt is
+# complete, so it is a good place to ask: *do you know the answer already?*
+
+# %% [markdown]
+# The question is called a **probe**, and it comes from **DEER**
+# ([Yang et al., 2025](https://arxiv.org/abs/2504.15895)). After the thoughts so far a fixed text is forced, the *inducing
+# prompt*, after which nothing but an answer makes sense. The model writes this *trial answer* *greedily*, always the
+# likeliest token. DEER's intuition: a model that is not done yet has to guess, and a guess has low probabilities; a model
+# that knows is sure. So if the trial answer is confident enough, end the thoughts. If not, take the probe back and go
+# on. DEER needs no training. It asks while the model is used, every time.
+#
+# Step-GRPO builds the same question into training ([04](04_truncated_rollout.ipynb)).
 
 # %% [markdown]
 # ## One probe
 #
-# The *survey* holds 400 problems, with one completion of each by the model before and after training. It was probed at
-# every marker, and no probe ever ended the thoughts. Here is the first probe of one completion.
+# The *survey* is a recording: 400 problems, one completion of each by the model before and after training, probed at
+# every marker. No probe ended anything. This is the one from the top of the page.
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab.recordings import load_survey
@@ -37,86 +76,56 @@ untrained, trained = (
     [group for group in survey if group.model == name]
     for name in ("untrained", "trained")
 )
-group = untrained[2]
-told = group.members[0].trajectory
-probe = told.probes[0]
-print(
-    "thoughts:",
-    repr(group.token_text.decode(told.completion_ids[: probe.position])),
-)
+group = untrained[3]
+trajectory = group.members[0].trajectory
+probe = trajectory.probes[0]
+thoughts = trajectory.completion_ids[: probe.position]
+print("thoughts:", repr(group.token_text.decode(thoughts)))
 print("forced:  ", repr(group.settings.probe_prompt))
-print("gold:    ", group.problem.answer)
-shown = zip(group.pieces(probe.token_ids), probe.probabilities, strict=True)
-for piece, probability in shown:
+print("answer:  ", group.problem.answer)
+pieces = group.pieces(probe.token_ids)
+for piece, probability in zip(pieces, probe.probabilities, strict=True):
     print(f"{piece!r:>12} {probability:.2f}")
 
 # %% [markdown]
-# Only one of the tokens is a decision: the digit. The brace before it and everything after it are form, and the model is
-# sure of form whatever it thinks of the digit. Keep that in mind.
+# Only one of these tokens is a decision: the digit. The brace before it and everything after it are form, and the model
+# is sure of the form whatever it thinks of the digit.
 
 # %% [markdown]
-# ## Four scores by hand
+# ## From tokens to one number
 #
-# A *confidence rule* turns the probabilities of the tokens into one score between 0 and 1. With four toy tokens:
-
-# %% tags=["nbval-check-output"]
-import math
-
-toy = [0.99, 0.9, 0.8, 0.999]
-joint = math.prod(toy)
-by_hand = {
-    "geometric": joint ** (1 / len(toy)),
-    "arithmetic": sum(toy) / len(toy),
-    "minimum": min(toy),
-    "joint": joint,
-}
-for rule, score in by_hand.items():
-    print(f"{rule:<10} {score:.6f}")
-
-# %% [markdown]
-# The *joint* probability is what the model really states: the probability of all these tokens in a row. The *geometric
-# mean* is its root over the number of tokens. Step-GRPO exits on the geometric mean (Eq. 2 of the paper, as exp of the
-# mean log-probability).
+# A *confidence rule* turns the probabilities $p_1, \dots, p_n$ of the tokens into one score between 0 and 1. Four rules:
 #
-# Suppose an answer's joint probability is 0.80, all of it in one digit. Replace None.
+# $$\text{joint} = \prod_i p_i \qquad
+# \text{geometric} = \Big(\prod_i p_i\Big)^{1/n} = \exp\Big(\frac1n \sum_i \log p_i\Big)$$
+#
+# and the arithmetic mean and the minimum. The *joint* probability is what the model really states: that of all these
+# tokens in a row. Step-GRPO exits on the *geometric mean* (Eq. 2 of [the paper](https://arxiv.org/abs/2604.16890)). Its
+# reason is fair: a long answer is not worse than a short one, but its joint probability is a product of more factors.
+#
+# Suppose an answer has a joint probability of 80 %, all of it because of one unsure digit. The four other tokens are
+# certain.
 
 # %%
-from stepgrpo_lab import course
-
-saved = course.predict(
-    "Joint probability 0.80 over 5 tokens: what is the geometric mean?",
-    None,
+five_tokens_guess = course.predict(
+    "Joint probability 80 % over 5 tokens. What is the geometric mean?",
+    unit="%",
+    low=50,
+    high=100,
 )
-saved
-
-# %%
-for tokens in (1, 3, 5, 20):
-    print(f"{tokens:>2} tokens: {0.80 ** (1 / tokens):.3f}")
-saved.compare(round(0.80 ** (1 / 5), 3), tolerance=0.005)
+five_tokens_guess
 
 # %% [markdown]
-# An answer that is wrong one time in five scores 0.956 over five tokens: above the published threshold of 0.95. Over three
-# tokens it stays below. Sure tokens around an unsure one lift the mean. Now the library's function:
-
-# %%
-from stepgrpo_lab.method.confidence import RULES, confidence
-
-course.source_of(confidence)
-
-# %% tags=["nbval-check-output"]
-for rule in RULES:
-    same = math.isclose(confidence(toy, rule), by_hand[rule])
-    print(f"{rule:<10} library and hand agree: {same}")
-print(f"first token skipped: {confidence(toy, skip_first=1):.6f}")
-
-# %% [markdown]
-# ### Exercise 03.1 · The exit score (●○○)
+# ### Exercise 03.1 · The exit score (●○○, 5 minutes)
 #
-# Write the geometric mean of the probabilities without the first `skip_first`; 0.0 if none is left. It matters because
-# this number alone decides where thoughts end.
+# A warm-up in plain Python. Return the geometric mean of the probabilities without the first `skip_first`, and 0.0 if
+# none is left. The public code leaves out one token, the opening brace.
 
 
 # %% tags=["exercise"]
+import math
+
+
 def geometric_mean(probabilities, skip_first=0):
     """Geometric mean of the tokens that count."""
     # BEGIN SOLUTION
@@ -131,14 +140,98 @@ def geometric_mean(probabilities, skip_first=0):
 # %% tags=["check"]
 from stepgrpo_lab.course import checks
 
-checks.geometric_mean(geometric_mean)
+verdict = checks.geometric_mean(geometric_mean)
+geometric_mean = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Slice first, then `math.prod(counted) ** (1 / len(counted))`. The length is that of the slice.
+# Slice first. The root is taken over the tokens that are left, so use the length of the slice. `math.prod` multiplies.
 #
 # </details>
+
+# %% tags=["result"]
+score = geometric_mean(probe.probabilities, skip_first=1)
+print(f"the probe above: {score:.2f}")
+for count in (1, 3, 5, 20):
+    score = geometric_mean([0.80] + [1.0] * (count - 1))
+    print(f"{count:>2} tokens: {score:.3f}")
+
+# %% tags=["result"]
+five_tokens = 100 * geometric_mean([0.80, 1.0, 1.0, 1.0, 1.0])
+five_tokens_guess.compare(five_tokens, tolerance=1.0)
+
+# %% [markdown]
+# An answer that is wrong one time in five passes the published threshold of 0.95 if it is spread over five tokens, and
+# fails over three. **Sure tokens around an unsure one lift the mean.** A threshold has a meaning only together with its
+# rule and with the length of the answers. The library has all four rules:
+
+# %%
+course.source_of(lab.confidence)
+
+# %% [markdown]
+# ### Exercise 03.2 · Confidence from logits (●●○, 15 minutes)
+#
+# In a rollout nobody hands you probabilities. You have *logits*, a tensor `[positions, vocabulary]`; row `i` is what token
+# `i` was chosen from, and `token_ids` says which tokens were chosen. Return the confidence, as a number:
+#
+# 1. turn each row into log-probabilities, at temperature 1;
+# 2. pick out the chosen tokens' log-probabilities and leave out the first `skip_first`;
+# 3. take $\exp$ of their mean; if no token is left, the score is 0.
+#
+# Why logarithms? The product of a few hundred probabilities underflows in float32. A sum of logarithms does not.
+
+
+# %% tags=["exercise", "torch"]
+def probe_confidence(logits, token_ids, skip_first=1):
+    """Confidence of a trial answer, from the model's logits."""
+    # BEGIN SOLUTION
+    # STUB: return ...  # your code here
+    import torch
+
+    token_ids = torch.as_tensor(token_ids)
+    logprobs = logits.float().log_softmax(dim=-1)
+    chosen = logprobs.gather(-1, token_ids[:, None]).squeeze(-1)
+    counted = chosen[skip_first:]
+    if len(counted) == 0:
+        return 0.0
+    return counted.mean().exp().item()
+    # END SOLUTION
+
+
+# %% tags=["check", "torch"]
+verdict = checks.probe_confidence_from_logits(probe_confidence, number="03.2")
+probe_confidence = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `log_softmax(dim=-1)` goes over the vocabulary. `gather(-1, token_ids[:, None])` takes one entry of each row. Import
+# torch inside the function.
+#
+# </details>
+#
+# Now on real logits. The model below is the course's own, the *Overthinker*: Qwen3's architecture with a million
+# parameters. One forward pass over prompt, thoughts, inducing prompt and trial answer gives all the rows that we need.
+# Does your function find what was recorded?
+
+# %% tags=["torch"]
+import torch
+
+
+overthinker, _ = lab.load_overthinker()
+inducing = group.token_text.encode(group.settings.probe_prompt)
+for probe in trajectory.probes[:4]:
+    thoughts = trajectory.completion_ids[: probe.position]
+    context = [*trajectory.prompt_ids, *thoughts, *inducing]
+    with torch.no_grad():
+        ids = torch.tensor([[*context, *probe.token_ids]])
+        logits = overthinker(input_ids=ids).logits[0]
+    rows = logits[len(context) - 1 : -1]
+    mine = float(probe_confidence(rows, torch.tensor(probe.token_ids)))
+    print(f"{probe.answer}: yours {mine:.4f}, recorded {probe.confidence:.4f}")
 
 # %% [markdown]
 # ## Which tokens count
@@ -147,16 +240,16 @@ checks.geometric_mean(geometric_mean)
 # | --- | --- | --- |
 # | inducing prompt | ends in `\boxed`: the model writes the brace | ends in `\boxed{` |
 # | trial answer ends with | `</think>`, else the score is 0 | the completed box |
-# | tokens skipped | 1: the opening brace | 0 |
-# | so the score covers | answer, closing brace, line break, `</think>` | answer and closing brace |
+# | tokens left out | 1: the opening brace | 0 |
+# | so the score covers | answer, closing brace, `</think>` | answer and closing brace |
 #
-# Besides its score, every probe records the joint probability of *answer and closing brace* alone. For the question "how
-# often are such answers right?" that is the number to use; `boxed_answer_span` finds its tokens.
+# Besides its score, every probe records the joint probability of *answer and closing brace* alone. If you ask how often
+# such answers are right, that is the number to use. `boxed_answer_span` finds its tokens:
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab.method.boxes import boxed_answer_span
 
-for group in (untrained[2], untrained[0]):
+for group in (untrained[3], untrained[0]):
     probe = group.members[0].trajectory.probes[0]
     pieces = group.pieces(probe.token_ids)
     span = boxed_answer_span(pieces, opened=False)
@@ -164,35 +257,25 @@ for group in (untrained[2], untrained[0]):
     print(f"joint {probe.joint:.2f}, exit score {probe.confidence:.2f}")
 
 # %% [markdown]
-# Look at the second answer. This tokenizer has merged the brace with a letter: `{A` is *one* token. Skip it, and the
-# answer itself is gone. The library's rollout therefore skips the first token only if it holds nothing but the brace. We
-# come back to that.
+# Look at the second answer. This tokenizer has merged the brace with a letter: `{A` is *one* token. Leave it out, and the
+# answer itself is gone. So the library leaves the first token out only if it holds nothing but the brace. We come back to
+# what happens otherwise.
 
 # %% [markdown]
 # ## Move the threshold
 #
 # The inspector shows a completion with its probes in place (✓ right, ✗ wrong). An exit rule stops at the first probe whose
-# score is *greater* than the threshold. Answer before you look:
+# score is *greater* than the threshold. Two questions first:
 #
 # 1. At 0.95 the geometric mean stops this completion with a right answer. Where does it stop at 0.80, and is the answer
 #    right?
-# 2. Stay at 0.80 and choose *joint* as confidence rule. Where does it stop now?
+# 2. Stay at 0.80 and choose *joint* as the confidence rule. Where does it stop now?
 
 # %%
 from stepgrpo_lab.widgets import StepInspector
 
 inspector = StepInspector(group=1, member=0, threshold=0.8)
 inspector
-
-# %% tags=["nbval-check-output"]
-for threshold, rule in (
-    (0.95, "geometric"),
-    (0.8, "geometric"),
-    (0.8, "joint"),
-):
-    inspector.threshold, inspector.confidence_rule = threshold, rule
-    print(inspector.sentence)
-inspector.confidence_rule = "geometric"
 
 # %% [markdown]
 # <details><summary>What we see</summary>
@@ -203,170 +286,173 @@ inspector.confidence_rule = "geometric"
 #
 # </details>
 
+# %% tags=["nbval-check-output", "result"]
+other = StepInspector(group=1, member=0)
+for threshold, rule in (
+    (0.95, "geometric"),
+    (0.8, "geometric"),
+    (0.8, "joint"),
+):
+    other.threshold, other.confidence_rule = threshold, rule
+    print(other.sentence)
+
 # %% [markdown]
 # ## Can a probability be believed?
 #
-# A model is *calibrated* if of all answers to which it gives 70 %, 70 % are right. To look, put the answers into bins by
-# their stated probability; in each bin compare the mean probability with the share that is right. The *expected
-# calibration error* (ECE) is the mean of these gaps, each bin weighted by its number of answers (Guo et al., 2017).
-
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab.evaluation.statistics import calibration
-
-stated = [0.2] * 80 + [0.9] * 20
-right = [True] * 8 + [False] * 72 + [True] * 20
-gap_low, gap_high = abs(0.2 - 8 / 80), abs(0.9 - 20 / 20)
-print(f"by hand {0.8 * gap_low + 0.2 * gap_high:.3f}")
-print(f"library {calibration(stated, right, bins=10).ece:.3f}")
+# A model is *calibrated* if, of all answers to which it gives 70 %, 70 % are right. Nobody can see this in one answer, but
+# in many: sort them into bins by their stated probability. In each bin $b$, with $n_b$ of the $N$ answers, compare the
+# mean stated probability with the share that is right. The *expected calibration error* is the mean gap:
+#
+# $$\text{ECE} = \sum_b \frac{n_b}{N}\,\big|\,\text{stated}_b - \text{right}_b\,\big|$$
+#
+# [Guo et al. (2017)](https://arxiv.org/abs/1706.04599) made it popular by showing that deep networks are too sure of
+# themselves. Large language models often know quite well what they know, as
+# [Kadavath et al. (2022)](https://arxiv.org/abs/2207.05221) found by asking them.
 
 # %% [markdown]
-# ### Exercise 03.2 · Calibration error (●●○)
+# ### Exercise 03.3 · A reliability diagram (●●○, 20 minutes)
 #
-# Write the ECE from its bins. A bin is (number of answers, mean stated probability, share right). It matters because an
-# exit rule stakes the answer on these probabilities.
+# Write `calibration_curve(stated, right, bins=10)`. `stated` holds probabilities, `right` booleans. It returns two things:
+#
+# - `rows`: for each bin that holds answers, in rising order, `(mean stated, share right, number of answers)`. The bins
+#   are equally wide. Each includes its lower edge and not its upper one, except the last, which includes 1;
+# - `ece`: the expected calibration error.
+#
+# The two figures below are then drawn from your rows.
 
 
 # %% tags=["exercise"]
-def calibration_error(bins):
-    """Mean gap between stated and right, weighted by answers."""
+def calibration_curve(stated, right, bins=10):
+    """Rows (mean stated, share right, count), and the ECE."""
     # BEGIN SOLUTION
     # STUB: return ...  # your code here
-    answers = sum(count for count, _, _ in bins)
-    gaps = sum(count * abs(stated - right) for count, stated, right in bins)
-    return gaps / answers
+    members = [[] for _ in range(bins)]
+    edges = [edge / bins for edge in range(1, bins)]
+    for probability, hit in zip(stated, right, strict=True):
+        place = sum(probability >= edge for edge in edges)
+        members[place].append((probability, hit))
+    rows, gaps = [], 0.0
+    for held in members:
+        if not held:
+            continue
+        mean = sum(probability for probability, _ in held) / len(held)
+        share = sum(hit for _, hit in held) / len(held)
+        rows.append((mean, share, len(held)))
+        gaps += len(held) * abs(mean - share)
+    return rows, gaps / len(stated)
     # END SOLUTION
 
 
 # %% tags=["check"]
-checks.calibration_error(calibration_error)
+verdict = checks.calibration_curve(calibration_curve, number="03.3")
+calibration_curve = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Sum `count * abs(stated - right)` over the bins, then divide by the number of all answers.
+# One list for each bin. The number of inner edges that a probability has reached is its bin's place; so 1.0 falls into
+# the last bin without a special case. Then one pass over the lists for the rows, and the gaps on the way. The library
+# does it with numpy in `stepgrpo_lab.evaluation.statistics.calibration`.
 #
 # </details>
 
 # %% [markdown]
 # ## The first probe of the untrained model
 #
-# At the first marker the model has done one step of two or more, so most trial answers are guesses. In one bin it states
-# 35 % on average. Replace None.
+# At the first marker the model has done one step of two or more, so most of its trial answers are guesses. In one bin it
+# states 35 % on average.
 
 # %%
-guesses = course.predict(
-    "First probes that state about 35 %: which share is right?",
-    None,
-    unit="%",
+bin_guess = course.predict(
+    "First probes that state about 35 %: what percentage is right?", unit="%"
 )
-guesses
+bin_guess
 
-# %%
+# %% tags=["result"]
+from stepgrpo_lab.evaluation.statistics import Calibration, CalibrationBin
 from stepgrpo_lab.recordings.measures import trial_answers
 from stepgrpo_lab.viz.completions import reliability_lines
 
-first = trial_answers(untrained, first_only=True)
-for row in first.calibration().bins:
-    if row.count:
-        print(
-            f"{row.count:>3} answers state {100 * row.confidence:4.1f} %,",
-            f"{100 * row.accuracy:5.1f} % are right",
-        )
-reliability_lines(
-    {"first probes": first.calibration()}, score="joint probability"
-)
 
-# %%
-guesses.compare(round(100 * first.calibration().bins[3].accuracy, 1))
+def diagram(curves, score="joint probability"):
+    """A reliability diagram of your curves."""
+    drawn = {}
+    for name, (rows, error) in curves.items():
+        bins = [CalibrationBin(x, x, n, x, y) for x, y, n in rows]
+        drawn[name] = Calibration(bins, error, sum(n for *_, n in rows))
+    return reliability_lines(drawn, score=score)
+
+
+first = trial_answers(untrained, first_only=True)
+rows, ece = calibration_curve(first.stated, first.right)
+for stated, share, count in rows:
+    print(f"{count:>3} state {stated:6.1%}, {share:6.1%} are right")
+diagram({"first probes": (rows, ece)})
+
+# %% tags=["result"]
+bin_guess.compare(
+    next(100 * share for stated, share, _ in rows if 0.3 <= stated < 0.4)
+)
 
 # %% [markdown]
 # On the dashed line a probability is worth what it says. Nearly all answers lie in three bins: two kinds of guesses that
-# say they are guesses, and answers that are sure and right. The model's [card](../data/overthinker/README.md) measures the same on 1000
-# problems (ECE 0.051). The Overthinker was taught this on purpose; a large model is not calibrated by nature.
-#
-# Now every probe, and the trained model beside the untrained one:
-
-# %%
-sets = {
-    "untrained, first": first,
-    "untrained, all": trial_answers(untrained),
-    "trained, first": trial_answers(trained, first_only=True),
-    "trained, all": trial_answers(trained),
-}
-for name, trials in sets.items():
-    share = 100 * sum(trials.right) / len(trials)
-    print(
-        f"{name:<17} {len(trials):>5} answers, {share:4.1f} % right,",
-        f"ECE {trials.calibration().ece:.3f}",
-    )
-reliability_lines(
-    {name: sets[name].calibration() for name in sets if "all" in name},
-    score="joint probability",
-)
+# know they are guesses, and answers that are sure and right. The Overthinker was *taught* this when it was made
+# ([its card](../data/overthinker/README.md) says how). A large model is not calibrated by nature.
 
 # %% [markdown]
 # ## Accuracy against tokens
 #
-# No exit rule needs calibration as such: it needs *one* threshold that tells right from wrong. So replay rules on the
-# survey, at many thresholds, and look at what they cost and keep. Up and to the left is better. Replace None:
+# An exit rule does not need calibration as such. It needs *one* threshold that tells right from wrong. So replay rules on
+# the survey, at many thresholds, and look at what they keep and what they cost. Up and to the left is better.
 
 # %%
-at_80 = course.predict(
+rule_guess = course.predict(
     "At the threshold 0.80, which rule keeps more answers right?",
-    None,
-    choices=("geometric", "joint"),
+    choices=("geometric", "joint", "no difference"),
 )
-at_80
+rule_guess
 
-# %%
-from stepgrpo_lab.method.confidence import ExitRule
+# %% tags=["result"]
 from stepgrpo_lab.recordings.measures import try_rule
 from stepgrpo_lab.viz.completions import stopping_curves
 
-thresholds = lab.size(
+thresholds = setup.size(
     (0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99),
     (0.5, 0.6, 0.8, 0.95, 0.99),
 )
 curves = {
-    rule: [try_rule(untrained, ExitRule(value, rule)) for value in thresholds]
+    rule: [
+        try_rule(untrained, lab.ExitRule(value, rule)) for value in thresholds
+    ]
     for rule in ("geometric", "joint")
 }
-whole = try_rule(untrained, ExitRule(1.0))
+whole = try_rule(untrained, lab.ExitRule(1.0))
 marks = {"whole completions": (whole.tokens, whole.right)}
 stopping_curves(curves, marks)
 
-# %%
-at = {rule: try_rule(untrained, ExitRule(0.8, rule)) for rule in curves}
-for rule, trial in at.items():
-    print(
-        f"{rule:<10} {trial.tokens:5.1f} tokens,",
-        f"{100 * trial.right:5.1f} % right",
-    )
-at_80.compare(max(at, key=lambda rule: at[rule].right))
+# %% tags=["result"]
+right = {
+    rule: try_rule(untrained, lab.ExitRule(0.8, rule)).right for rule in curves
+}
+for rule, share in right.items():
+    print(f"{rule:<10} {share:6.1%} right at a threshold of 0.80")
+same = right["geometric"] == right["joint"]
+rule_guess.compare("no difference" if same else max(right, key=right.get))
 
 # %% [markdown]
-# Two things to see. At the *same* threshold the joint probability is far more careful. But both rules lie on nearly one
-# curve: here a single token is unsure, so they order the probes almost alike, and only the *scale* of the threshold
-# differs. A threshold belongs to its rule, and to the length of the answer.
-#
-# On this survey the geometric mean needs 0.95 to lose nothing, and then keeps 36 % of the tokens. That is the published
-# threshold, on another model; the agreement is luck.
-
-# %%
-for threshold in (0.8, 0.9, 0.95, 0.99):
-    trial = try_rule(untrained, ExitRule(threshold))
-    share = 100 * trial.tokens / whole.tokens
-    print(
-        f"{threshold:.2f}: {100 * trial.right:5.1f} % right,",
-        f"{share:4.1f} % of the tokens",
-    )
+# Two things to see. At the *same* threshold the joint probability is far more careful. And yet both rules lie on nearly
+# one curve. Here a single token is unsure, so they put the probes in almost the same order; only the *scale* of the
+# threshold differs.
 
 # %% [markdown]
-# ### Exercise 03.3 · Choose a threshold (●●○)
+# ### Exercise 03.4 · Choose a threshold (●●○, 10 minutes)
 #
-# Write the choice: of points (threshold, tokens, share right) the threshold with the fewest tokens among those with at
-# least `least` right; `None` if there is none. It matters because this is the trade-off in one line. In earnest, choose on
-# validation problems and report on others.
+# The points of a curve are `(threshold, tokens, share right)`, in any order. Return the threshold of the point with the
+# fewest tokens among those with at least `least` right, and `None` if there is no such point.
+#
+# Whoever chooses and reports on the same problems fools himself a little. So we choose on one half of the survey and
+# report on the other.
 
 
 # %% tags=["exercise"]
@@ -382,117 +468,156 @@ def cheapest_threshold(curve, least):
 
 
 # %% tags=["check"]
-checks.cheapest_threshold(cheapest_threshold)
+verdict = checks.cheapest_threshold(cheapest_threshold, number="03.4")
+cheapest_threshold = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Filter by the third number, then `min(..., key=...)` by the second. An empty list has no minimum.
+# Filter by the third number, then take the smallest by the second. An empty list has no minimum.
 #
 # </details>
+
+# %%
+choose_on, report_on = untrained[::2], untrained[1::2]
+for rule in ("geometric", "joint"):
+    points = []
+    for threshold in thresholds:
+        replay = try_rule(choose_on, lab.ExitRule(threshold, rule))
+        points.append((threshold, replay.tokens, replay.right))
+    chosen = cheapest_threshold(points, least=0.99)
+    held_out = try_rule(report_on, lab.ExitRule(chosen, rule))
+    share = held_out.tokens / try_rule(report_on, lab.ExitRule(1.0)).tokens
+    print(
+        f"{rule:<10} threshold {chosen:.2f}: {held_out.right:6.1%} right,"
+        f" {share:.0%} of the tokens"
+    )
+
+# %% [markdown]
+# Two different thresholds, nearly the same result. For the geometric mean the choice falls on the published 0.95,
+# which was found for another model. Take the agreement as luck.
 
 # %% [markdown]
 # ## What can go wrong: a mean read as a probability
 #
-# The geometric mean is a score, not a probability. Read it as one, and a guess among several digits looks like a good
-# bet. The same first probes, once by their joint probability, once by the geometric mean:
+# The geometric mean is a score. Read it as a probability, and a guess among several digits looks like a good bet. The
+# same first probes, once by their joint probability, once by the geometric mean:
 
 # %%
-scores = {
-    "joint": first.calibration(),
-    "geometric mean": first.calibration("geometric"),
-}
-reliability_lines(scores, score="score of the first trial answer")
+by_score = calibration_curve(first.scores("geometric"), first.right)
+diagram(
+    {"joint": (rows, ece), "geometric mean": by_score},
+    score="score of the first trial answer",
+)
 
 # %% [markdown]
 # Hardly any first probe scores below 0.5 by the geometric mean, and those around 0.7 are right less than one time in
-# three. A longer answer would look better still. That is why reliability is always measured with the joint probability here.
+# three. A longer answer would look better still. Which is why reliability is always measured with the joint probability
+# here.
 
 # %% [markdown]
-# ## What can go wrong: skipping the answer
+# ## What can go wrong: leaving out the answer
 #
-# The public code always skips the first token. Do that blindly with a tokenizer that writes `{A` as one token, and for
-# every problem whose answer is a letter the score consists of a brace and `</think>`. Each probe records in `opening` how
-# many of its leading tokens hold nothing of the answer, and `ExitRule` skips no others. Here we overwrite that number:
+# The public code always leaves out the first token. Do that blindly with a tokenizer that writes `{A` as one token, and
+# for every problem whose answer is a letter the score consists of a brace and `</think>`. Each probe records in `opening`
+# how many of its leading tokens hold nothing of the answer, and `ExitRule` leaves out no others. Here we overwrite that
+# number:
 
-# %%
+# %% tags=["nbval-check-output"]
 from dataclasses import replace
 
-rule = ExitRule(0.95)
-for name in ("ExitRule", "blind skip"):
-    right = {"search": [], "chain": []}
+rule = lab.ExitRule(0.95)
+for name in ("ExitRule", "blind"):
+    hits = {"search": [], "chain": []}
     for group in untrained:
         member = group.members[0]
         probes = member.trajectory.probes
-        if name == "blind skip":
+        if name == "blind":
             probes = [replace(probe, opening=1) for probe in probes]
         stop = rule.first_exit(probes)
         own = member.outcome.correct
         hit = own if stop is None else member.trials_right[stop]
-        right[group.problem.family].append(hit)
-    shares = ", ".join(
-        f"{family} {100 * sum(hits) / len(hits):.1f} %"
-        for family, hits in right.items()
-    )
-    print(f"{name}: right: {shares}")
+        hits[group.problem.family].append(hit)
+    for family, right in hits.items():
+        share = sum(right) / len(right)
+        print(f"{name:<9} {family:<7} {share:6.1%} right")
 
 # %% [markdown]
-# *search* asks for a letter and loses half of its answers; *chain* asks for a digit, which is a token of its own, and
-# loses nothing. Nothing crashes, and completions get shorter: from the tokens alone it looks like progress. (Qwen3's
-# tokenizer merges braces as well, `{x` for one.)
+# *search* problems ask for a letter, and half of them are lost. *chain* problems ask for a digit, which is a token of its
+# own, and lose nothing. Nothing crashes, and completions get shorter: from the tokens alone it looks like progress.
+# (Qwen3's tokenizer merges braces as well, `{x` for one.)
 
 # %% [markdown]
 # ## What can go wrong: calibration after training
 #
-# Above, the ECE of all probes rose from 0.035 to 0.175 with training. Did the model become overconfident? Careful: the
-# trained model stops by itself once it is done. So it is probed only where it goes on, which is where the answer is *not*
-# known yet. To tell the two causes apart, take only places where both models were asked after the very same thoughts.
+# Training changes the policy. Is its confidence still worth as much? All probes of the survey, before and after:
+
+# %%
+everywhere = {
+    name: trial_answers(groups)
+    for name, groups in (("untrained", untrained), ("trained", trained))
+}
+curves = {
+    name: calibration_curve(trials.stated, trials.right)
+    for name, trials in everywhere.items()
+}
+for name, (_, error) in curves.items():
+    print(f"{name:<10} ECE {error:.3f}")
+diagram(curves)
+
+# %% [markdown]
+# The error is five times as large. Did the model become overconfident? Careful. A model that has learned to stop is
+# probed only where it goes on, and it goes on where it does *not* know the answer yet. The easy probes are gone.
+#
+# To tell the two causes apart, take only places where both models were asked after the very same thoughts:
 
 # %%
 from stepgrpo_lab.recordings.measures import trial_answers_after_same_thoughts
 
 pairs = trial_answers_after_same_thoughts(untrained, trained)
-same = dict(zip(("untrained", "trained"), pairs, strict=True))
-for name, trials in same.items():
+for name, trials in zip(("untrained", "trained"), pairs, strict=True):
     stated = sum(trials.stated) / len(trials)
     share = sum(trials.right) / len(trials)
+    _, error = calibration_curve(trials.stated, trials.right)
     print(
-        f"{name:<10} {len(trials)} probes: states {100 * stated:.1f} %,",
-        f"{100 * share:.1f} % right, ECE {trials.calibration().ece:.3f}",
+        f"{name:<10} states {stated:.1%}, {share:.1%} are right,"
+        f" ECE {error:.3f}"
     )
-reliability_lines(
-    {name: trials.calibration() for name, trials in same.items()},
-    score="joint probability",
-)
 
 # %% [markdown]
-# Part of it was the place: after these thoughts the *untrained* model's error is 0.095 as well, not 0.035. The easy
-# probes, those after the answer is known, are gone. The rest is the model: here it states 45 % instead of 36 %, and is
-# right as rarely as before. Nothing in the reward asks for honesty at a probe. (One training run; no claim beyond it.)
+# Part of it was the place: after these thoughts the *untrained* model's error is almost three times its usual one. The
+# rest is the model. It has become surer, and is right no more often. Nothing in the reward asks for honesty at a probe.
+# (This is one training run, and a claim about no other.)
 #
-# A threshold chosen before training is therefore not safe after it. On the trained model's survey:
+# So a threshold that was safe before training is not safe after it:
 
 # %%
-whole = try_rule(trained, ExitRule(1.0))
-print(f"whole: {whole.tokens:.1f} tokens, {100 * whole.right:.1f} % right")
-for threshold in (0.8, 0.9, 0.95):
-    trial = try_rule(trained, ExitRule(threshold))
-    print(
-        f"{threshold:.2f}: {trial.tokens:.1f} tokens,",
-        f"{100 * trial.right:.1f} % right",
-    )
+for name, groups in (("untrained", untrained), ("trained", trained)):
+    whole = try_rule(groups, lab.ExitRule(1.0)).right
+    for threshold in (0.8, 0.9, 0.95):
+        lost = whole - try_rule(groups, lab.ExitRule(threshold)).right
+        print(f"{name:<10} {threshold:.2f} costs {100 * lost:5.1f} points")
 
 # %% [markdown]
-# At 0.90 the trained model loses 14 points, where the untrained one lost five. And there is little to gain: it stops by
-# itself already. That is the aim of Step-GRPO: after training nobody needs to probe.
+# ## Your predictions
+
+# %%
+course.score()
 
 # %% [markdown]
 # ## Summary
 #
 # - A probe forces an inducing prompt and reads the probabilities of a greedy trial answer.
-# - The geometric mean is lifted by sure tokens; its threshold has a scale of its own.
-# - For "how often right?" use the joint probability of answer and closing brace, in a reliability diagram.
-# - Which tokens count matters: one skipped token cost half of the answers of a family.
-# - Training moves both the model and the places where it is asked; compare like with like.
+# - The geometric mean is lifted by sure tokens. Its threshold has a scale of its own.
+# - To ask how often answers are right, use the joint probability of answer and closing brace, in a reliability diagram.
+# - Which tokens count matters: one token too few cost half of the answers of a family.
+# - Training moves both the model and the places where it is asked. Compare like with like.
+
+# %% [markdown]
+# **Further reading.** Where the probe comes from: DEER ([arXiv 2504.15895](https://arxiv.org/abs/2504.15895)). Calibration
+# error, and how to shrink it with one number: Guo et al. ([arXiv 1706.04599](https://arxiv.org/abs/1706.04599)). What
+# language models know about their own answers: Kadavath et al.
+# ([arXiv 2207.05221](https://arxiv.org/abs/2207.05221)). Words: the [glossary](../docs/glossary.md).
 #
 # Next: [04, the dynamic truncated rollout](04_truncated_rollout.ipynb), where these scores decide.

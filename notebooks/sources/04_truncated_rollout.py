@@ -2,89 +2,129 @@
 # jupyter:
 #   stepgrpo:
 #     title: Dynamic truncated rollout, phase by phase
-#     minutes: 35
+#     minutes: 90
 #     hardware: any CPU
 # ---
 
 # %% [markdown]
-# ## Objectives
+# ## Three questions that left no trace
 #
-# - Name the five phases of a rollout and say what ends each.
-# - Drive the trajectory machine by hand, token by token.
-# - Tell an early, a natural, a budget and a limit end apart.
-# - Say where the presets `official` and `paper` differ.
-# - Count what a rollout costs, and say why half of a group is left alone.
+# "Start at 8: -7 -7 +1 +6 \*7. Which digit, mod 10?" A small model answered:
+#
+# ```text
+# <think>
+# 8-7=1 1-7=4 Wait 4+1=5 5+6=1 Wait 1*7=7
+# </think>
+#
+# \boxed{7}
+# ```
+#
+# Every result is modulo 10, and 7 is right. But while the model was writing this, somebody interrupted it three times and
+# asked for its answer. It said 5. Later it said 1. The third time it said 7, and was sent straight to the end, 99 tokens
+# before it would have stopped by itself.
+#
+# Look for the three questions in the text. Neither they nor the two wrong answers are there, and the model never knew
+# that it had been asked. How do you interrupt a model, and then take the interruption back?
+
+# %%
+import stepgrpo_lab as lab
+
+course.drawing(
+    "rollout",
+    "A railway line for thoughts. At each marker, the word Wait, a siding "
+    "leads to a probe. The first trial answer scores 0.41: back to the "
+    "marker, and the thoughts go on. The second scores 0.98: back to the "
+    "marker, and the switch leads down to a forced close and the answer. "
+    "The rest of the main line is never written.",
+)
 
 # %% [markdown]
-# ## Where we stand
+# ## Objectives
 #
-# A *rollout* is what a model does to make one *completion*: it samples token after token. We cut the thoughts into
-# steps at markers (02) and we can score a trial answer (03). Now the two meet. At every marker the rollout stops to
-# ask: *would you bet on your answer now?* If so, the thoughts end there. If not, they go on as if nobody had asked.
+# After this notebook you can
+#
+# - name the five phases of a rollout and say what ends each;
+# - drive the library's trajectory machine by hand, token by token;
+# - tell an early, a natural, a budget and a limit end apart;
+# - count what a rollout costs, and say why half of a group is left alone;
+# - write a truncated rollout yourself and put a real model behind it.
+
+# %% [markdown]
+# ## Where we are
+#
+# A *rollout* is how a model makes one *completion*: it samples token after token. We can cut thoughts into steps at
+# markers ([02](02_semantic_steps.ipynb)) and score a trial answer ([03](03_confidence.ipynb)). Here the two meet. At
+# every marker the rollout stops and asks: *would you bet on your answer now?* If so, the thoughts end there. If not,
+# they go on as if nobody had asked.
+#
+# The idea of asking comes from **DEER** ([Yang et al., 2025](https://arxiv.org/abs/2504.15895)), which does it whenever
+# the model is used. It needs no training, and the questions have to be paid for every time. Step-GRPO
+# ([Chen et al., 2026](https://arxiv.org/abs/2604.16890)) asks during training only. Its hope: a model that is stopped
+# often enough learns to stop by itself.
 
 # %% [markdown]
 # ## The five phases
 #
 # | phase | what happens | what ends it |
 # | --- | --- | --- |
-# | THINK | the model samples its thoughts | a marker: PROBE; its own `</think>`: ANSWER; the think budget: CLOSE |
-# | PROBE | a prompt is forced, the trial answer is decoded greedily | confident: CLOSE; not confident: THINK |
-# | CLOSE | `</think>` is forced | it has been fed: ANSWER |
-# | ANSWER | the model samples its answer | end of sequence, or the limit: DONE |
+# | THINK | the model samples its thoughts | a marker: PROBE · its own `</think>`: ANSWER · the think budget: CLOSE |
+# | PROBE | a prompt is forced, and a trial answer is decoded greedily | confident: CLOSE · not confident: THINK |
+# | CLOSE | `</think>` is forced | once it has been read: ANSWER |
+# | ANSWER | the model samples its answer | the end of the sequence, or the limit: DONE |
 # | DONE | nothing | |
 #
-# *Forced* means: put there by the rollout, not chosen by the model. *Greedily* means: always the likeliest token.
+# *Forced* means that the rollout puts a token there, and the model has no choice. *Greedily* means that the likeliest
+# token is always taken. The [glossary](../docs/glossary.md) has these words and all the others.
 
 # %% [markdown]
-# ## By hand: one rollout with known tokens
+# ## One rollout by hand
 #
-# A toy vocabulary of eighteen tokens is enough. We play the model. These will be our samples and our trial answer,
-# each greedy token with its probability. The official score is the geometric mean without the opening brace. Will it
-# exceed 0.95?
+# We play the model ourselves, with a toy vocabulary of eighteen tokens. Below are the thoughts that we shall "sample",
+# the answer, and the trial answer of the one probe, each greedy token with its probability. The score is the geometric
+# mean without the opening brace. Is it above 0.95?
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab import ExitRule, confidence
+import math
+
 from stepgrpo_lab.course.toys import ScriptedPolicy, drive, toy_token_text
 
 toy = toy_token_text()
 thoughts = ["2+3=5", " ", "Wait", ","]
 answer = ["\\boxed", "{", "5", "}", "<eos>"]
-trial = [
+sure = [
     ("{", 0.70),
     ("5", 0.97),
     ("}", 0.99),
     ("\n", 0.98),
     ("</think>", 0.99),
 ]
-score = confidence([p for _, p in trial], skip_first=1)
-print(f"score {score:.3f}: exit is {score > ExitRule().threshold}")
+score = lab.confidence([probability for _, probability in sure], skip_first=1)
+print(f"score {score:.3f}, exit: {score > lab.ExitRule().threshold}")
 
 # %% [markdown]
-# The completion will be ten tokens long: two of thoughts, three of the forced close, five of answer. The marker and
-# the comma after it are dropped. But the machine feeds more than that to the model: the probe costs tokens too.
-#
-# Replace None by your prediction.
+# So the completion will have ten tokens: two of thoughts, three of the forced close, five of the answer. The marker and
+# the comma after it are dropped. But the model reads more than these ten: the probe has to be read, too.
 
 # %%
-from stepgrpo_lab import course
-
-saved = course.predict(
-    "How many tokens does this rollout cost, the ten kept ones included?",
-    None,
+cost_guess = course.predict(
+    "How many tokens does this rollout process, the ten included?",
     unit="tokens",
+    low=10,
+    high=40,
 )
-saved
+cost_guess
 
 # %% [markdown]
-# Now the machine. It owns every decision and never sees a model. Whoever drives it asks what to do with the newest
-# logits (`choice`), tells it what was chosen (`observe`), and asks which token to feed next, at which place (`feed`).
-# We set `near_budget_margin=0`: a limit of 40 tokens is so short that every place would count as near the budget.
+# Now the machine. It makes every decision and never sees a model. Whoever drives it asks what to do with the newest
+# logits (`choice`), says what was chosen (`observe`), and asks which token to feed next, and at which place (`feed`).
+#
+# (`near_budget_margin=0` switches off a rule that we meet below. With a limit of 40 tokens, every place would otherwise
+# count as close to the end.)
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab import TrajectoryMachine, rollout_settings
 
-settings = rollout_settings("official", near_budget_margin=0)
-machine = TrajectoryMachine(toy, limit=40, settings=settings)
+settings = lab.rollout_settings("official", near_budget_margin=0)
+machine = lab.TrajectoryMachine(toy, limit=40, settings=settings)
 for piece in thoughts:
     print(f"{machine.phase.name}: {machine.choice} -> {piece!r}", end="")
     machine.observe(toy.encode(piece)[0], -0.1)
@@ -93,63 +133,51 @@ for piece in thoughts:
     print(f", then {machine.phase.name} feeds {fed!r} at {place}")
 
 # %% [markdown]
-# Look at the last line. Only the comma makes the marker certain: `Wait` might have become `Waiting`. It is never fed.
-# Instead the machine goes *back to place 2*, where `Wait` stood, and feeds the first token of the inducing prompt
-# there. A function of the library does the rest.
+# Look at the last line. Only the comma makes the marker certain, because `Wait` might have become `Waiting`. The comma
+# is never fed. Instead the machine goes *back to place 2*, where `Wait` stood, and feeds the first token of the
+# inducing prompt there. A function of the library does the rest:
 
 # %% tags=["nbval-check-output"]
-rest = drive(machine, ScriptedPolicy(toy, answer, [trial]))
-for fed in rest:
-    print(f"{fed.phase:<6} {fed.place:>2}  {fed.piece!r}")
+for step in drive(machine, ScriptedPolicy(toy, answer, [sure])):
+    print(f"{step.phase:<6} {step.place:>2}  {step.piece!r}")
 
 # %% [markdown]
-# Eight tokens were fed at places 2 to 9 for the probe, and then written over from place 2 on by the close. The finished
-# record tells what was kept and what it cost. A log-probability of `None` marks a forced token.
+# Follow the places. The probe wrote places 2 to 9. Then the close began at place 2 again and wrote over them. Nothing was
+# copied and nothing was deleted: *going back means writing at a smaller place*. The finished record says what was kept
+# and what it cost.
 
-# %% tags=["nbval-check-output"]
-told = machine.trajectory([0])
-print(repr(told.text))
-kept = zip(told.completion_ids, told.forced, strict=True)
-print("forced:", [toy.decode([token]) for token, forced in kept if forced])
-print("dropped:", [toy.decode([token]) for token in told.dropped])
-cost = told.cost
-print(f"close {told.close}, finish {told.finish}, {told.steps} step")
+# %% tags=["nbval-check-output", "result"]
+by_hand = machine.trajectory([0])
+print(repr(by_hand.text))
+kept = zip(by_hand.completion_ids, by_hand.forced, strict=True)
+print("forced: ", [toy.decode([token]) for token, forced in kept if forced])
+print("dropped:", [toy.decode([token]) for token in by_hand.dropped])
+print(f"closed: {by_hand.close}, finished: {by_hand.finish}")
+cost = by_hand.cost
 print(
     f"kept {cost.kept_tokens} + probe {cost.probe_tokens} "
     f"+ replayed {cost.replayed_tokens} = {cost.decoded_tokens}"
 )
 
-# %%
-saved.compare(cost.decoded_tokens)
+# %% tags=["result"]
+cost_guess.compare(cost.decoded_tokens)
 
 # %% [markdown]
-# *Kept* is the completion. *Probe* is the inducing prompt (4) and the trial answer without its last token (4): that
-# one is chosen, but nobody needs the logits after it, so it is never fed. *Replayed* is the `Wait` that had been fed in
-# vain. The library agrees with the hand about the score:
-
-# %% tags=["nbval-check-output"]
-probe = told.probes[0]
-print(f"library {probe.confidence:.6f}, by hand {score:.6f}")
-print(f"answer {probe.answer}, accepted {probe.accepted}")
+# *Replayed* tokens are marker tokens that were fed in vain, here `Wait`. Remember the forced ones: the model did not
+# choose them. The public code of Step-GRPO trains on them all the same, for a forced `</think>` in a good completion is
+# the very thing that the model is meant to pick up.
 
 # %% [markdown]
-# ## The library's source
+# ### Exercise 04.1 · The exit decision (●○○, 5 minutes)
 #
-# This is all that happens when a probe ends, and when a declined one is put back. `_base` is the place of the marker,
-# `_fed` the place of the next token to feed. Going back is nothing but a smaller number.
-
-# %%
-course.source_of(TrajectoryMachine._end_probe)
-
-# %%
-course.source_of(TrajectoryMachine._put_back)
-
-# %% [markdown]
-# ### Exercise 04.1 · The exit decision (●○○)
+# A probe at place $p$ with score $s$ ends the thoughts
 #
-# Write the decision of a probe: the reason why the thoughts are closed, `"early"` or `"near_budget"`, or `None` when
-# the probe is declined. A probe at most `margin` tokens before the think budget exits whatever its score. It matters
-# because everything the training sees of the exit depends on this comparison.
+# - *early* if $s > \delta$, where $\delta$ is the threshold;
+# - otherwise *near budget* if $B - p \le m$: at most a margin $m$ is left of the think budget $B$, so there is no time
+#   for another step;
+# - otherwise not at all.
+#
+# Return `"early"`, `"near_budget"` or `None`. All that training ever sees of an exit depends on these comparisons.
 
 
 # %% tags=["exercise"]
@@ -166,170 +194,42 @@ def exit_reason(confidence, threshold, place, think_budget, margin):
 # %% tags=["check"]
 from stepgrpo_lab.course import checks
 
-checks.exit_reason(exit_reason)
+verdict = checks.exit_reason(exit_reason)
+exit_reason = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Two comparisons, in this order: the score against the threshold, and `think_budget - place` against the margin. In
-# the source above, look for `>` and for `<=`.
+# The order of the two tests matters: a confident probe is *early* wherever it stands.
 #
 # </details>
-
-# %% [markdown]
-# ## Every way to end
 #
-# Thoughts end in one of four ways: *natural* (the model writes `</think>` itself), *early* (a confident probe), *near
-# budget* (any probe shortly before the think budget), *budget* (the budget is used up). The completion ends with an
-# end-of-sequence token or at the limit. Five scripts, one for each.
-
+# This is what the library does when a probe has ended, and how it puts a declined one back. `_base` is the marker's
+# place, `_fed` the place that is fed next.
 
 # %%
-def run(samples, trials=(), limit=40, **overrides):
-    chosen = rollout_settings(
-        "official", **{"near_budget_margin": 0, **overrides}
-    )
-    machine = TrajectoryMachine(toy, limit=limit, settings=chosen)
-    drive(machine, ScriptedPolicy(toy, samples, trials))
-    return machine.trajectory([0])
-
-
-# %% tags=["nbval-check-output"]
-unsure = [("{", 0.7), ("6", 0.4), ("}", 0.9), ("\n", 0.9), ("</think>", 0.9)]
-goes_on = [*thoughts, "so ", "2+3=5", "\n", "</think>", *answer]
-ends = {
-    "sure probe": run([*thoughts, *answer], [trial]),
-    "unsure probe": run(goes_on, [unsure]),
-    "unsure, near budget": run(
-        [*thoughts, *answer], [unsure], near_budget_margin=50
-    ),
-    "no marker": run(["so "] * 6 + answer, think_budget=6),
-    "no end": run(["so "] * 12, limit=12, think_budget=1.0),
-}
-for name, end in ends.items():
-    print(f"{name:<20} close {end.close!s:<12} finish {end.finish}")
-
-# %% [markdown]
-# Read the second line again: the probe was declined, and the model closed its thoughts by itself later. So the close is
-# *natural*, although the completion had been probed. Only the first of the five is what Step-GRPO wants to teach.
-#
-# `think_budget` binds every member, probed or not: it keeps room for an answer. `max_probes` bounds the cost: after
-# ten declined probes the thoughts run on without further ones.
-
-# %% [markdown]
-# ## Two presets, one machine
-#
-# The paper and its public code differ. `official` (the code) probes *inside* the thoughts, throws the trial answer away
-# and samples a fresh answer after the forced close. `paper` closes the thoughts *with* the probe; an accepted trial
-# answer becomes the output. The machine is the same, the settings differ.
-
-# %% tags=["nbval-check-output"]
-from dataclasses import asdict
-
-from stepgrpo_lab.method.settings import PRESETS
-
-official, paper = (asdict(PRESETS[name]) for name in PRESETS)
-for name, value in official.items():
-    if value != paper[name]:
-        print(f"{name:<13} {value!r:<32} {paper[name]!r}")
-
-# %% tags=["nbval-check-output"]
-chosen = rollout_settings("paper", near_budget_margin=0)
-machine = TrajectoryMachine(toy, limit=40, settings=chosen)
-drive(
-    machine,
-    ScriptedPolicy(toy, [*thoughts, "<eos>"], [[("5", 0.97), ("}", 0.99)]]),
-)
-in_paper = machine.trajectory([0])
-for name, end in (("official", told), ("paper", in_paper)):
-    print(f"{name:<9}{end.text!r}")
-    print(
-        f"{'':<9}{sum(end.forced)} of {end.tokens} tokens not sampled, "
-        f"{end.cost.decoded_tokens} decoded"
-    )
-
-# %% [markdown]
-# In `paper` an accepted probe costs next to nothing: what was fed for it is kept, only `Wait` was fed in vain. But these
-# tokens were not sampled by the policy. That is why the record marks them: training needs to know.
-
-# %% [markdown]
-# ## On real trajectories
-#
-# The player replays recorded rollouts of the Overthinker forward pass by forward pass. Use *event ▶* to jump. Answer
-# before you look:
-#
-# 1. How many forward passes lie between the start of the first probe and the pass that feeds `Wait` again?
-# 2. The completion below is probed three times. How many of the probes' tokens can you find in its final text?
+course.source_of(lab.TrajectoryMachine._end_probe)
 
 # %%
-from stepgrpo_lab.recordings import load_recordings
-from stepgrpo_lab.widgets import RolloutPlayer
-
-recorded = [
-    group
-    for group in load_recordings()
-    if group.model == "untrained" and group.rollout != "plain"
-]
-player = RolloutPlayer(recorded, group=3, member=1)
-player.to_event()
-player
+course.source_of(lab.TrajectoryMachine._put_back)
 
 # %% [markdown]
-# <details><summary>What we see</summary>
+# ### Exercise 04.2 · The price of a rollout (●●○, 10 minutes)
 #
-# 1. Nine, passes 15 to 23: six tokens of the inducing prompt and three of the trial answer `{5}`. Its last token,
-#    `</think>`, is chosen but never fed. Pass 24 feeds `Wait` again, at place 13, where the probe had begun.
-# 2. None. The probes at places 13 and 26 were declined and written over. The one at 33 was accepted, and written over by
-#    the forced close. The answer in the text was sampled afterwards, in passes 66 to 70.
+# A shorter completion is only half of the bill. Write how many tokens are processed for one completion:
 #
-# </details>
-
-# %%
-member = recorded[3].members[1].trajectory
-print(member.text)
-for probe in member.probes:
-    print(
-        f"at {probe.position}: {probe.text!r}, score "
-        f"{probe.confidence:.3f}, accepted {probe.accepted}"
-    )
-
-# %% [markdown]
-# ## What it costs
+# - the `kept` tokens;
+# - for each probe, its inducing prompt (`prompt` tokens) and its trial answer. `trials` holds the trial answers'
+#   lengths. The last token of a trial answer is chosen, but nobody needs what would follow it: it is never fed;
+# - the `replayed` tokens.
 #
-# One *forward pass* feeds one token to every row of the batch. So the number of tokens fed for a completion is its share
-# of the work. Below: the recorded members of the untrained model that were probed, and those that were not.
-
-
-# %%
-from itertools import product
-from statistics import fmean
-
-print("preset    probed  kept  probe  replayed  decoded")
-for preset, probed in product(("official", "paper"), (True, False)):
-    costs = [
-        told.trajectory.cost
-        for group in recorded
-        for told in group.members
-        if group.rollout == preset and told.trajectory.probed == probed
-    ]
-    line = f"{preset:<9} {probed!s:<6}"
-    for kind in ("kept", "probe", "replayed", "decoded"):
-        line += (
-            f"{fmean(getattr(cost, f'{kind}_tokens') for cost in costs):7.1f}"
-        )
-    print(line)
-
-# %% [markdown]
-# ### Exercise 04.2 · The price of a rollout (●●○)
-#
-# Write the number of tokens fed for one completion. You get the kept tokens, the length of every trial answer, the
-# length of the inducing prompt, and the number of tokens fed a second time. It matters because "shorter completions" is
-# only half of the bill.
+# Afterwards we hold your function against every recorded completion.
 
 
 # %% tags=["exercise"]
 def decoded_tokens(kept, trials, prompt, replayed):
-    """Tokens fed for one completion of `official`."""
+    """Tokens processed for one completion of `official`."""
     # BEGIN SOLUTION
     # STUB: return ...  # your code here
     probes = sum(prompt + trial - 1 for trial in trials)
@@ -338,111 +238,50 @@ def decoded_tokens(kept, trials, prompt, replayed):
 
 
 # %% tags=["check"]
-checks.decoded_tokens(decoded_tokens)
+verdict = checks.decoded_tokens(decoded_tokens)
+decoded_tokens = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Every probe feeds its whole inducing prompt, and its trial answer but for the last token. Look at the toy rollout: 4
-# and 5 tokens made 8.
+# In the rollout above a prompt of 4 tokens and a trial answer of 5 made 8 probe tokens.
 #
 # </details>
 
-# %% [markdown]
-# ## What can go wrong: a threshold of 0
-#
-# With a threshold of 0 every probe exits, so every completion stops at its first marker. That is as short as it gets.
-# The *survey* holds 400 test problems, one completion of each, probed at every marker without ever exiting. So we can
-# replay any threshold on it, with the `ExitRule` that the machine itself asks.
-#
-# The untrained model is right on 99.8 % of them when it may think to the end. Replace None.
-
-# %%
-wrong = course.predict(
-    "Which share is right if each completion stops at the first marker?",
-    None,
-    unit="%",
-)
-wrong
-
-# %%
-from stepgrpo_lab.recordings import load_survey
-from stepgrpo_lab.recordings.measures import cost_of_rule, try_rule
-
-survey = [group for group in load_survey() if group.model == "untrained"]
-lines = ["threshold  right   kept  probes  decoded"]
-for threshold in (0.0, 0.5, 0.8, 0.95, 0.99, 1.0):
-    trial = try_rule(survey, ExitRule(threshold))
-    cost = cost_of_rule(survey, ExitRule(threshold))
-    lines.append(
-        f"{threshold:>9.2f} {100 * trial.right:>5.1f}% {trial.tokens:>6.1f}"
-        f" {cost.probes:>7.1f} {cost.decoded_tokens:>8.1f}"
-    )
-print("\n".join(lines))
-
-# %%
-wrong.compare(round(100 * try_rule(survey, ExitRule(0.0)).right, 1))
-
-# %% [markdown]
-# The cheapest rollout gets two thirds of the answers wrong: at the first marker the needed steps are not done yet, and a
-# threshold of 0 does not ask. A group of such completions is mostly wrong, and a wrong completion earns no reward for
-# being short.
-#
-# The other end is bad as well: a threshold of 1 never exits, keeps everything, and pays for eight probes on top. In
-# between, 0.95 keeps 36 % of the tokens at no loss here, and decodes 75 tokens for completions of 47.
-
-# %% [markdown]
-# ## Why half of a group stays natural
-#
-# Step-GRPO compares the completions of one *group*: several rollouts of one problem. What a completion is pushed by is
-# its *advantage*: its reward minus the group's mean, divided by the group's spread. If all members exit at the same
-# step, there is nothing to compare. `probe_rate` says which share of a group is probed.
-
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab import group_advantages, probed_members, step_aware_rewards
+from stepgrpo_lab.recordings import load_recordings
 
-print("rate 0.5 of 8:", probed_members(8, 0.5))
-for name, steps in (("all exit", [3, 3, 3, 3]), ("half", [9, 3, 9, 3])):
-    rewards = step_aware_rewards([True] * 4, steps, [True] * 4)
-    pushes = [round(push, 2) + 0.0 for push in group_advantages(rewards)]
-    print(f"{name:<9} steps {steps}, advantages {pushes}")
-
-# %% [markdown]
-# The published method probes every member. Our records hold three training runs of 40 steps each way
-# (`data/results/internalisation.json`). With half of each group probed, plain decoding keeps 34 % of its tokens after
-# training. Replace None: what is kept when *every* member is probed?
-
-# %%
-every = course.predict(
-    "Which share of the tokens is kept when every member is probed?",
-    None,
-    unit="%",
-)
-every
-
-# %%
-from IPython.display import Markdown, display
-from stepgrpo_lab.experiments.record import load_record
-from stepgrpo_lab.experiments.tables import signals_markdown
-
-study = load_record("internalisation")
-display(Markdown(signals_markdown(study)))
-kept = study.pooled["every member probed"].token_ratio * 100
-print("kept, 95 % interval:", kept)
-every.compare(round(kept.estimate, 1))
+recorded = [
+    group
+    for group in load_recordings()
+    if group.model == "untrained" and group.rollout == "official"
+]
+agree = []
+for group in recorded:
+    prompt = len(group.token_text.encode(group.settings.probe_prompt))
+    for member in group.members:
+        bill, probes = member.trajectory.cost, member.trajectory.probes
+        trials = [len(probe.token_ids) for probe in probes]
+        mine = decoded_tokens(
+            bill.kept_tokens, trials, prompt, bill.replayed_tokens
+        )
+        agree.append(mine == bill.decoded_tokens)
+print(f"right for {sum(agree)} of {len(agree)} recorded completions")
 
 # %% [markdown]
-# With every member probed, 92 % of the completions of the first ten steps are closed by a probe, and a forced close
-# earns an advantage of about nothing: exits are compared with exits. With half of the group left alone, the same close
-# earns +0.45. So the rollout is short either way, and the model learns to be short several times faster. This is a
-# result on a toy model, not on the paper's.
-
-# %% [markdown]
-# ### Exercise 04.3 · An engine (●●●)
+# ### Exercise 04.3 · An engine (●●●, 15 minutes)
 #
-# Write the loop that drives a machine. `policy.sample()` gives a token and its log-probability, `policy.likeliest()` a
-# token and its probability. Drive until `machine.done`, then return `machine.trajectory([0])`. It matters because this is
-# all that an engine for a real model does; notebook 05 puts a model behind it.
+# Write what `drive` did for us: the loop between a machine and a policy. The policy has `sample()`, which returns a token
+# and its log-probability, and `likeliest()`, which returns a token and its probability.
+#
+# - The machine wants a sample where its `choice` is `"sample"`, and the likeliest token where it is `"greedy"`. A greedy
+#   token goes into `observe(token, None, probability)`.
+# - When there is no choice to make, there is only something to feed.
+# - The choice may have been the last: then the machine is `done`, and there is nothing to feed.
+#
+# Return `machine.trajectory([0])` at the end. An engine for a real model does nothing else. The next section runs on
+# yours.
 
 
 # %% tags=["exercise"]
@@ -464,23 +303,374 @@ def run_engine(machine, policy):
 
 
 # %% tags=["check"]
-checks.run_engine(run_engine)
+verdict = checks.run_engine(run_engine)
+run_engine = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# In each round: if there is a `choice`, answer it with `observe`; a greedy one takes `(token, None, probability)`. Then,
-# unless the machine is done, call `feed()`. The choice may have been the last.
+# Each round of the loop has two parts: answer the choice, if there is one; then feed, unless the machine is done.
 #
 # </details>
 
 # %% [markdown]
+# ## Every way to end
+#
+# Thoughts end in one of four ways: *natural* (the model writes `</think>` itself), *early* (a confident probe), *near
+# budget* (any probe shortly before the think budget), *budget* (the budget is used up). The completion ends with an
+# end-of-sequence token, or at the limit. Five scripts, on your engine:
+
+
+# %%
+def play(samples, trials=(), limit=40, **overrides):
+    """A scripted rollout."""
+    settings = lab.rollout_settings(
+        "official", **{"near_budget_margin": 0, **overrides}
+    )
+    machine = lab.TrajectoryMachine(toy, limit=limit, settings=settings)
+    return run_engine(machine, ScriptedPolicy(toy, samples, trials))
+
+
+# %% tags=["nbval-check-output"]
+unsure = [("{", 0.7), ("6", 0.4), ("}", 0.9), ("\n", 0.9), ("</think>", 0.9)]
+goes_on = [*thoughts, "so ", "2+3=5", "\n", "</think>", *answer]
+endings = {
+    "sure probe": play([*thoughts, *answer], [sure]),
+    "unsure probe": play(goes_on, [unsure]),
+    "unsure, near budget": play(
+        [*thoughts, *answer], [unsure], near_budget_margin=50
+    ),
+    "no marker": play(["so "] * 6 + answer, think_budget=6),
+    "no end": play(["so "] * 12, limit=12, think_budget=1.0),
+}
+for name, ending in endings.items():
+    print(f"{name:<20} close {ending.close!s:<12} finish {ending.finish}")
+
+# %% [markdown]
+# Read the second line again. The probe was declined, and later the model closed its thoughts by itself. So the close is
+# *natural*, although this completion had been probed.
+#
+# What does Step-GRPO want to see more of? Not the first line. An early close is the teacher's hand on the pupil's
+# shoulder. The aim is a *natural* close that comes as soon as an early one would have, with nobody asking.
+#
+# Two settings bound the whole thing. `think_budget` holds for every completion, probed or not, and keeps room for an
+# answer. `max_probes` bounds the cost: after ten declined probes the thoughts run on unasked.
+
+# %% [markdown]
+# ## Two presets, one machine
+#
+# The paper and its public code differ. `official`, the code, probes *inside* the thoughts. It throws the trial answer
+# away and samples a fresh answer after the forced close. `paper` closes the thoughts *with* the probe, and an accepted
+# trial answer becomes the output. The machine is the same; the settings differ.
+
+# %% tags=["nbval-check-output"]
+from dataclasses import asdict
+
+from stepgrpo_lab.method.settings import PRESETS
+
+official, paper = (asdict(PRESETS[name]) for name in PRESETS)
+for name, value in official.items():
+    if value != paper[name]:
+        print(f"{name:<13} {value!r:<32} {paper[name]!r}")
+
+# %% tags=["nbval-check-output"]
+settings = lab.rollout_settings("paper", near_budget_margin=0)
+machine = lab.TrajectoryMachine(toy, limit=40, settings=settings)
+trial = [("5", 0.97), ("}", 0.99)]
+policy = ScriptedPolicy(toy, [*thoughts, "<eos>"], [trial])
+in_paper = run_engine(machine, policy)
+for name, ending in (("official", by_hand), ("paper", in_paper)):
+    print(f"{name:<9}{ending.text!r}")
+    print(
+        f"{'':<9}{sum(ending.forced)} of {ending.tokens} tokens not sampled, "
+        f"{ending.cost.decoded_tokens} decoded"
+    )
+
+# %% [markdown]
+# In `paper` an accepted probe costs next to nothing: what was read for it is kept. But most of these tokens were not
+# sampled by the policy, and the training has to know that. Which is why the record marks them.
+
+# %% [markdown]
+# ## On real trajectories
+#
+# The player replays the completion from the top of this page, *forward pass* by forward pass: in each pass the model
+# reads one token. *event ▶* jumps to what matters. Two questions first:
+#
+# 1. How many passes lie between the start of the first probe and the pass that feeds `Wait` again?
+# 2. It is probed three times. How many of the probes' tokens can you find in its final text?
+
+# %%
+from stepgrpo_lab.widgets import RolloutPlayer
+
+player = RolloutPlayer(recorded, group=3, member=3)
+player.to_event()
+player
+
+# %% [markdown]
+# <details><summary>What we see</summary>
+#
+# 1. Nine, passes 15 to 23: six tokens of the inducing prompt and three of the trial answer `{5}`. Its last token,
+#    `</think>`, is chosen but never fed. Pass 24 feeds `Wait` again, at place 13, where the probe had begun.
+# 2. None. The probes at places 13 and 26 were declined and written over. The one at 33 was accepted, and written over
+#    by the forced close. The answer in the text was sampled afterwards, in passes 66 to 70.
+#
+# </details>
+
+# %% tags=["nbval-check-output"]
+questioned = recorded[3].members[3].trajectory
+print(questioned.text)
+for probe in questioned.probes:
+    print(
+        f"at {probe.position}: {probe.text!r}, score "
+        f"{probe.confidence:.3f}, accepted {probe.accepted}"
+    )
+
+# %% [markdown]
+# ### Exercise 04.4 · The whole rollout (●●●, 25 minutes)
+#
+# Now without the machine: one loop in which you make every decision. A *writer* plays the model; you hand
+# it all the tokens so far:
+#
+# | | |
+# | --- | --- |
+# | `writer.sample(tokens)` | the next token, drawn at random |
+# | `writer.likeliest(tokens)` | the likeliest next token, and its probability |
+# | `writer.markers` | the marker tokens; here each marker is one token |
+# | `writer.probe_prompt`, `writer.forced_close` | lists of tokens to force |
+# | `writer.close`, `writer.end` | the tokens `</think>` and end of sequence |
+#
+# Sample until `writer.end`. When the thoughts draw a marker, do not keep it yet: probe. A trial answer is decoded greedily
+# until it holds `writer.close`. Its score is the geometric mean of its probabilities without the first token, the
+# brace. Above `threshold`, drop the marker, force the close, and let the writer answer; there are no probes after
+# `</think>`. Otherwise forget the probe, keep the marker and think on.
+#
+# Return the tokens, `"early"` or `"natural"`, and the list of scores.
+
+
+# %% tags=["exercise"]
+def truncated_rollout(writer, threshold):
+    """The tokens, how the thoughts were closed, and the scores."""
+    # BEGIN SOLUTION
+    # STUB: return ...  # your code here
+
+    def probe(context):
+        trial, probabilities = [], []
+        while writer.close not in trial and len(trial) < 20:
+            token, probability = writer.likeliest([*context, *trial])
+            trial.append(token)
+            probabilities.append(probability)
+        counted = probabilities[1:]
+        return math.prod(counted) ** (1 / len(counted))
+
+    tokens, close, scores = [], None, []
+    while not tokens or tokens[-1] != writer.end:
+        token = writer.sample(tokens)
+        if close is None and token in writer.markers:
+            scores.append(probe([*tokens, *writer.probe_prompt]))
+            if scores[-1] > threshold:
+                close = "early"
+                tokens += writer.forced_close
+                continue
+        if close is None and token == writer.close:
+            close = "natural"
+        tokens.append(token)
+    return tokens, close, scores
+    # END SOLUTION
+
+
+# %% tags=["check"]
+verdict = checks.truncated_rollout(truncated_rollout)
+truncated_rollout = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Write the probe first, as a function of its own: it takes a list of tokens and returns one number. In the main loop a
+# confident probe extends `tokens` by the close and goes on with `continue`, so that the marker is never appended.
+#
+# </details>
+
+# %% [markdown]
+# Your loop has no idea what a writer is made of. So put a neural network behind it: the Overthinker, the course's own
+# model of a million parameters. It reads all tokens again for each choice, which is slow and simple; an engine keeps a
+# cache (notebook 05).
+
+# %% tags=["torch"]
+import torch
+
+from stepgrpo_lab.method.sampling import uniform
+
+overthinker, tokenizer = lab.load_overthinker()
+text = lab.TokenText.from_tokenizer(tokenizer)
+
+
+@torch.no_grad()
+def next_probabilities(prompt, tokens, temperature):
+    """The model's distribution over the next token."""
+    ids = torch.tensor([[*prompt, *tokens]])
+    logits = overthinker(input_ids=ids).logits[0, -1]
+    return (logits / temperature).softmax(-1)
+
+
+# %% tags=["torch"]
+class ModelWriter:
+    """A writer with the Overthinker behind it."""
+
+    def __init__(self, prompt):
+        self.prompt, self.token_text = prompt, text
+        self.markers = {*text.encode(" Wait"), *text.encode(" Alternatively")}
+        self.probe_prompt = text.encode("\n**Final Answer**\n\\boxed")
+        self.forced_close = text.encode("\n</think>\n\n")
+        [self.close] = text.encode("</think>")
+        self.end = min(text.eos_ids)
+
+    def sample(self, tokens):
+        """Each place has a random number of its own."""
+        number = uniform(lab.SampleKey(0, "course", 0, 0), len(tokens))
+        shares = next_probabilities(self.prompt, tokens, 0.6).cumsum(-1)
+        return min(int((shares < number).sum()), len(shares) - 1)
+
+    def likeliest(self, tokens):
+        top = next_probabilities(self.prompt, tokens, 1.0).max(-1)
+        return int(top.indices), float(top.values)
+
+
+# %% [markdown]
+# One problem, once with a threshold that no score exceeds, once with 0.95. Where do the two completions part?
+
+# %% tags=["torch"]
+start = recorded[3].members[3].trajectory.prompt_ids
+for threshold in setup.size((1.0, 0.95), (0.95,)):
+    tokens, close, scores = truncated_rollout(ModelWriter(start), threshold)
+    print(f"threshold {threshold}: {len(tokens)} tokens, closed {close}")
+    print(text.decode(tokens))
+    print([round(score, 2) for score in scores], end="\n\n")
+
+# %% [markdown]
+# The second is the completion at the top of this page, and you have made it yourself. Up to the accepted probe the two
+# agree token for token. Here the number that draws a token belongs to its *place*, so a probe cannot shift it. (Notebook
+# 05 breaks that on purpose.)
+#
+# The library's machine makes the same decisions, for markers of several tokens, many rows at once, budgets and both
+# presets. This is where a probe begins:
+
+# %%
+course.source_of(lab.TrajectoryMachine._start_probe)
+
+# %% [markdown]
+# ## What it costs
+#
+# The *survey* holds 400 test problems, with one completion of each by the untrained model, probed at every marker without
+# ever exiting. So any threshold can be replayed on it, with the very `ExitRule` that the machine asks. At 0.95 a completion
+# keeps 47 tokens on average.
+
+# %%
+bill_guess = course.predict(
+    "47 tokens are kept. How many are decoded for them?",
+    unit="tokens",
+    low=47,
+    high=200,
+)
+bill_guess
+
+# %% tags=["result"]
+from stepgrpo_lab.recordings import load_survey
+from stepgrpo_lab.recordings.measures import cost_of_rule, try_rule
+
+survey = [group for group in load_survey() if group.model == "untrained"]
+print("threshold   right   kept  probes  decoded")
+for threshold in (0.0, 0.5, 0.8, 0.95, 0.99, 1.0):
+    replay = try_rule(survey, lab.ExitRule(threshold))
+    cost = cost_of_rule(survey, lab.ExitRule(threshold))
+    print(
+        f"{threshold:>9.2f} {100 * replay.right:>6.1f}% {replay.tokens:>6.1f}"
+        f" {cost.probes:>7.1f} {cost.decoded_tokens:>8.1f}"
+    )
+
+# %% tags=["result"]
+bill_guess.compare(cost_of_rule(survey, lab.ExitRule(0.95)).decoded_tokens)
+
+# %% [markdown]
+# A threshold of 1 never exits: it keeps everything, and pays for eight probes on top. That is dearer than not asking at
+# all. At 0.95 the questions are worth their price.
+
+# %% [markdown]
+# ## What can go wrong: a threshold of 0
+#
+# Look at the first row. With a threshold of 0 every probe exits, so every completion stops at its first marker. Nothing
+# is cheaper. And it is the blind cut of notebook 01: two answers in three are wrong, because the work was not done, and
+# nobody asked whether it was.
+#
+# In training it is worse still. Nearly all completions of a group would be wrong, a wrong completion earns nothing for
+# being short, and the model learns from the few that happened to be right.
+
+# %% [markdown]
+# ## What can go wrong: everybody is stopped
+#
+# Step-GRPO compares the completions of one *group*, several rollouts of the same problem. What pushes the model towards
+# or away from a completion is its *advantage*: its reward minus the group's mean, divided by the group's spread (in
+# full in [06](06_step_aware_reward.ipynb)).
+#
+# Four completions of a problem were all right, and a probe closed all four after three steps.
+
+# %%
+push_guess = course.predict(
+    "What is the advantage of each of the four?",
+    choices=("positive", "zero", "negative"),
+)
+push_guess
+
+# %% tags=["nbval-check-output", "result"]
+
+advantages = {}
+for name, steps in (("all exit", [3, 3, 3, 3]), ("half", [9, 3, 9, 3])):
+    rewards = lab.step_aware_rewards([True] * 4, steps, [True] * 4)
+    advantages[name] = [
+        round(a, 2) + 0.0 for a in lab.group_advantages(rewards)
+    ]
+    print(f"{name:<9} steps {steps}, advantages {advantages[name]}")
+
+# %% tags=["result"]
+push = advantages["all exit"][0]
+push_guess.compare(
+    "zero" if push == 0 else "positive" if push > 0 else "negative"
+)
+
+# %% [markdown]
+# The better the exits work, the less they teach. If all completions are short, short is not special. The second line is
+# the way out: half of the group was never probed, ran on to nine steps, and now there is something to be better than.
+#
+# `probe_rate` says what share of a group is probed. The published method probes every member (a rate of 1); the course's
+# own run probes half:
+
+# %% tags=["nbval-check-output"]
+print("rate 0.5 of 8:", lab.probed_members(8, 0.5))
+
+# %% [markdown]
+# What a rate of 1 costs over a whole training run was measured.
+# [Notebook 08](08_reading_a_result.ipynb) asks you to guess first.
+
+# %% [markdown]
+# ## Your predictions
+
+# %%
+course.score()
+
+# %% [markdown]
 # ## Summary
 #
-# - A rollout is THINK, PROBE, CLOSE, ANSWER, DONE; the machine decides, an engine feeds.
-# - A probe exits when its score is *greater* than the threshold, or near the think budget; otherwise it is put back.
-# - `official` drops the trial answer and samples a fresh one, `paper` keeps it.
-# - The bill is kept + probe + replayed tokens; a threshold that is too low is cheap and wrong.
-# - Exits teach only where a group also holds natural ends: hence `probe_rate`.
+# - A rollout is THINK, PROBE, CLOSE, ANSWER, DONE. The machine decides; an engine feeds.
+# - A probe exits when its score is *greater* than the threshold, or near the think budget. Otherwise it is written over.
+# - `official` drops the trial answer and samples a fresh one; `paper` keeps it.
+# - The bill is kept + probe + replayed tokens. Too low a threshold is cheap and wrong; too high a one costs more than not
+#   asking.
+# - The aim is an early *natural* close. Exits teach it only in a group that also holds longer completions.
+
+# %% [markdown]
+# **Further reading.** Early exit at inference: DEER ([arXiv 2504.15895](https://arxiv.org/abs/2504.15895)). Early exits
+# inside the training of another method, one chain answered at several of its places: S-GRPO
+# ([arXiv 2505.07686](https://arxiv.org/abs/2505.07686)).
 #
 # Next: [05, backtracking](05_backtracking.ipynb). A declined probe must leave no trace. What if it does?

@@ -8,7 +8,12 @@ from statistics import fmean
 
 from stepgrpo_lab.course.checks._result import agree, draws, exercise
 from stepgrpo_lab.course.checks.tour import lengths
-from stepgrpo_lab.overthinker.verifier import oracle_tokens
+from stepgrpo_lab.method.records import Problem
+from stepgrpo_lab.overthinker.tasks import OPERATIONS_PER_STEP, work_out
+from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
+
+Operation = tuple[str, int]
+Equation = tuple[int, str, int, int]
 
 
 def _steps(rng: random.Random, size: int) -> tuple[list[str], list[int], int]:
@@ -109,3 +114,124 @@ trials_right[i][steps - 1] is the answer given after `steps` steps
 def _cuts(rng: random.Random, size: int) -> tuple[list[list[bool]], list[bool], int]:
     trials = [[rng.random() < 0.5 for _ in range(rng.randint(1, 4))] for _ in range(size)]
     return trials, [rng.random() < 0.7 for _ in trials], rng.randint(1, 5)
+
+
+@exercise(
+    "01.4",
+    "these are the library's labels: what a completion needed is known exactly, where for a large model one guesses",
+)
+def label_chain(solution: Callable[[int, Sequence[Operation], int, Sequence[Sequence[Equation]]], list[str]]) -> None:
+    """``solution(start, operations, answer, steps)`` labels each step of a completion of a chain problem.
+
+    ``operations`` are (symbol, operand). Each step is a list of equations (left, symbol, operand, result).
+    The labels are those of :func:`stepgrpo_lab.overthinker.verifier.label_steps`.
+
+    Example:
+        >>> label_chain(lambda start, operations, answer, steps: ["needed"] * len(steps)).passed
+        False
+    """
+    mistakes: dict[str, Callable[..., list[str]]] = {
+        "a wrong result is a slip, not a malformation: the step is legal, and the pass goes on from what was written": (
+            lambda *case: _labelled(*case, slips_are_legal=False)
+        ),
+        "after a malformed step the next pass begins at the start": lambda *case: _labelled(*case, restarts=False),
+        "only a pass that reaches the right answer ends what is needed": lambda *case: _labelled(
+            *case, any_answer=True
+        ),
+        "only the first right pass afterwards verifies; later ones are redundant": lambda *case: _labelled(
+            *case, verifies_once=False
+        ),
+        "all steps of the verifying pass verify, not only its last": lambda *case: _labelled(*case, whole_pass=False),
+        "a pass that does not reach the answer again verifies nothing": lambda *case: _labelled(*case, any_check=True),
+        "a step without an equation is no move on this problem": lambda *case: _labelled(*case, empty_is_legal=True),
+        f"a step takes at most {OPERATIONS_PER_STEP} operations": lambda *case: _labelled(*case, most=99),
+    }
+    operations = [("+", 5), ("*", 3), ("-", 4)]
+    first, second = [(7, "+", 5, 2), (2, "*", 3, 6)], [(6, "-", 4, 2)]
+    cases = [
+        (7, operations, 2, [first, second, first, second, second]),
+        (7, operations, 2, [first, [(6, "-", 4, 1)], first, second]),
+        *draws(_completion),
+    ]
+    agree(solution, _by_library, cases, "label_chain", mistakes=mistakes)
+
+
+def _by_library(
+    start: int, operations: Sequence[Operation], answer: int, steps: Sequence[Sequence[Equation]]
+) -> list[str]:
+    meta = {"start": start, "operations": [list(operation) for operation in operations]}
+    written = (" ".join("{}{}{}={}".format(*equation) for equation in step) for step in steps)
+    return [*label_steps(Problem("exercise", "", str(answer), "chain", meta=meta), " Wait ".join(written))]
+
+
+def _labelled(
+    start: int,
+    operations: Sequence[Operation],
+    answer: int,
+    steps: Sequence[Sequence[Equation]],
+    *,
+    slips_are_legal: bool = True,
+    restarts: bool = True,
+    any_answer: bool = False,
+    verifies_once: bool = True,
+    whole_pass: bool = True,
+    any_check: bool = False,
+    most: int = OPERATIONS_PER_STEP,
+    empty_is_legal: bool = False,
+) -> list[str]:
+    """The labels, by default right, or with a mistake."""
+    moves, place, value = [], 0, start
+    for equations in steps:
+        legal, before = (empty_is_legal or 0 < len(equations)) and len(equations) <= most, (place, value)
+        for left, symbol, operand, result in equations:
+            legal = legal and left == value and [(symbol, operand)] == [*operations[place : place + 1]]
+            legal = legal and (slips_are_legal or work_out(left, [(symbol, operand)]) == result)
+            place, value = (place + 1, result) if legal else (place, value)
+        completes = legal and place == len(operations)
+        moves.append((legal, completes, completes and (value == answer)))
+        if completes or not legal:
+            place, value = (0, start) if completes or restarts else before
+    labels, solved, confirmed = [], False, False
+    for index, (legal, completes, right) in enumerate(moves):
+        ends = next((move for move in moves[index:] if move[1] or not move[0]), (False, False, False))
+        confirms = (ends[1] if any_check else ends[2]) and (whole_pass or completes)
+        if not legal:
+            labels.append("malformed")
+        elif not solved:
+            labels.append("needed")
+            solved = completes if any_answer else right
+        elif confirms and not confirmed:
+            labels.append("verifying")
+            confirmed = completes and verifies_once
+        else:
+            labels.append("redundant")
+    return labels
+
+
+def _completion(rng: random.Random, size: int) -> tuple[int, list[Operation], int, list[list[Equation]]]:
+    """Passes over a chain: most of them right, some with a slip, broken off, or taken up in the middle."""
+    start = rng.randint(0, 9)
+    operations = [(rng.choice("+-*"), rng.randint(1, 9)) for _ in range(rng.randint(2, 5))]
+    steps: list[list[Equation]] = []
+    for _ in range(1 + size // 2):
+        slip, value, written = rng.random() < 0.35, start, []
+        for place in range(0, len(operations), OPERATIONS_PER_STEP):
+            step = []
+            for symbol, operand in operations[place : place + OPERATIONS_PER_STEP]:
+                result = work_out(value, [(symbol, operand)])
+                if slip and rng.random() < 0.5:
+                    result = (result + rng.randint(1, 9)) % 10
+                step.append((value, symbol, operand, result))
+                value = result
+            written.append(step)
+        kind = rng.random()
+        if kind < 0.15:
+            written = written[:-1] or written
+        elif kind < 0.3:
+            written = [written[-1], *written]
+        elif kind < 0.4:
+            written = [[equation for step in written for equation in step]]
+        elif kind < 0.45:
+            written = [[], *written]
+        steps += written
+    return start, operations, work_out(start, operations), steps

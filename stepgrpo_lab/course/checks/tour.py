@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import TypedDict
 
 from stepgrpo_lab.course.checks._result import agree, draws, exercise
 
@@ -77,3 +78,91 @@ def kept_share(solution: Callable[[Sequence[float], Sequence[float]], float]) ->
 def lengths(rng: random.Random, size: int) -> tuple[list[int], list[int]]:
     """Lengths of completions before and after training, in tokens."""
     return [rng.randint(20, 400) for _ in range(size)], [rng.randint(10, 300) for _ in range(size)]
+
+
+class RecordedExits(TypedDict):
+    """A completion that was asked at each marker, and never stopped: its tokens, whether its answer is right, how many
+    tokens close and answer take, and (place, confidence, right) of each trial answer."""
+
+    tokens: int
+    right: bool
+    closing: int
+    probes: list[tuple[int, float, bool]]
+
+
+@exercise(
+    "00.2", "the same thoughts with a rule that stops them: this is how every exit rule of the course is tried out"
+)
+def replay_exits(solution: Callable[[Sequence[RecordedExits], float], tuple[float, float]]) -> None:
+    """``solution(completions, threshold)`` returns the percentages of tokens kept and of answers right.
+
+    Each completion is a dictionary with ``tokens``, ``right``, ``closing`` and ``probes``. It ends at the first probe
+    whose confidence is above the threshold: then it has the tokens before that probe and ``closing`` more, and is right
+    if the trial answer is. Without such a probe it stays as it is.
+
+    Example:
+        >>> replay_exits(lambda completions, threshold: (100.0, 100.0)).passed
+        False
+    """
+    mistakes: dict[str, Callable[..., tuple[float, float]]] = {
+        "the close and the answer must still be written: `closing` tokens": lambda *case: _replayed(
+            *case, closes=False
+        ),
+        "a completion that is stopped answers with its trial answer, not with its own": lambda *case: _replayed(
+            *case, trial=False
+        ),
+        "the confidence must be greater than the threshold, not equal to it": lambda *case: _replayed(
+            *case, find=_first_or_equal
+        ),
+        "that stops at the last confident probe; the thoughts end at the first": lambda *case: _replayed(
+            *case, find=_last
+        ),
+        "give percentages, not shares": lambda *case: tuple(share / 100 for share in _replayed(*case)),  # type: ignore[dict-item,return-value]
+        "divide all tokens by all tokens; that is the mean of the completions' percentages": _mean_of_kept,
+        "a completion without a confident probe stays as it is": lambda completions, threshold: _replayed(
+            [row for row in completions if _first([c for _, c, _ in row["probes"]], threshold) is not None]
+            or completions,
+            threshold,
+        ),
+    }
+    example: list[RecordedExits] = [
+        {"tokens": 158, "right": True, "closing": 7, "probes": [(16, 0.7, False), (31, 0.99, True)]},
+        {"tokens": 42, "right": False, "closing": 7, "probes": [(20, 0.6, True)]},
+    ]
+    agree(solution, _replayed, [(example, 0.95), *draws(_exits)], "replay_exits", mistakes=mistakes)
+
+
+def _replayed(
+    completions: Sequence[RecordedExits],
+    threshold: float,
+    *,
+    closes: bool = True,
+    trial: bool = True,
+    find: Callable[[Sequence[float], float], int | None] = _first,
+) -> tuple[float, float]:
+    after = hits = 0
+    for row in completions:
+        stop = find([confidence for _, confidence, _ in row["probes"]], threshold)
+        if stop is None:
+            after, hits = after + row["tokens"], hits + row["right"]
+        else:
+            place, _, right = row["probes"][stop]
+            after, hits = after + place + closes * row["closing"], hits + (right if trial else row["right"])
+    return 100 * after / sum(row["tokens"] for row in completions), 100 * hits / len(completions)
+
+
+def _mean_of_kept(completions: Sequence[RecordedExits], threshold: float) -> tuple[float, float]:
+    return fmean(_replayed([row], threshold)[0] for row in completions), _replayed(completions, threshold)[1]
+
+
+def _exits(rng: random.Random, size: int) -> tuple[list[RecordedExits], float]:
+    """Confidences on a grid, so that some equal the threshold."""
+    completions: list[RecordedExits] = []
+    for _ in range(size):
+        places = sorted(rng.sample(range(10, 150), rng.randint(0, 5)))
+        probes = [(place, rng.randint(10, 20) / 20, rng.random() < 0.5) for place in places]
+        closing = rng.randint(5, 9)
+        completions.append({"tokens": 160 + closing, "right": rng.random() < 0.7, "closing": closing, "probes": probes})
+    for row in completions:
+        row["tokens"] = max([place for place, *_ in row["probes"]], default=20) + rng.randint(10, 60)
+    return completions, rng.randint(14, 19) / 20
