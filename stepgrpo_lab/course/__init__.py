@@ -1,5 +1,6 @@
-"""What the notebooks of the course are made with: setup, predictions, source on show, and the exercises' checks."""
+"""What the notebooks of the course are made with: setup, predictions, drawings, source on show, and the checks."""
 
+from stepgrpo_lab.course._drawings import Drawing, drawing
 from stepgrpo_lab.course._environment import FAST_VARIABLE, Lab, fast_mode, full_run_recipe, new_run_folder, setup
 from stepgrpo_lab.course._predictions import Comparison, Prediction, predict, predictions
 from stepgrpo_lab.course._showing import RecipeTable, Source, explain_recipe, source_of
@@ -7,10 +8,12 @@ from stepgrpo_lab.course._showing import RecipeTable, Source, explain_recipe, so
 __all__ = [
     "FAST_VARIABLE",
     "Comparison",
+    "Drawing",
     "Lab",
     "Prediction",
     "RecipeTable",
     "Source",
+    "drawing",
     "explain_recipe",
     "fast_mode",
     "full_run_recipe",
