@@ -109,7 +109,7 @@ guess_wrong = course.predict(
 )
 guess_wrong
 
-# %%
+# %% tags=["torch"]
 import torch
 
 rewards = torch.tensor([1.2, 1.0, 0.1])
@@ -123,7 +123,7 @@ def after_one_step(push):
     return (logits + logits.grad).detach().softmax(0)
 
 
-# %% tags=["result", "nbval-check-output"]
+# %% tags=["torch", "result", "nbval-check-output"]
 after = after_one_step(rewards[sampled])
 print([round(p, 3) for p in after.tolist()])
 guess_wrong.compare("likelier" if after[sampled] > 1 / 3 else "less likely")
@@ -135,7 +135,7 @@ guess_wrong.compare("likelier" if after[sampled] > 1 / 3 else "less likely")
 # second network, a *critic*, to guess that. GRPO needs none: it samples a
 # group and takes the group's mean.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["torch", "nbval-check-output"]
 advantages = lab.group_advantages(rewards.tolist())
 after = after_one_step(advantages[sampled])
 print("advantages:", [round(a, 3) for a in advantages])
@@ -321,7 +321,7 @@ guess_clip.compare("yes" if abs(push[-1.0, 1.5]) < 0.01 else "no")
 # Both have the KL as their mean ([Schulman,
 # 2020](http://joschu.net/blog/kl-approx.html)). Look at three tokens:
 
-# %% tags=["nbval-check-output"]
+# %% tags=["torch", "nbval-check-output"]
 now, reference = torch.tensor([[0.6, 0.3, 0.1], [0.3, 0.3, 0.4]])
 d = reference.log() - now.log()
 k1, k3 = -d, d.exp() - d - 1
@@ -768,7 +768,7 @@ guess_collapse.compare(collapsed["without it"])
 # loss is a *covariance*: it says whether the long completions of a group were
 # the bad ones. By hand, on the recorded group:
 
-# %% tags=["nbval-check-output"]
+# %% tags=["torch", "nbval-check-output"]
 lengths = torch.tensor([float(outcome.tokens) for outcome in outcomes])
 centred = torch.tensor(advantages)
 covariance = ((lengths - lengths.mean()) * centred).mean()
