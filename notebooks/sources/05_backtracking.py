@@ -74,14 +74,22 @@ course.drawing(
 # - say why the same seed gives the same completion in a batch of any size.
 
 # %% [markdown]
+# ## Where we are
+#
+# In [notebook 04](04_truncated_rollout.ipynb) a declined probe was put back "as
+# if nobody had asked". This notebook is about these words. The completion that
+# goes into training must be one that the model itself would have written.
+
+# %% [markdown]
 # ## What a model remembers
 #
 # For every token and in every layer, a causal language model computes a *key*
 # and a *value*. Later tokens attend to them, so they are kept: the **KV
-# cache**, one cell for each place. Each token also has a **position**, by which
+# cache**, one cell for each place. Each token has a **position**, by which
 # attention knows the order. And a sampler draws **random numbers**. A
 # [probe](../docs/glossary.md) feeds tokens, so it touches all three.
-#
+
+# %% [markdown]
 # Going back needs neither a copy nor a second prompt. It means: *write at a
 # smaller place*. Three rules follow for the token fed at place $p$:
 #
@@ -210,7 +218,7 @@ def next_logits(model, cache, length, token):
     # END SOLUTION
 
 
-# %% tags=["check", "torch"]
+# %% tags=["check"]
 verdict = checks.backtracking_cache(next_logits, number="05.2")
 next_logits = verdict.solution
 verdict
@@ -236,6 +244,21 @@ from math import exp
 
 from stepgrpo_lab.engines.lockstep import choose_likeliest, choose_sampled
 from stepgrpo_lab.method.sampling import uniform
+
+
+def choose(machine, logits, key):
+    """Give the machine the token that it asks for, if it asks for one."""
+    row = logits[None].float()
+    if machine.choice == "sample":
+        number = uniform(key, machine.position)
+        [token], [logprob] = choose_sampled(row, [number], lab.Sampling())
+        machine.observe(token, logprob)
+    elif machine.choice == "greedy":
+        [token], [logprob] = choose_likeliest(row)
+        machine.observe(token, None, exp(logprob))
+
+
+# %% tags=["torch"]
 from transformers import DynamicCache
 
 
@@ -246,14 +269,7 @@ def roll_out(model, token_text, prompt, key, limit, settings):
     for place, token in enumerate(prompt):
         logits = next_logits(model, cache, place, token)
     while True:
-        row = logits[None].float()
-        if machine.choice == "sample":
-            number = uniform(key, machine.position)
-            [token], [logprob] = choose_sampled(row, [number], lab.Sampling())
-            machine.observe(token, logprob)
-        elif machine.choice == "greedy":
-            [token], [logprob] = choose_likeliest(row)
-            machine.observe(token, None, exp(logprob))
+        choose(machine, logits, key)
         if machine.done:
             return machine.trajectory(prompt)
         token, place = machine.feed()
@@ -330,17 +346,17 @@ course.source_of(leaky_rollout._Context.feed)
 # the three faults is harmless for training: which?
 
 # %%
-guess_share = course.predict(
+share_guess = course.predict(
     "Probed completions that the fault 'cache' changes?", unit="%"
 )
-guess_share
+share_guess
 
 # %%
-guess_harmless = course.predict(
+harmless_guess = course.predict(
     "Which fault still samples what the model itself would?",
     choices=("cache", "positions", "random numbers"),
 )
-guess_harmless
+harmless_guess
 
 # %% tags=["torch", "result"]
 reports = {
@@ -362,11 +378,11 @@ for fault, report in reports.items():
 
 # %% tags=["torch", "result"]
 report = reports["cache"]
-guess_share.compare(100 * report.changed / report.probed)
+share_guess.compare(100 * report.changed / report.probed)
 
 # %% tags=["torch", "result"]
 surprises = {name: reports[name].surprise for name in leaky_rollout.FAULTS}
-guess_harmless.compare(min(surprises, key=surprises.get))
+harmless_guess.compare(min(surprises, key=surprises.get))
 
 # %% [markdown]
 # The *surprise* tells the faults apart. The sampler wrote down each token's
@@ -513,6 +529,12 @@ for rows in (1, 3, 64):
 # lost.
 
 # %% [markdown]
+# ## Your predictions
+
+# %%
+course.score()
+
+# %% [markdown]
 # ## Summary
 #
 # - A probe touches cache, positions and random numbers; a declined one must
@@ -525,9 +547,6 @@ for rows in (1, 3, 64):
 #   policy's, and the result may look like progress.
 # - With random numbers by place, a completion is a function of model, prompt
 #   and key.
-
-# %%
-course.score()
 
 # %% [markdown]
 # **Further reading.** [DEER](https://arxiv.org/abs/2504.15895), from which the

@@ -501,7 +501,7 @@ def length_penalty(correct, tokens, strength=0.2):
     # END SOLUTION
 
 
-# %% tags=["check", "torch"]
+# %% tags=["check"]
 verdict = checks.length_penalty(length_penalty)
 length_penalty = verdict.solution
 verdict

@@ -29,10 +29,10 @@ curves = {
 method_curves(curves, {"loss": ("Training loss", "loss", 1)})
 
 # %%
-guess_keep = course.predict(
+keep_guess = course.predict(
     "Which model would you keep?", choices=("run A", "run B")
 )
-guess_keep
+keep_guess
 
 # %% [markdown]
 # If you have trained classifiers, you have an opinion. Hold on to it. By the
@@ -103,11 +103,11 @@ course.drawing(
 # box). We happen to sample the wrong one. After the step, it is
 
 # %%
-guess_wrong = course.predict(
+wrong_guess = course.predict(
     "After a step with reward 0.1, the wrong completion is",
     choices=("likelier", "less likely"),
 )
-guess_wrong
+wrong_guess
 
 # %% tags=["torch"]
 import torch
@@ -126,7 +126,7 @@ def after_one_step(push):
 # %% tags=["torch", "result", "nbval-check-output"]
 after = after_one_step(rewards[sampled])
 print([round(p, 3) for p in after.tolist()])
-guess_wrong.compare("likelier" if after[sampled] > 1 / 3 else "less likely")
+wrong_guess.compare("likelier" if after[sampled] > 1 / 3 else "less likely")
 
 # %% [markdown]
 # Every positive reward pulls its completion up, a wrong one too. Only on
@@ -154,13 +154,13 @@ print("after the step:", [round(p, 3) for p in after.tolist()])
 # group's. And with it?
 
 # %%
-guess_push = course.predict(
+push_guess = course.predict(
     "With the division: the hard group's push, in % of the medium group's?",
     unit="%",
     low=0,
     high=150,
 )
-guess_push
+push_guess
 
 # %% tags=["result", "nbval-check-output"]
 push = {}
@@ -174,7 +174,7 @@ for right in (1, 2, 4, 6, 7):
     print(f" {push[right, 'group']:20.2f}")
 
 # %% tags=["result"]
-guess_push.compare(100 * push[1, "group"] / push[4, "group"])
+push_guess.compare(100 * push[1, "group"] / push[4, "group"])
 
 # %% [markdown]
 # The more a group agrees, the smaller its standard deviation, and the more the
@@ -212,7 +212,7 @@ def group_advantages(rewards, eps=1e-4):
     # END SOLUTION
 
 
-# %% tags=["check", "torch"]
+# %% tags=["check"]
 from stepgrpo_lab.course import checks
 
 verdict = checks.group_advantages(group_advantages, number="07.1")
@@ -244,10 +244,10 @@ verdict
 # sampled: $r = 1.5$. Both bounds are 0.2. Does the clip stop the push?
 
 # %%
-guess_clip = course.predict(
+clip_guess = course.predict(
     "A = -1 and r = 1.5: does the clip stop the push?", choices=("yes", "no")
 )
-guess_clip
+clip_guess
 
 # %% [markdown]
 # ### Exercise 07.2 · The clipped surrogate (●○○, 5 minutes)
@@ -302,7 +302,7 @@ for A in (1.0, -1.0):
         values = [surrogate(log(r) + d, 0.0, A, 0.2, 0.2) for d in (0, 1e-6)]
         push[A, r] = (values[1] - values[0]) / 1e-6 + 0.0
         print(f"{A:+5.0f} {r:7.1f} {values[0]:+11.2f} {push[A, r]:+7.2f}")
-guess_clip.compare("yes" if abs(push[-1.0, 1.5]) < 0.01 else "no")
+clip_guess.compare("yes" if abs(push[-1.0, 1.5]) < 0.01 else "no")
 
 # %% [markdown]
 # The clip stops a token that has moved far enough **in the direction of its
@@ -382,13 +382,13 @@ LossExplorer()
 # pushed down, compared with one token of the short answer?
 
 # %%
-guess_token = course.predict(
+token_guess = course.predict(
     "Push on a token of the long wrong answer, in % of the short one's?",
     unit="%",
     low=0,
     high=200,
 )
-guess_token
+token_guess
 
 # %% tags=["result", "nbval-check-output"]
 from stepgrpo_lab import LossSettings, StepAwareReward
@@ -411,7 +411,8 @@ for loss_type in ("grpo", "dapo", "dr_grpo"):
     print(f" in total {sum(short):+.3f} and {sum(long):+.3f}")
 
 # %% tags=["result"]
-guess_token.compare(share["grpo"])
+diluted = share["grpo"]
+token_guess.compare(diluted)
 
 # %% [markdown]
 # Under `grpo` a rambling wrong answer is punished no more *in total* than a
@@ -453,7 +454,7 @@ def grpo_loss(logprobs, old_logprobs, advantages, mask, low=0.2, high=0.2):
     # END SOLUTION
 
 
-# %% tags=["check", "torch"]
+# %% tags=["check"]
 verdict = checks.grpo_loss(grpo_loss, number="07.3")
 grpo_loss = verdict.solution
 verdict
@@ -504,8 +505,8 @@ with torch.no_grad():
 # policy's own.
 
 # %% tags=["torch"]
+import dataclasses
 from copy import deepcopy
-from dataclasses import replace
 
 from stepgrpo_lab.method.loss import completion_logprobs
 from stepgrpo_lab.training.trl_loss import trl_policy_loss
@@ -518,9 +519,10 @@ old_logprobs = [
     [None if skip else old for skip, old in zip(t.forced, row, strict=True)]
     for t, row in zip(trajectories, before, strict=True)
 ]
-second = replace(batch, old_logprobs=old_logprobs)
+second = dataclasses.replace(batch, old_logprobs=old_logprobs)
 
 
+# %% tags=["torch"]
 def your_loss(model, low, high):
     """Your loss on the batch, padded."""
     own = [
@@ -596,10 +598,10 @@ def rollout(policy, groups=4, size=8):
 
 
 # %%
-guess_end = course.predict(
+end_guess = course.predict(
     "Where does the step-aware reward lead the policy?", choices=NAMES
 )
-guess_end
+end_guess
 
 # %% [markdown]
 # ### Exercise 07.4 · The training loop (●●●, 20 minutes)
@@ -638,7 +640,7 @@ def train(policy, rollout, steps, updates=2, learning_rate=1.0):
     # END SOLUTION
 
 
-# %% tags=["check", "torch"]
+# %% tags=["check"]
 verdict = checks.training_loop(train, number="07.4")
 train = verdict.solution
 verdict
@@ -660,7 +662,7 @@ for _ in range(4):
     odds = zip(NAMES, policy.softmax(0).tolist(), strict=True)
     print({name: round(p, 3) for name, p in odds})
     train(policy, rollout, steps=10, learning_rate=0.5)
-guess_end.compare(NAMES[policy.argmax()])
+end_guess.compare(NAMES[policy.argmax()])
 
 # %% [markdown]
 # Your loop has trained its first policy. Notice *what* it chose: "think long"
@@ -708,15 +710,17 @@ with lab.Grader() as grader:
 # collapse?
 
 # %%
-guess_collapse = course.predict(
+collapse_guess = course.predict(
     "Without the clip, how many of the runs collapse?",
     unit="%",
     low=0,
     high=100,
 )
-guess_collapse
+collapse_guess
 
 # %%
+from dataclasses import replace
+
 from stepgrpo_lab.course.toy_policy import (
     ToyCompletion,
     ToySettings,
@@ -746,7 +750,8 @@ for name, kind in losses.items():
     failed = sum(run.accuracy[-1] < 0.5 for run in runs)
     collapsed[name] = 100 * failed / len(runs)
     print(f"{name:>13}: {failed} of {len(runs)} runs collapsed")
-guess_collapse.compare(collapsed["without it"])
+unclipped = collapsed["without it"]
+collapse_guess.compare(unclipped)
 
 # %% [markdown]
 # A lucky short guess has the best reward of its group. One update on it is a
@@ -793,13 +798,19 @@ last = {
     name: sum(value for _, value in curve["reward"][-10:]) / 10
     for name, curve in curves.items()
 }
-guess_keep.compare(max(last, key=last.get))
+keep_guess.compare(max(last, key=last.get))
 
 # %% [markdown]
 # Run B has three times the learning rate. Its loss falls sooner and further
 # while its reward goes down. Whoever watches the loss keeps the wrong model.
 # Watch reward, accuracy and length instead, under plain decoding and on
 # problems that were not trained on.
+
+# %% [markdown]
+# ## Your predictions
+
+# %%
+course.score()
 
 # %% [markdown]
 # ## Summary
@@ -812,9 +823,6 @@ guess_keep.compare(max(last, key=last.get))
 # - Your loss and TRL's agree, gradient included.
 # - At ratio 1 the loss is a covariance of length and advantage. It is no
 #   measure of progress.
-
-# %%
-course.score()
 
 # %% [markdown]
 # **Further reading.**

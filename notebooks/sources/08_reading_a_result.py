@@ -42,7 +42,7 @@ shorter_guess
 
 # %%
 kept_guess = course.predict(
-    "Trained with every member probed, the model keeps how many of its tokens?",
+    "With every member probed, how many of its tokens does the model keep?",
     unit="%",
     low=0,
     high=120,
@@ -484,7 +484,8 @@ shortest = min(kept, key=lambda name: kept[name].estimate)
 shorter_guess.compare(shortest if apart else "no difference")
 
 # %% tags=["result"]
-kept_guess.compare(100 * kept["every member probed"].estimate)
+every_member = kept["every member probed"]
+kept_guess.compare(100 * every_member.estimate)
 
 # %% [markdown]
 # The rollout was short because the *probe* cut it. That was so before the first
@@ -559,7 +560,7 @@ def advantage_by_close(advantages, forced):
     kinds = {True: [], False: []}
     for advantage, was_forced in zip(advantages, forced, strict=True):
         kinds[bool(was_forced)].append(advantage)
-    means = [sum(kind) / len(kind) if kind else None for kind in kinds.values()]
+    means = [sum(k) / len(k) if k else None for k in kinds.values()]
     return tuple(means)
     # END SOLUTION
 

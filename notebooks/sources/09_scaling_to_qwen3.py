@@ -322,7 +322,7 @@ def chunked_logprobs(hidden, head, targets, chunk):
     # END SOLUTION
 
 
-# %% tags=["check", "torch"]
+# %% tags=["check"]
 verdict = checks.chunked_logprobs(chunked_logprobs)
 chunked_logprobs = verdict.solution
 verdict

@@ -146,6 +146,9 @@ sizes = {
     "optimisation.save_every": 1 if fast else 5,
     "evaluation.every": 2 if fast else 5,
 }
+
+
+# %%
 small = [f"{key}={value}" for key, value in sizes.items()]
 plain = [*small, "rollout.dynamic=false"]
 penalty = ["reward.function=length_penalty", "reward.strength=0.4"]
@@ -267,8 +270,10 @@ for name in ("Step-GRPO", "length penalty"):
 # brackets hold 95 % intervals.
 
 # %% tags=["torch", "result"]
+from stepgrpo_lab.evaluation.results import compare
+
 changes = {
-    name: lab.compare(result.before, result.after)
+    name: compare(result.before, result.after)
     for name, result in results.items()
 }
 for name, change in changes.items():
@@ -303,9 +308,8 @@ worst_guess.compare(min(gained, key=gained.get))
 from stepgrpo_lab.training.metrics import run_curves
 from stepgrpo_lab.viz.plots_study import VALIDATION, method_curves
 
-method_curves(
-    {name: run_curves(path, list(VALIDATION)) for name, path in folders.items()}
-)
+keys = list(VALIDATION)
+method_curves({name: run_curves(at, keys) for name, at in folders.items()})
 
 # %% [markdown]
 # ## What your model writes now
