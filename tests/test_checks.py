@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 import re
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import torch
 from stepgrpo_lab import MarkerSegmenter, TokenText, load_recipe
 from stepgrpo_lab.course import checks
 from stepgrpo_lab.course.checks import _result
-from stepgrpo_lab.course.toys import ScriptedPolicy, drive
+from stepgrpo_lab.course.toys import ScriptedPolicy, TinyWriter, drive
 from stepgrpo_lab.method.rollout import TrajectoryMachine
 from stepgrpo_lab.overthinker.verifier import oracle_tokens
 from stepgrpo_lab.planning import plan_memory
@@ -413,6 +414,175 @@ def choose_checkpoint(rows: Any, most_lost: float) -> int:
     return int(min(kept, key=lambda row: row["validation/tokens"])["step"])
 
 
+# ---- on tensors ------------------------------------------------------------------------------------------------------
+
+
+def probe_confidence(logits: Any, ids: Any, skip: int = 1) -> Any:
+    chosen = logits.log_softmax(-1).gather(-1, ids[:, None])[skip:]
+    return chosen.mean().exp() if len(chosen) else 0.0
+
+
+def reliability(stated: list[float], right: list[bool], bins: int = 10) -> Any:
+    held: dict[int, list[tuple[float, bool]]] = {}
+    for answer in zip(stated, right, strict=True):
+        held.setdefault(min(int(answer[0] * bins), bins - 1), []).append(answer)
+    rows = [
+        (fmean(s for s, _ in held[place]), fmean(r for _, r in held[place]), len(held[place])) for place in sorted(held)
+    ]
+    return rows, sum(count * abs(mean - share) for mean, share, count in rows) / len(stated)
+
+
+def with_torch_buckets(stated: list[float], right: list[bool], bins: int = 10) -> Any:
+    values, truth = torch.tensor(stated), torch.tensor(right).float()
+    place = (values * bins).long().clamp(max=bins - 1)
+    rows = [[values[place == i].mean(), truth[place == i].mean(), (place == i).sum()] for i in place.unique()]
+    return rows, sum(n * (s - r).abs() for s, r, n in rows) / len(stated)
+
+
+def rollout_loop(writer: TinyWriter, threshold: float, *, probes_always: bool = False, drops: bool = True) -> Any:
+    tokens: list[int] = []
+    close, scores = None, []
+    while not tokens or tokens[-1] != writer.end:
+        tokens.append(writer.sample(tokens))
+        if tokens[-1] == writer.close:
+            close = close or "natural"
+        if tokens[-1] not in writer.markers or (close and not probes_always):
+            continue
+        trial = tokens[:-1] + writer.probe_prompt
+        start, odds = len(trial), []
+        while writer.close not in trial[start:]:
+            token, odd = writer.likeliest(trial)
+            trial.append(token)
+            odds.append(odd)
+        scores.append(exp(fmean(map(math.log, odds[1:]))))
+        if scores[-1] > threshold:
+            close, tokens = "early", tokens[: -1 if drops else None] + writer.forced_close
+    return tokens, close, scores
+
+
+def rollout_that_forgets_the_close(writer: TinyWriter, threshold: float) -> Any:
+    writer.forced_close = []
+    return rollout_loop(writer, threshold)
+
+
+def rollout_that_never_stops(writer: TinyWriter, threshold: float) -> Any:
+    tokens: list[int] = []
+    while True:
+        tokens.append(writer.sample(tokens))
+
+
+def go_back(model: Any, cache: Any, length: int, token: int) -> Any:
+    cache.crop(length - cache.get_seq_length())
+    return fed(model, cache, length, token)
+
+
+def fed(model: Any, cache: Any, place: int, token: int) -> Any:
+    from stepgrpo_lab.engines.cache import cache_argument
+
+    named = {cache_argument(model): cache}
+    return model(input_ids=torch.tensor([[token]]), position_ids=torch.tensor([[place]]), **named).logits[0, -1]
+
+
+def with_a_new_cache(model: Any, cache: Any, length: int, token: int) -> Any:
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()
+    return fed(model, cache, length, token).tolist()
+
+
+def without_cutting(model: Any, cache: Any, length: int, token: int) -> Any:
+    return fed(model, cache, cache.get_seq_length(), token)
+
+
+def keys_alone(model: Any, cache: Any, length: int, token: int) -> Any:
+    for layer in cache.layers:
+        layer.values = layer.values[:, :, :length]
+    return fed(model, cache, length, token)
+
+
+def forgets_after_it(model: Any, cache: Any, length: int, token: int) -> Any:
+    logits = go_back(model, cache, length, token)
+    cache.crop(-1)
+    return logits
+
+
+def all_groups(rewards: Any, eps: float = 1e-4) -> Any:
+    return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.std(-1, keepdim=True) + eps)
+
+
+def group_by_group(rewards: Any, eps: float = 1e-4) -> Any:
+    return torch.stack([torch.tensor(advantages(row.tolist(), eps)) for row in rewards])
+
+
+def grpo(new: Any, old: Any, gained: Any, mask: Any, low: float = 0.2, high: float = 0.2) -> Any:
+    ratio = (new - old).exp()
+    scale = gained[:, None]
+    losses = -torch.min(ratio * scale, torch.clamp(ratio, 1 - low, 1 + high) * scale)
+    return (losses * mask).sum() / mask.sum()
+
+
+def grpo_by_cases(new: Any, old: Any, gained: Any, mask: Any, low: float = 0.2, high: float = 0.2) -> Any:
+    ratio, scale = (new - old).exp(), gained[:, None].expand_as(new)
+    held = torch.where(scale > 0, ratio.clamp(max=1 + high), ratio.clamp(min=1 - low))
+    return -(held * scale)[mask].mean()
+
+
+def train(policy: Any, rollout: Any, steps: int, updates: int = 2, learning_rate: float = 1.0, **how: Any) -> Any:
+    optimiser = torch.optim.SGD([policy], lr=learning_rate)
+    for _ in range(steps):
+        choices, rewards = rollout(policy)
+        gained = how.get("advantages", all_groups)(rewards).flatten()
+        old = policy.log_softmax(0)[choices.flatten()].detach()
+        for _ in range(updates):
+            new = policy.log_softmax(0)[choices.flatten()]
+            if how.get("clears", True):
+                optimiser.zero_grad()
+            old = new.detach() if how.get("fresh") else old
+            loss = how.get("loss", grpo)(new[:, None], old[:, None], gained, torch.ones(len(new), 1))
+            loss.backward()
+            optimiser.step()
+
+
+def train_by_hand(policy: Any, rollout: Any, steps: int, updates: int = 2, learning_rate: float = 1.0) -> None:
+    for _ in range(steps):
+        choices, rewards = rollout(policy)
+        gained, old = all_groups(rewards), torch.log_softmax(policy, 0).detach()[choices]
+        for _ in range(updates):
+            ratio = (torch.log_softmax(policy, 0)[choices] - old).exp()
+            loss = -torch.min(ratio * gained, ratio.clamp(0.8, 1.2) * gained).mean()
+            (slope,) = torch.autograd.grad(loss, policy)
+            with torch.no_grad():
+                policy -= learning_rate * slope
+
+
+def interval(before: Any, after: Any, resamples: int = 2000, seed: int = 0) -> Any:
+    gaps = np.array(after) - np.array(before)
+    drawn = np.random.default_rng(seed).choice(gaps, (resamples, len(gaps)))
+    return tuple(np.percentile(drawn.mean(1), [2.5, 97.5]))
+
+
+def interval_in_plain_python(before: Any, after: Any, resamples: int = 2000, seed: int = 0) -> Any:
+    rng, places = random.Random(seed), range(len(before))
+    means = sorted(fmean(after[i] - before[i] for i in rng.choices(places, k=len(places))) for _ in range(resamples))
+    return [means[resamples // 40], means[-resamples // 40 - 1]]
+
+
+def unpaired(before: Any, after: Any, resamples: int = 2000, seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    means = [rng.choice(after, len(after)).mean() - rng.choice(before, len(before)).mean() for _ in range(resamples)]
+    return np.percentile(means, [2.5, 97.5])
+
+
+def fixed(rollout: Any) -> Any:
+    """A rollout that is sampled once."""
+    kept: list[Any] = []
+
+    def again(policy: Any) -> Any:
+        kept[:] = kept or [rollout(policy)]
+        return kept[0]
+
+    return again
+
+
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 RIGHT = None
@@ -660,6 +830,70 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
         "were validated",
     ),
     (checks.choose_checkpoint, lambda rows, most_lost: 40, "were validated"),
+    (checks.probe_confidence_from_logits, probe_confidence, RIGHT),
+    (checks.probe_confidence_from_logits, lambda x, ids, skip=1: probe_confidence(x.T.T * 2, ids, skip), "expected"),
+    (checks.probe_confidence_from_logits, lambda x, ids, skip=1: probe_confidence(x, x.argmax(-1), skip), "gather"),
+    (checks.probe_confidence_from_logits, lambda x, ids, skip=1: probe_confidence(x, ids), "skip_first that you"),
+    (checks.probe_confidence_from_logits, lambda x, ids, skip=1: probe_confidence(x, ids, 0), "leave the first"),
+    (
+        checks.probe_confidence_from_logits,
+        lambda x, ids, skip=1: x.softmax(-1).gather(-1, ids[:, None])[skip:].mean() if len(ids) > skip else 0,
+        "arithmetic",
+    ),
+    (checks.calibration_curve, reliability, RIGHT),
+    (checks.calibration_curve, lambda *case: (reliability(*case)[0], 0.0), "expected"),
+    (
+        checks.calibration_curve,
+        lambda *case: (rows := reliability(*case)[0], fmean(abs(s - r) for s, r, _ in rows)),
+        "its number of answers",
+    ),
+    (
+        checks.calibration_curve,
+        lambda *case: ([(s, r * n, n) for s, r, n in reliability(*case)[0]], reliability(*case)[1]),
+        "is a share",
+    ),
+    (checks.truncated_rollout, rollout_loop, RIGHT),
+    (checks.truncated_rollout, lambda *case: rollout_loop(*case, probes_always=True), "a word like any other"),
+    (checks.truncated_rollout, lambda *case: rollout_loop(*case, drops=False), "the marker is dropped as well"),
+    (checks.truncated_rollout, rollout_that_forgets_the_close, "force the close"),
+    (checks.truncated_rollout, rollout_that_never_stops, "does the loop stop at writer.end"),
+    (checks.backtracking_cache, go_back, RIGHT),
+    (checks.backtracking_cache, without_cutting, "still there"),
+    (
+        checks.backtracking_cache,
+        lambda m, c, n, t: (c.crop(n - c.get_seq_length()), fed(m, c, n + 5, t))[1],
+        "position",
+    ),
+    (checks.backtracking_cache, lambda m, c, n, t: go_back(m, c, n - 1, t), "one position too few"),
+    (checks.backtracking_cache, keys_alone, "raised"),
+    (checks.backtracking_cache, forgets_after_it, "positions in the cache"),
+    (checks.group_advantages, all_groups, RIGHT),
+    (checks.group_advantages, lambda r, eps=1e-4: (r - r.mean()) / (r.std() + eps), "its own mean and deviation"),
+    (checks.group_advantages, lambda r, eps=1e-4: all_groups(r.T, eps).T, "reduces over the groups"),
+    (checks.group_advantages, lambda r, eps=1e-4: all_groups(r, 0.0), "add eps"),
+    (checks.group_advantages, lambda r, eps=1e-4: all_groups(r), "eps is an argument"),
+    (checks.grpo_loss, grpo, RIGHT),
+    (checks.grpo_loss, lambda *case: -grpo(*case), "the sign is wrong"),
+    (checks.grpo_loss, lambda n, o, a, m, low=0.2, high=0.2: grpo(n, o, a, torch.ones_like(n), low, high), "padding"),
+    (checks.grpo_loss, lambda n, o, a, m, low=0.2, high=0.2: grpo(n, o, a, m, low, low), "1 - low and 1 + high"),
+    (checks.grpo_loss, lambda n, o, a, m, *bounds: -((n - o).exp() * a[:, None] * m).sum() / m.sum(), "nothing is cl"),
+    (checks.grpo_loss, lambda *case: grpo(*case).item(), "without item()"),
+    (checks.grpo_loss, lambda n, *rest: grpo(n.detach(), *rest), "without a gradient"),
+    (checks.training_loop, train, RIGHT),
+    (checks.training_loop, lambda *case: train(*case, clears=False), "zero_grad"),
+    (checks.training_loop, lambda *case: train(*case, fresh=True), "take them once"),
+    (checks.training_loop, lambda *case: train(*case, advantages=lambda r: r), "rewards are not advantages"),
+    (checks.training_loop, lambda *case: train(*case, loss=lambda *batch: -grpo(*batch)), "the wrong way"),
+    (checks.training_loop, lambda policy, rollout, *rest: train(policy, fixed(rollout), *rest), "sample anew"),
+    (checks.paired_bootstrap, interval, RIGHT),
+    (checks.paired_bootstrap, unpaired, "one draw of problems serves both"),
+    (checks.paired_bootstrap, lambda b, a, n=2000, seed=0: interval(a, b, n, seed), "after minus before"),
+    (
+        checks.paired_bootstrap,
+        lambda b, a, n=2000, seed=0: np.array(interval(b, a, n, seed)) * len(b),
+        "divide by their number",
+    ),
+    (checks.paired_bootstrap, lambda b, a, n=2000, seed=0: interval(b, a, n, id(object()) % 999), "expected"),
 ]
 """Check, solution, and what the message must say of it; a right solution has none."""
 
@@ -812,6 +1046,20 @@ NATURAL: list[tuple[Check, Solution]] = [
     (checks.shortest_right_reward, lambda c, k, f, n: np.array(reward(c, k, f, n))),
     (checks.cut_accuracy, lambda t, o, s: np.mean([r[s - 1] if s <= len(r) else e for r, e in zip(t, o, strict=True)])),
     (checks.covering_tokens, lambda p, s, e: tuple(by_spans(p, s, e))),
+    (checks.calibration_curve, with_torch_buckets),
+    (
+        checks.truncated_rollout,
+        lambda writer, t: (lambda rows: [np.array(rows[0]), *rows[1:]])(rollout_loop(writer, t)),
+    ),
+    (checks.backtracking_cache, with_a_new_cache),
+    (checks.group_advantages, group_by_group),
+    (checks.grpo_loss, grpo_by_cases),
+    (checks.training_loop, train_by_hand),
+    (checks.paired_bootstrap, interval_in_plain_python),
+    (
+        checks.probe_confidence_from_logits,
+        lambda x, ids, skip=1: geometric(x.softmax(-1)[range(len(ids)), ids].tolist(), skip),
+    ),
     (checks.first_step_below, lambda rows, share: float(x) if (x := first_step(rows, share)) is not None else None),
 ]
 """Each is green: right answers as people write them who think in numpy or PyTorch."""
@@ -856,6 +1104,57 @@ def test_the_smallest_counterexample_is_shown() -> None:
 
     message = checks.first_confident(from_three_on).message
     assert message.count(",") <= 4 and "expected" in message, message
+
+
+@pytest.mark.parametrize("check", [checks.mean_steps_of_right, checks.loss_type_weights, checks.paired_bootstrap])
+def test_later_cells_go_on_with_a_right_function(check: Check) -> None:
+    [mine] = [solution for listed, solution, named in ROWS if listed is check and named is RIGHT]
+    assert check(mine).solution is mine
+    wrong = next(solution for listed, solution, named in ROWS if listed is check and named is not RIGHT)
+    assert check(check(wrong).solution).passed
+
+
+def test_every_check_of_a_wrong_answer_has_the_right_one_at_hand() -> None:
+    for check in CHECKS:
+        library = check(lambda *_, **__: None).solution
+        assert check(library).passed, check
+
+
+def test_the_librarys_function_takes_the_arguments_of_what_was_written() -> None:
+    def weights(lengths: list[int], loss_type: str, longest: int = 100) -> None: ...
+
+    library = checks.loss_type_weights(weights).solution
+    assert library(loss_type="dr_grpo", lengths=[2, 6]) == [1 / 200] * 2
+
+
+def test_a_check_takes_the_number_of_its_notebook() -> None:
+    assert checks.grpo_loss(grpo, number="07.2").exercise == "07.2"  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "check", [checks.group_advantages, checks.grpo_loss, checks.training_loop, checks.probe_confidence_from_logits]
+)
+def test_without_torch_an_exercise_on_tensors_is_skipped(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_result, "find_spec", lambda name: None if name == "torch" else name)
+    monkeypatch.setenv(checks.STRICT_VARIABLE, "1")
+    result = check(lambda *_: None)
+    assert result.skipped and not result.passed and callable(result.solution)
+    assert len(repr(result).splitlines()) == 1
+
+
+def test_the_librarys_stand_ins_work_on_lists() -> None:
+    assert checks.group_advantages(lambda *_: None).solution([[1.0, 0.0], [0.5, 0.5]])[1] == [0.0, 0.0]
+    loss = checks.grpo_loss(lambda *_: None).solution([[-1.0]], [[-1.0]], [0.5], [[True]])
+    assert loss == pytest.approx(-0.5)
+    sure = checks.probe_confidence_from_logits(lambda *_: None).solution([[0.0, 0.0], [0.0, 0.0]], [0, 1])
+    assert sure == pytest.approx(0.5)
+
+
+def test_partial_credit_is_the_share_of_the_inputs_and_a_constant_earns_none() -> None:
+    assert checks.first_confident(exit_rule).share == 1
+    assert 0.5 < checks.first_confident(lambda c, t: exit_rule(c, t - 1e-12)).share < 1
+    for constant in (None, 0, 7):
+        assert checks.first_confident(lambda c, t, constant=constant: constant).share == 0
 
 
 CHECKS = list(dict.fromkeys(check for check, _, _ in ROWS))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stepgrpo_lab import course, group_advantages
 from stepgrpo_lab.authoring.notebooks import building, linting
@@ -19,8 +25,11 @@ from stepgrpo_lab.authoring.notebooks.building import (
 )
 from stepgrpo_lab.authoring.notebooks.linting import drift, lint, unknown_keywords
 from stepgrpo_lab.course import _environment as environment
-from stepgrpo_lab.course import checks
+from stepgrpo_lab.course import _guessing, _predictions, checks
 from stepgrpo_lab.course.checks import exercise, expect
+from stepgrpo_lab.widgets._base import VIEW_MIME
+
+QUESTIONS = itertools.count()
 
 SCRIPT = '''# ---
 # jupyter:
@@ -36,7 +45,7 @@ SCRIPT = '''# ---
 # %%
 from stepgrpo_lab import course
 from stepgrpo_lab.course import checks
-saved = course.predict("How much?", None)
+saved = course.predict("How much?", unit="%")
 
 # %% tags=["exercise"]
 def double(x):
@@ -50,7 +59,16 @@ def double(x):
 double(2)
 
 # %%
-saved.compare(4)
+saved.compare(2 * 17)
+
+# %% tags=["result", "nbval-check-output"]
+2 * 21
+
+# %% tags=["torch"]
+import torch
+
+# %%
+course.score()
 '''
 PROJECT = '[project]\n[project.urls]\nRepository = "https://github.com/someone/lab"\n'
 
@@ -80,7 +98,8 @@ def test_one_script_makes_the_exercise_and_its_twin(lesson: Lesson) -> None:
     assert code(solved, "exercise") == ['def double(x):\n    """Twice x."""\n    return 2 * x']
     for notebook in (exercises, solved):
         nbformat.validate(notebook)
-        assert code(notebook, "check") == code(notebook, COMPARED) == ["double(2)"]
+        assert code(notebook, "check") == code(notebook, COMPARED)[:1] == ["double(2)"]
+        assert code(notebook, "torch") == ["# needs PyTorch\nimport torch"]
         assert notebook.metadata.kernelspec.name == "python3"
         assert all("SOLUTION" not in cell.source and "STUB" not in cell.source for cell in notebook.cells)
     assert exercises == lesson.build(solved=False)
@@ -152,7 +171,9 @@ def test_built_notebooks_are_run_and_written_and_do_not_drift(
         counts = [place if cell.outputs else None for place, cell in enumerate(code, start=1)]
         assert [cell.execution_count for cell in code] == counts  # nbval compares only cells that were run
         outputs = [cell.outputs for cell in notebook.cells if COMPARED in cell.metadata.get("tags", [])]
-        assert [[output.data["text/plain"] for output in shown] for shown in outputs] == [["4"] if solved else []]
+        shown = [[output.data["text/plain"] for output in kept] for kept in outputs]
+        assert shown == ([["4"], ["42"]] if solved else [[]])
+        assert ("34" in nbformat.writes(notebook)) == solved  # the outcome of the prediction
         setup = notebook.cells[1]
         assert setup.outputs == []  # it tells of the machine
 
@@ -188,12 +209,13 @@ def good_notebook() -> nbformat.NotebookNode:
     cells = [
         run("import stepgrpo_lab", metadata={"tags": ["setup"]}),
         text("## Objectives"),
-        run("saved = course.predict('?', None)\nsaved.compare(1)"),
+        run("saved = course.predict('?', None)\nsaved.compare(len(saved))"),
         *(run("x", metadata={"tags": ["exercise"]}) for _ in range(2)),
         *(run("y", metadata={"tags": ["check", COMPARED]}, outputs=[result], execution_count=1) for _ in range(2)),
         text("<summary>Hint</summary> <summary>Hint</summary>"),
         text("## What can go wrong: all"),
         text("## Summary and next"),
+        run("course.score()"),
     ]
     for place, cell in enumerate(cells):
         cell["id"] = f"c{place}"
@@ -207,8 +229,8 @@ def test_a_good_notebook_has_no_findings() -> None:
 @pytest.mark.parametrize(
     ("place", "change", "finding"),
     [
-        (2, {"source": "predict(.compare(" + "\n1" * 21}, "22 lines"),
-        (2, {"source": "predict(); x.compare(1)  # " + "x" * 80}, "a line of"),
+        (2, {"source": "x = predict(1)\nx.compare(y)" + "\n1" * 21}, "23 lines"),
+        (2, {"source": "x = predict(); x.compare(y)  # " + "x" * 80}, "a line of"),
         (1, {"source": "## Objectives " + "word " * 140}, "words"),
         (5, {"outputs": []}, "has no output stored"),
         (5, {"execution_count": None}, "no execution count"),
@@ -216,16 +238,56 @@ def test_a_good_notebook_has_no_findings() -> None:
         (8, {"source": "nothing"}, "What can go wrong"),
         (4, {"metadata": {}}, "1 exercises and 2 checks"),
         (7, {"source": "no hint"}, "without a hint"),
-        (2, {"source": "predict('?', None)"}, "each prediction a comparison"),
-        (2, {"source": "import trl\npredict()\nx.compare(1)\ntrl.GRPOConfig(learning_rat=1)"}, "'learning_rat'"),
+        (2, {"source": "found"}, "needs a prediction"),
+        (2, {"source": "saved = course.predict('?')"}, "1 times and compared 0 times"),
+        (2, {"source": "saved = course.predict('?')\nsaved.compare(x)\nsaved.compare(x)"}, "compared 2 times"),
+        (2, {"source": "course.predict('?').compare(x)"}, "without a name"),
+        (2, {"source": "saved = course.predict('?')\nsaved.compare(34)"}, "gives its outcome away"),
+        (2, {"source": "saved = course.predict('?')\nsaved.compare(-round(3.4))"}, "gives its outcome away"),
+        (2, {"source": "x = 'wider'\nsaved = course.predict('?')\nsaved.compare(x)"}, "gives its outcome away"),
+        (10, {"source": "found"}, "must end with course.score()"),
+        (3, {"source": "import torch", "metadata": {"tags": ["exercise", "torch"]}}, "imports torch outside"),
+        (2, {"source": "import trl\nx = predict()\nx.compare(y)\ntrl.GRPOConfig(learning_rat=1)"}, "'learning_rat'"),
     ],
 )
 def test_each_rule_of_the_lint_finds_its_breach(place: int, change: dict[str, object], finding: str) -> None:
     notebook = good_notebook()
     notebook.cells[place].update(change)
-    if "predict(.compare(" in notebook.cells[place].source:
-        notebook.cells[place].source = "predict(1).compare(1)" + "\n1" * 21
     assert any(finding in found for found in lint(notebook)), list(lint(notebook))
+
+
+@pytest.mark.parametrize(
+    "computed",
+    [
+        "100 * kept",
+        "'wider' if low > high else 'narrower'",
+        "course.sealed('x')",
+        "round(total, 1)",
+        "total",
+        "rows[0]",
+    ],
+)
+def test_an_outcome_that_is_computed_or_sealed_is_no_finding(computed: str) -> None:
+    notebook = good_notebook()
+    loop = "total = 0\nfor row in rows:\n    total += row"
+    notebook.cells[2].source = f"saved = course.predict('?')\n{loop}\nsaved.compare({computed})"
+    assert list(lint(notebook)) == []
+
+
+@pytest.mark.parametrize("cell", [{"source": "saved.compare(x)"}, {"source": "x", "metadata": {"tags": ["result"]}}])
+def test_an_outcome_in_an_exercise_notebook_is_found(cell: dict[str, Any]) -> None:
+    output = nbformat.v4.new_output("execute_result", data={"text/plain": "34"})
+    cells = [nbformat.v4.new_code_cell(**cell, outputs=[output], execution_count=1)]
+    for solved in (False, True):
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"stepgrpo": {"solved": solved}})
+        assert any("shows its outcome" in finding for finding in lint(notebook)) != solved
+
+
+def test_without_torch_a_cell_that_needs_it_prints_one_line() -> None:
+    lines = ["# needs PyTorch\n", "import torch\n"]
+    [printed] = environment.without_torch(lines)
+    assert printed.startswith("print(")
+    assert environment.without_torch(lines[1:]) == lines[1:] and environment.without_torch([]) == []
 
 
 def test_another_kernel_is_found() -> None:
@@ -254,28 +316,168 @@ def test_a_missing_notebook_is_named(root: Path) -> None:
     ]
 
 
-def test_predictions_are_stored_compared_and_replaced() -> None:
-    question = "How many tokens does the oracle save?"
-    open_question = course.predict(question, None, unit="%")
-    assert open_question.compare(66.9).close is None
-    assert "None" in repr(open_question) and "no prediction was stored" in repr(open_question.compare(1))
-    stored = course.predict(question, 60, unit="%")
-    assert (stored.compare(66.9).close, stored.compare(62).close) == (False, True)
-    assert [kept.value for kept in course.predictions() if kept.question == question] == [60]
-    word = course.predict("Longer?", "yes", choices=("yes", "no"))
-    assert (word.compare("yes").close, word.compare("no").close) == (True, False)
-    assert "&lt;b&gt;" in course.predict("<b>", None)._repr_html_()
+def asked(**how: Any) -> course.Prediction:
+    """A prediction with a question of its own."""
+    return course.predict(f"What comes out ({next(QUESTIONS)})?", **how)
 
 
-def test_predictions_of_the_wrong_kind_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("said", "understood"),
+    [
+        (34, 34),
+        ("34", 34),
+        ("34%", 34),
+        (" 34 % ", 34),
+        ("about 34 percent", 34),
+        (0.34, 34),
+        ("0.34", 34),
+        ("0,34", 34),
+        ("1/2", 50),
+        ("34,5", 34.5),
+        ("0.5 %", 0.5),
+        ("1,000", 1000),
+        ("−3", -3),
+        (np.float32(34), 34),
+        (np.array([34]), 34),
+        (torch.tensor(34.0), 34),
+        ("between 3 and 5", None),
+        ("a third", None),
+        ("", None),
+        ("1/0", None),
+        ("1e999", None),
+        (True, None),
+        (float("nan"), None),
+        ([1, 2], None),
+        (torch.tensor([1.0, 2.0]), None),
+    ],
+)
+def test_a_percentage_is_understood_as_it_is_said(said: Any, understood: float | None) -> None:
+    prediction = asked(unit="%")
+    prediction.guess = said
+    assert prediction.guess == (None if understood is None else pytest.approx(understood))
+    assert bool(prediction.note) == (understood is None or (understood >= 34 and said in (0.34, "0.34", "0,34", "1/2")))
+
+
+@given(st.one_of(st.text(), st.floats(), st.integers(), st.none(), st.lists(st.integers()), st.binary()))
+def test_nothing_that_a_learner_enters_raises(said: Any) -> None:
+    for how in ({"unit": "%"}, {"choices": ("yes", "no")}, {"low": 0, "high": 5}, {}):
+        prediction = course.predict("Anything?", said, **how)  # type: ignore[arg-type]
+        assert repr(prediction) and prediction._repr_mimebundle_()
+        outcome = "yes" if "choices" in how else 3
+        assert repr(prediction.compare(outcome)) and repr(course.score())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "said", ["less likely", "Less likely", " less  likely. ", "LESS-LIKELY", "less", "'less likely'"]
+)
+def test_a_choice_is_understood_as_it_is_said(said: str) -> None:
+    prediction = asked(choices=("likelier", "less likely"))
+    prediction.guess = said
+    assert prediction.guess == "less likely" and prediction.note == ""
+    prediction.guess = "perhaps"
+    assert prediction.guess == "less likely" and "likelier, less likely" in prediction.note
+    assert prediction.compare("less likely").verdict == "right"
+    assert prediction.compare("likelier").verdict == "surprise"
     with pytest.raises(ValueError, match="not among the choices"):
-        course.predict("Longer?", "perhaps", choices=("yes", "no"))
-    with pytest.raises(TypeError, match="a number is asked for"):
-        course.predict("How many?", "ten")
-    with pytest.raises(TypeError, match="one of yes, no"):
-        course.predict("Longer?", 10, choices=("yes", "no"))
-    with pytest.raises(ValueError, match="not among the choices"):
-        course.predict("Longer?", "yes", choices=("yes", "no")).compare("maybe")
+        prediction.compare("maybe")
+
+
+@pytest.mark.parametrize(
+    ("how", "guess", "outcome", "verdict"),
+    [
+        ({"unit": "%"}, 34, 34, "right"),
+        ({"unit": "%"}, 38, 34, "close"),
+        ({"unit": "%"}, 39, 34, "close"),
+        ({"unit": "%"}, 47, 34, "near"),
+        ({"unit": "%"}, 90, 34, "surprise"),
+        ({"unit": "%"}, None, 34, None),
+        ({"low": 0, "high": 20}, 9, 10, "close"),
+        ({"low": 0, "high": 20}, 8, 10, "near"),
+        ({"low": 0, "high": 20}, 4, 10, "surprise"),
+        ({}, 95, 100, "close"),
+        ({}, "ten", 10, None),
+        ({}, "ten", "Ten", "right"),
+    ],
+)
+def test_a_guess_is_judged_on_the_scale_of_its_question(
+    how: Any, guess: Any, outcome: Any, verdict: str | None
+) -> None:
+    comparison = asked(**how, guess=guess).compare(outcome)
+    assert comparison.verdict == verdict
+    assert comparison.close == (None if verdict is None else verdict in ("right", "close"))
+    assert asked(**how, guess=guess).compare(outcome, tolerance=1e9).verdict in (None, "right", "close")
+
+
+def test_the_old_forms_of_a_prediction_still_work() -> None:
+    assert course.predict("How many?", None).guess is None
+    assert course.predict("How many?", 50, unit="%").guess == 50
+    assert course.predict("Longer?", "yes", choices=("yes", "no")).guess == "yes"
+    assert course.predict("Anything?", "an answer").guess == "an answer"
+
+
+def test_a_question_asked_again_keeps_its_guess_unless_it_changes() -> None:
+    asked_first = course.predict("The same?", unit="%")
+    asked_first.guess = "0.5 %"
+    assert course.predict("The same?", unit="%").guess == 0.5
+    assert course.predict("The same?", choices=("yes", "no")).guess is None
+    assert [kept.guess for kept in course.predictions() if kept.question == "The same?"] == [None]
+
+
+def test_the_score_counts_what_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_predictions, "_compared", {})
+    assert "No prediction" in repr(course.score())
+    for guess in (34, 37, 45, 90, None):
+        asked(unit="%", guess=guess).compare(34)
+    asked(unit="%", guess=34)  # never compared
+    assert course.score() == course.Score(right=2, near=1, surprises=1, unanswered=1)
+    assert "4 of 5" in repr(course.score()) and "1 unanswered" in repr(course.score())
+
+
+def test_what_is_guessed_with_a_control_is_the_guess() -> None:
+    slider = asked(unit="%")
+    shown = slider._repr_mimebundle_()
+    assert VIEW_MIME in shown and slider.question in shown["text/plain"]
+    view = slider._view
+    assert view is not None
+    view.control.value = 20
+    assert slider.guess == 20 and "20" in view.said.value
+    view.keep.click()
+    assert view.control.disabled
+    view.keep.click()
+    assert not view.control.disabled
+    slider.guess = 70
+    assert view.control.value == 70
+    buttons = asked(choices=("yes", "no"))
+    buttons._repr_mimebundle_()
+    assert buttons._view is not None and buttons.guess is None
+    buttons._view.control.value = "no"
+    assert buttons.guess == "no"
+
+
+def test_a_slider_that_is_left_alone_is_kept_as_it_stands() -> None:
+    slider = asked(low=0, high=1)
+    slider._repr_mimebundle_()
+    assert slider._view is not None and slider.guess is None
+    slider._view.keep.click()
+    assert slider.guess == 0.5
+
+
+def test_without_ipywidgets_a_prediction_says_how_to_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_guessing, "find_spec", lambda name: None)
+    shown = asked(unit="%")._repr_mimebundle_()
+    assert VIEW_MIME not in shown and ".guess = 34" in shown["text/plain"]
+    assert "&lt;b&gt;" in course.predict("<b>", None)._repr_mimebundle_()["text/html"]
+
+
+@given(st.text())
+def test_a_sealed_outcome_can_be_opened_and_not_read(text: str) -> None:
+    closed = course.seal(text)
+    assert course.sealed(closed) == text and (len(text) < 4 or text not in closed)
+
+
+def test_what_was_never_sealed_is_refused() -> None:
+    with pytest.raises(ValueError, match="course.seal"):
+        course.sealed("narrower")
 
 
 @exercise("00.9", "well done")

@@ -32,7 +32,7 @@ checks.scaling_up -> course.checks.scaling_up
 checks.semantic_steps -> course.checks.semantic_steps
 checks.step_aware_reward -> course.checks.step_aware_reward
 checks.tour -> course.checks.tour
-checks.truncated_rollout -> course.checks.truncated_rollout
+checks.truncated_rollout -> course.checks.rollouts
 comparison -> experiments
 comparison.compare -> experiments.run experiments._page
 comparison.figures -> experiments.pictures

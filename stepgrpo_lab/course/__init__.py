@@ -2,7 +2,16 @@
 
 from stepgrpo_lab.course._drawings import Drawing, drawing
 from stepgrpo_lab.course._environment import FAST_VARIABLE, Lab, fast_mode, full_run_recipe, new_run_folder, setup
-from stepgrpo_lab.course._predictions import Comparison, Prediction, predict, predictions
+from stepgrpo_lab.course._predictions import (
+    Comparison,
+    Prediction,
+    Score,
+    predict,
+    predictions,
+    score,
+    seal,
+    sealed,
+)
 from stepgrpo_lab.course._showing import RecipeTable, Source, explain_recipe, source_of
 
 __all__ = [
@@ -12,6 +21,7 @@ __all__ = [
     "Lab",
     "Prediction",
     "RecipeTable",
+    "Score",
     "Source",
     "drawing",
     "explain_recipe",
@@ -20,6 +30,9 @@ __all__ = [
     "new_run_folder",
     "predict",
     "predictions",
+    "score",
+    "seal",
+    "sealed",
     "setup",
     "source_of",
 ]

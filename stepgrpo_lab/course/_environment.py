@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,9 @@ from stepgrpo_lab.recipes import Recipe, load_recipe
 FAST_VARIABLE = "STEPGRPO_FAST"
 """Environment variable: "1" runs the notebooks in the size in which they are tested."""
 PACKAGES = ("stepgrpo-lab", "torch", "transformers", "trl", "peft", "ipywidgets", "plotly")
+
+NEEDS_TORCH = "# needs PyTorch"
+"""First line of a cell that is skipped where torch is missing, as in a browser."""
 
 T = TypeVar("T")
 
@@ -102,7 +106,8 @@ class Lab:
 def setup() -> Lab:
     """Make a notebook ready; it may be called again at any time.
 
-    On Colab it lets widgets from outside Google load. Nothing heavy is imported.
+    On Colab it lets widgets from outside Google load. Where torch is missing, cells that begin with "# needs PyTorch"
+    are skipped with one line. Nothing heavy is imported.
 
     Raises:
         ValueError: ``STEPGRPO_FAST`` has a value that means nothing.
@@ -117,7 +122,31 @@ def setup() -> Lab:
         from stepgrpo_lab.widgets._base import enable_widgets_on_colab
 
         enable_widgets_on_colab()
+    if find_spec("torch") is None:
+        _skip_cells_that_need_torch()
     return Lab(fast_mode(), colab, platform.python_version(), {name: _version(name) for name in PACKAGES}, _gpu_name())
+
+
+def _skip_cells_that_need_torch() -> None:
+    if "IPython" in sys.modules:
+        shell = sys.modules["IPython"].get_ipython()
+        if shell is not None and without_torch not in shell.input_transformers_cleanup:
+            shell.input_transformers_cleanup.append(without_torch)
+
+
+def without_torch(lines: list[str]) -> list[str]:
+    """A cell as it runs where torch is missing.
+
+    Args:
+        lines: The cell's lines, as IPython hands them to its input transformers.
+
+    Example:
+        >>> without_torch(["# needs PyTorch\\n", "import torch\\n"])
+        ['print("This cell needs PyTorch, which is not here: skipped.")\\n']
+    """
+    if not lines or lines[0].strip() != NEEDS_TORCH:
+        return lines
+    return ['print("This cell needs PyTorch, which is not here: skipped.")\n']
 
 
 def _version(package: str) -> str:

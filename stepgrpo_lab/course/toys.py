@@ -1,10 +1,12 @@
-"""Two policies small enough to read: one whose every choice is written down beforehand, and one of random weights.
+"""Policies small enough to read: one whose every choice is written down, one of a few rules, one of random weights.
 
-The scripted one drives a trajectory machine by hand. The tiny one is a language model that knows nothing, but attends.
+The scripted one drives a trajectory machine by hand. The one of rules writes thoughts, probes and answers without any
+model. The tiny one is a language model that knows nothing, but attends.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -117,6 +119,91 @@ def drive(machine: TrajectoryMachine, policy: ScriptedPolicy) -> list[FedToken]:
         phase = machine.phase.name
         token, place = machine.feed()
         passes.append(FedToken(phase, policy.token_text.decode([token]), place))
+
+
+WRITER_PIECES = (
+    *("2+3=5", "2+3=6", " Wait,", " Alternatively,", "\n", "\n\n", "</think>"),
+    *("**Final Answer**", "\\boxed", "{", "}", "5", "6", "<eos>"),
+)
+"""The tokens of a :class:`TinyWriter`; a marker is one token, its comma included, so that nothing need be awaited."""
+_THOUGHTS = {"2+3=5": 5, "2+3=6": 2, " Wait,": 3, " Alternatively,": 1, "</think>": 1}
+_ANSWERS = {"\\boxed": 6, "\n": 2, " Wait,": 1}
+_AFTER = {"\\boxed": "{", "}": "\n", "\n": "</think>"}
+"""How a trial answer goes on."""
+
+
+class TinyWriter:
+    """Writes thoughts with markers, trial answers and answers by a few rules: a policy without a model.
+
+    Every probability depends on all tokens before it, as in a language model; and each sample takes the next number of
+    a generator, so a token that is sampled too often or too rarely changes all that follows.
+
+    Args:
+        seed: Of the rules and of the samples.
+
+    Attributes:
+        markers: Ids of the tokens at which a rollout asks.
+        probe_prompt: Ids that are forced to induce a trial answer.
+        forced_close: Ids that are forced where the thoughts are ended early.
+        close, end: Ids of ``</think>`` and of the end of sequence.
+
+    Example:
+        >>> writer = TinyWriter(seed=0)
+        >>> trial = [*writer.probe_prompt, writer.likeliest(writer.probe_prompt)[0]]
+        >>> writer.text(trial)
+        '\\n**Final Answer**\\n\\\\boxed{'
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.token_text = TokenText.from_pieces(WRITER_PIECES, eos_ids=[WRITER_PIECES.index("<eos>")])
+        self.markers = frozenset(map(WRITER_PIECES.index, (" Wait,", " Alternatively,")))
+        self.probe_prompt = self.token_text.encode("\n**Final Answer**\n\\boxed")
+        self.forced_close = self.token_text.encode("\n</think>\n\n")
+        self.close, self.end = map(WRITER_PIECES.index, ("</think>", "<eos>"))
+        self._numbers = random.Random(seed)
+        self._left = 400
+
+    def sample(self, tokens: Sequence[int]) -> int:
+        """Draw the token that follows these.
+
+        Raises:
+            ValueError: More is drawn than any completion holds.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("more tokens are drawn than any completion holds: does the loop stop at writer.end?")
+        odds = self._odds(tokens)
+        return WRITER_PIECES.index(self._numbers.choices(list(odds), list(odds.values()))[0])
+
+    def likeliest(self, tokens: Sequence[int]) -> tuple[int, float]:
+        """The likeliest token after these, and its probability."""
+        odds = self._odds(tokens)
+        piece = max(odds, key=lambda name: odds[name])
+        return WRITER_PIECES.index(piece), odds[piece] / sum(odds.values())
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The tokens' text."""
+        return self.token_text.decode(list(tokens))
+
+    def _odds(self, tokens: Sequence[int]) -> dict[str, float]:
+        """How likely each piece is after these tokens, up to a factor."""
+        pieces = [WRITER_PIECES[token] for token in tokens]
+        rng = random.Random(f"{self.seed} {pieces}")
+        last, closed = pieces[-1] if pieces else "", "</think>" in pieces
+        if last == "{":
+            right = rng.random()
+            return {"5": right + 0.01, "6": 1.01 - right if closed else (1 - right) / 3}
+        if last in "56" and last:
+            return {"}": 1.0}
+        if closed and "}" in pieces[pieces.index("</think>") :]:
+            return {"<eos>": 4 * rng.random(), "\n": rng.random(), " Wait,": rng.random()}
+        if last == "\\boxed" or (not closed and "\\boxed" in pieces):
+            return {_AFTER.get(last, "</think>"): 30 + rng.random(), "\n\n": 1.0}
+        return {name: weight * (0.1 + rng.random()) for name, weight in (_ANSWERS if closed else _THOUGHTS).items()}
+
+    def __repr__(self) -> str:
+        return f"TinyWriter(seed={self.seed})"
 
 
 TINY_PIECES = (

@@ -9,6 +9,9 @@ A script is read by jupytext. What this module adds to its cells:
   twin gets the others.
 - The cell after it, tagged ``check``, shows the check's result. nbval compares its output with the stored one, as it
   does for every cell tagged ``nbval-check-output``.
+- A cell that compares a prediction, or is tagged ``result``, shows an outcome: its output stands in the twin alone, so
+  that nobody reads an answer before the question.
+- A cell tagged ``torch`` that is no exercise begins with ``# needs PyTorch``: where torch is missing it is skipped.
 
 A run keeps the outputs that teach or are compared.
 """
@@ -19,19 +22,20 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.course._environment import FAST_VARIABLE
+from stepgrpo_lab.course._environment import FAST_VARIABLE, NEEDS_TORCH
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 BEGIN, END, STUB = "# BEGIN SOLUTION", "# END SOLUTION", "# STUB:"
 COMPARED = "nbval-check-output"
+COMPARES, RESULT, TORCH = ".compare(", "result", "torch"
 DEFAULT_STUB = "...  # your code here"
 CELL_SECONDS = 1800
 FIGURE_MIME = "application/vnd.plotly.v1+json"
@@ -107,6 +111,8 @@ class Lesson:
                 continue
             if "check" in tags:
                 tags.append(COMPARED)
+            if not solved and shows_outcome(cell.source, tags) and COMPARED in tags:
+                tags.remove(COMPARED)  # nothing is stored that could be compared
             cells.append(new_code_cell(self._code(cell, solved), metadata={"tags": tags} if tags else {}))
         for place, cell in enumerate(cells):
             cell["id"] = f"{self.number}-{place:03d}"
@@ -132,7 +138,19 @@ class Lesson:
         text = str(cell.source)
         if ("exercise" in tags) != (BEGIN in text):
             raise ValueError(f"{self.path}: a cell tagged exercise, and no other, holds {BEGIN}:\n{text}")
-        return split_solution(text, solved=solved) if "exercise" in tags else text
+        if "exercise" in tags:
+            return split_solution(text, solved=solved)
+        return f"{NEEDS_TORCH}\n{text}" if TORCH in tags else text
+
+
+def shows_outcome(source: str, tags: Collection[str]) -> bool:
+    """Whether a cell's output answers a prediction.
+
+    Example:
+        >>> shows_outcome("saved.compare(100 * kept)", []), shows_outcome("figure", ["result"]), shows_outcome("1", [])
+        (True, True, False)
+    """
+    return COMPARES in source or RESULT in tags
 
 
 def split_solution(text: str, *, solved: bool) -> str:
@@ -270,8 +288,9 @@ def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode
     for cell in notebook.cells:
         if cell.cell_type == "code":
             tags = set(cell.metadata.get("tags", []))
-            # The twin shows only what is compared: the rest stands in the exercise notebook.
-            dropped = "setup" in tags or (solved and COMPARED not in tags)
+            # The twin shows what is compared and what answers a prediction; the rest stands in the exercise notebook.
+            outcome = shows_outcome(cell.source, tags)
+            dropped = "setup" in tags or ((COMPARED not in tags and not outcome) if solved else outcome)
             cell.outputs = [] if dropped else list(_kept(cell.outputs))
             if not cell.outputs:  # nbval refuses outputs of a cell that was not run
                 cell.execution_count = None

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.authoring.notebooks.building import COMPARED, Lesson, find_lessons, fingerprint, notebook_path
+from stepgrpo_lab.authoring.notebooks.building import (
+    COMPARED,
+    TORCH,
+    Lesson,
+    find_lessons,
+    fingerprint,
+    notebook_path,
+    shows_outcome,
+)
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -22,7 +32,7 @@ TEXT_WORDS = 130
 HELD_PACKAGES = ("stepgrpo_lab", "trl")
 """Packages of which every keyword that a notebook passes must exist."""
 SECTIONS = ("Objectives", "What can go wrong", "Summary")
-EXERCISES = range(2, 5)
+EXERCISES = range(2, 9)
 
 
 def lint_course(root: Path) -> list[str]:
@@ -68,6 +78,9 @@ def lint(notebook: NotebookNode) -> Iterator[str]:
         yield "its kernel must be python3"
     for cell in notebook.cells:
         yield from _lint_cell(cell)
+        spoils = cell.get("outputs") and shows_outcome(cell.source, cell.metadata.get("tags", []))
+        if spoils and not notebook.metadata.get("stepgrpo", {}).get("solved", True):
+            yield f"cell {cell.id} shows its outcome: an exercise notebook stores none"
     yield from _lint_shape(notebook)
     yield from unknown_keywords([cell.source for cell in notebook.cells if cell.cell_type == "code"])
 
@@ -89,6 +102,8 @@ def _lint_cell(cell: NotebookNode) -> Iterator[str]:
         yield f"cell {cell.id} has outputs but no execution count"
     if COMPARED in tags and not cell.outputs:
         yield f"cell {cell.id} is compared but has no output stored"
+    if {"exercise", TORCH} <= set(tags) and re.search(r"^(import|from) torch\b", cell.source, re.MULTILINE):
+        yield f"cell {cell.id} imports torch outside its function; where torch is missing it would not run"
 
 
 def _lint_shape(notebook: NotebookNode) -> Iterator[str]:
@@ -101,12 +116,63 @@ def _lint_shape(notebook: NotebookNode) -> Iterator[str]:
             yield f"has no section {section!r}"
     exercises, checks = (sum(tag in cell.metadata.get("tags", []) for cell in code) for tag in ("exercise", "check"))
     if exercises not in EXERCISES or checks != exercises:
-        yield f"has {exercises} exercises and {checks} checks; 2 to 4, each with one"
+        yield f"has {exercises} exercises and {checks} checks; 2 to 8, each with one"
     if text.count("<summary>Hint</summary>") < exercises:
         yield "has exercises without a hint"
-    source = "\n".join(cell.source for cell in code)
-    if source.count("predict(") == 0 or source.count("predict(") > source.count(".compare("):
-        yield "needs a prediction, and each prediction a comparison"
+    yield from lint_predictions([cell.source for cell in code])
+
+
+def lint_predictions(sources: list[str]) -> Iterator[str]:
+    """Whether each prediction is compared once, with something that its cell does not give away.
+
+    Args:
+        sources: The code of a notebook's cells.
+
+    Example:
+        >>> list(lint_predictions(["saved = course.predict('?', unit='%')", "saved.compare(34)", "course.score()"]))
+        ['saved.compare(34) gives its outcome away: compute it, or use course.sealed(...)']
+    """
+    trees = [ast.parse(_plain_python(source)) for source in sources]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    asked = [node for node in nodes if _calls(node, "predict")]
+    if not asked:
+        yield "needs a prediction"
+        return
+    stored = Counter(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    named, given = Counter[str](), Counter[str]()
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named[node.targets[0].id] += _calls(node.value, "predict")
+            given[node.targets[0].id] += _is_given(node.value, {})
+    if sum(named.values()) < len(asked):
+        yield "has a prediction without a name: assign each to one"
+    known = {name: given[name] == times for name, times in stored.items()}
+    comparisons = [node for node in calls if _calls(node, "compare")]
+    compared = Counter(ast.unparse(node.func).removesuffix(".compare") for node in comparisons)
+    for name, times in named.items():
+        if times != compared[name]:
+            yield f"{name} is predicted {times} times and compared {compared[name]} times; once each"
+    for node in comparisons:
+        if node.args and _is_given(node.args[0], known):
+            yield f"{ast.unparse(node)} gives its outcome away: compute it, or use course.sealed(...)"
+    if not any(_calls(node, "score") for node in ast.walk(trees[-1])):
+        yield "must end with course.score(), in its last cell of code"
+
+
+def _calls(node: ast.AST, name: str) -> bool:
+    """Whether a node is a call of that name, of a module or not."""
+    if not isinstance(node, ast.Call):
+        return False
+    return name == (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None))
+
+
+def _is_given(node: ast.expr, constants: Mapping[str, bool]) -> bool:
+    """Whether an expression can be read off without running anything: only literals, and names of literals."""
+    if any(_calls(inner, "sealed") for inner in ast.walk(node)):
+        return False
+    names = [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and not hasattr(builtins, inner.id)]
+    return all(constants.get(name, False) for name in names)
 
 
 def unknown_keywords(sources: list[str]) -> Iterator[str]:

@@ -5,18 +5,34 @@ notebook runs to its end with exercises unsolved. With ``STEPGRPO_STRICT=1`` a r
 graders and CI.
 """
 
-from stepgrpo_lab.course.checks._result import STRICT_VARIABLE, CheckResult, Unsolved, agree, draws, exercise, expect
-from stepgrpo_lab.course.checks.backtracking import draw, places_of_probe, visible
-from stepgrpo_lab.course.checks.confidence_of_probes import calibration_error, cheapest_threshold, geometric_mean
+from stepgrpo_lab.course.checks._result import (
+    STRICT_VARIABLE,
+    CheckResult,
+    Unsolved,
+    agree,
+    draws,
+    exercise,
+    expect,
+    torch_exercise,
+)
+from stepgrpo_lab.course.checks.backtracking import backtracking_cache, draw, places_of_probe, visible
+from stepgrpo_lab.course.checks.confidence_of_probes import (
+    calibration_curve,
+    calibration_error,
+    cheapest_threshold,
+    geometric_mean,
+    probe_confidence_from_logits,
+)
 from stepgrpo_lab.course.checks.full_run import choose_checkpoint, first_step_below, shortest_right_reward
 from stepgrpo_lab.course.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
+from stepgrpo_lab.course.checks.grpo_in_torch import group_advantages, grpo_loss, training_loop
 from stepgrpo_lab.course.checks.overthinking import cut_accuracy, pooled_saving, stop_after_needed
-from stepgrpo_lab.course.checks.reading_results import advantage_by_close, drawn_ratio, verdict
+from stepgrpo_lab.course.checks.reading_results import advantage_by_close, drawn_ratio, paired_bootstrap, verdict
+from stepgrpo_lab.course.checks.rollouts import decoded_tokens, exit_reason, run_engine, truncated_rollout
 from stepgrpo_lab.course.checks.scaling_up import adapter_size, cache_bytes_per_token, longest_completion
 from stepgrpo_lab.course.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 from stepgrpo_lab.course.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
 from stepgrpo_lab.course.checks.tour import first_confident, kept_share
-from stepgrpo_lab.course.checks.truncated_rollout import decoded_tokens, exit_reason, run_engine
 
 __all__ = [
     "STRICT_VARIABLE",
@@ -27,7 +43,9 @@ __all__ = [
     "advantages_of_right",
     "agree",
     "avoid_markers",
+    "backtracking_cache",
     "cache_bytes_per_token",
+    "calibration_curve",
     "calibration_error",
     "cheapest_threshold",
     "choose_checkpoint",
@@ -45,18 +63,25 @@ __all__ = [
     "first_confident",
     "first_step_below",
     "geometric_mean",
+    "group_advantages",
     "group_relative_advantages",
+    "grpo_loss",
     "k3_estimate",
     "kept_share",
     "longest_completion",
     "loss_type_weights",
     "mean_steps_of_right",
     "member_reward",
+    "paired_bootstrap",
     "places_of_probe",
     "pooled_saving",
+    "probe_confidence_from_logits",
     "run_engine",
     "shortest_right_reward",
     "stop_after_needed",
+    "torch_exercise",
+    "training_loop",
+    "truncated_rollout",
     "verdict",
     "visible",
 ]

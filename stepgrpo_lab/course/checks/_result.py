@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import inspect
 import math
 import os
 import random
@@ -12,7 +13,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from numbers import Real
 from types import FrameType
 from typing import Any
@@ -35,7 +37,16 @@ DRAWS = 60
 
 
 class Unsolved(AssertionError):
-    """An exercise that is not solved yet, with a message for the learner."""
+    """An exercise that is not solved yet, with a message for the learner.
+
+    Args:
+        message: What is wrong and where to look.
+        share: Share of the check's parts that are right, in [0, 1).
+    """
+
+    def __init__(self, message: str, share: float = 0.0) -> None:
+        super().__init__(message)
+        self.share = share
 
 
 class _OutOfTime(BaseException):
@@ -50,58 +61,116 @@ class CheckResult:
         exercise: Number of the exercise: "02.1".
         passed: Whether it is solved.
         message: What is well, or what is wrong and where to look.
+        solution: The function to go on with: the learner's own if it is right, the library's if not.
+        share: Share of the check's parts that are right, from 0 to 1.
+        skipped: Whether nothing was checked, because a package is missing.
     """
 
     exercise: str
     passed: bool
     message: str
+    solution: Any = field(default=None, repr=False, compare=False)
+    share: float = 0.0
+    skipped: bool = False
 
     def __repr__(self) -> str:
-        sign, word = ("✔", "solved") if self.passed else ("✘", "not solved yet")
+        sign, word = ("✔", "solved") if self.passed else ("–", "skipped") if self.skipped else ("✘", "not solved yet")
         return f"{sign} Exercise {self.exercise} {word}: {self.message}"
 
     def _repr_html_(self) -> str:
-        colour = "#009E73" if self.passed else "#D55E00"
+        colour = "#009E73" if self.passed else "#0072B2" if self.skipped else "#D55E00"
         style = f"border-left: 4px solid {colour}; margin: .4em 0; padding: .2em .7em; white-space: pre-wrap"
         return f'<p style="{style}">{html.escape(repr(self))}</p>'
 
 
-def exercise(number: str, praise: str) -> Callable[[Callable[[Any], None]], Callable[[Any], CheckResult]]:
+Check = Callable[..., CheckResult]
+
+_references: list[Callable[..., Any]] = []
+"""The right functions that the check at work has used so far; the first is the library's answer to the exercise."""
+
+
+def exercise(
+    number: str, praise: str, *, reference: Callable[..., Any] | None = None, needs: Sequence[str] = ()
+) -> Callable[[Callable[[Any], None]], Check]:
     """Make a check of a function that takes what the learner wrote and raises :class:`Unsolved` where it is wrong.
 
-    Whatever the learner's code raises becomes a red result as well, and so does code that never ends.
+    Whatever the learner's code raises becomes a red result as well, and so does code that never ends. The result's
+    ``solution`` is what a notebook goes on with: the learner's function, or the right one in its place.
 
     Args:
-        number: Number of the exercise, ``"<notebook>.<place>"``.
+        number: Number of the exercise, ``"<notebook>.<place>"``; a notebook with another order passes ``number=``.
         praise: Message once it is solved; best a sentence on what has been shown.
+        reference: The right function, where the check does not hand it to :func:`agree`.
+        needs: Packages without which the exercise is skipped; see :func:`torch_exercise`.
 
     Example:
         >>> @exercise("00.1", "two and two are four")
         ... def addition(solution):
-        ...     expect(solution(2, 2), 4, "add(2, 2)")
-        >>> addition(lambda a, b: a - b)
+        ...     agree(solution, lambda a, b: a + b, [(2, 2)], "add")
+        >>> result = addition(lambda a, b: a - b)
+        >>> result
         ✘ Exercise 00.1 not solved yet: add(2, 2) gives 0; expected 4
+        >>> result.solution(b=1, a=2)
+        3
     """
 
-    def decorate(check: Callable[[Any], None]) -> Callable[[Any], CheckResult]:
+    def decorate(check: Callable[[Any], None]) -> Check:
         @functools.wraps(check)
-        def checked(solution: Any) -> CheckResult:
+        def checked(solution: Any, *, number: str = number) -> CheckResult:
+            missing = [package for package in needs if find_spec(package) is None]
+            if missing:
+                message = f"it needs {missing[0]}, which is not here. Later cells use the library's version."
+                return CheckResult(number, False, message, _as_written(reference, solution), skipped=True)
+            _references[:] = [] if reference is None else [reference]
             try:
                 with _time_limit(TIME_LIMIT):
                     check(solution)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a learner's code may raise anything, and call exit() too
-                result = CheckResult(number, False, _message(error))
+                share = getattr(error, "share", 0.0) if isinstance(error, Unsolved) else 0.0
+                library = _as_written(_references[0], solution) if _references else None
+                result = CheckResult(number, False, _message(error), library, share)
                 if os.environ.get(STRICT_VARIABLE) == "1":
-                    raise Unsolved(repr(result)) from error
+                    raise Unsolved(repr(result), share) from error
                 return result
-            return CheckResult(number, True, praise)
+            return CheckResult(number, True, praise, solution, 1.0)
 
         checked.exercise = number  # type: ignore[attr-defined]
         return checked
 
     return decorate
+
+
+def torch_exercise(
+    number: str, praise: str, *, reference: Callable[..., Any], needs: Sequence[str] = ("torch",)
+) -> Callable[[Callable[[Any], None]], Check]:
+    """:func:`exercise` on tensors: where torch is missing, as in a browser, it is skipped with one line.
+
+    Args:
+        number, praise: As for :func:`exercise`.
+        reference: What later cells then use; it should work on lists too.
+        needs: What is needed besides.
+    """
+    return exercise(number, praise, reference=reference, needs=needs)
+
+
+def _as_written(reference: Callable[..., Any] | None, written: Any) -> Callable[..., Any] | None:
+    """The right function under the names and with the defaults that the learner's has."""
+    if reference is None:
+        return None
+    right = reference
+
+    @functools.wraps(right)
+    def library(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = inspect.signature(written).bind(*args, **kwargs)
+        except (TypeError, ValueError):  # what was written is no function, or takes other arguments
+            return right(*args, **kwargs)
+        bound.apply_defaults()
+        return right(*bound.args, **bound.kwargs)
+
+    return library
 
 
 @contextmanager
@@ -193,28 +262,37 @@ def agree(
         ...
         stepgrpo_lab.course.checks._result.Unsolved: add(1, 2) gives -1; expected 3
     """
+    _references.append(reference)
     tried = [(case, _call(solution, case), _Outcome(reference(*deepcopy(case)))) for case in cases]
     failing = [row for row in tried if not row[1].same(row[2])]
     if not failing:
         return
-    if all(mine.error is None and (mine.value is None or mine.value is ...) for _, mine, _ in tried):
+    share = _share(tried, len(failing))
+    nothing = all(mine.error is None and (mine.value is None or mine.value is ...) for _, mine, _ in tried)
+    if nothing:
         mistakes = {}  # nothing is written yet: the first case says best what is asked for
     else:
         failing.sort(key=lambda row: len(repr(row[0])))
     message, (case, mine, right) = _mistake(tried, mistakes or {}) or ("", failing[0])
-    if isinstance(mine.error, NotImplementedError):
+    if isinstance(mine.error, NotImplementedError | Unsolved):
         raise mine.error
     what = show(*case) if show else f"{name}({', '.join(_short(value) for value in case)})"
     gives = f"gives {_short(mine.value)}" if mine.error is None else f"raises {type(mine.error).__name__}: {mine.error}"
     if message:
-        raise Unsolved(f"{what} {gives}: {message}")
+        raise Unsolved(f"{what} {gives}: {message}", share)
     said = hint(*case) if callable(hint) else hint
-    if not mistakes:
+    if nothing:
         expect(mine.value, right.value, what, hint=said)
-    raise Unsolved(f"{what} {gives}; expected {_short(right.value)}" + _sentence(said)) from mine.error
+    raise Unsolved(f"{what} {gives}; expected {_short(right.value)}" + _sentence(said), share) from mine.error
 
 
 Row = tuple[tuple[Any, ...], _Outcome, _Outcome]
+
+
+def _share(tried: Sequence[Row], failing: int) -> float:
+    """Share of the inputs that are answered rightly; nothing for one answer to everything."""
+    answers = {repr(_rounded(mine.value)) for _, mine, _ in tried if mine.error is None}
+    return 1 - failing / len(tried) if len(answers) > 1 else 0.0
 
 
 def _mistake(tried: Sequence[Row], mistakes: Mapping[str, Callable[..., Any]]) -> tuple[str, Row] | None:
@@ -257,7 +335,7 @@ def expect(
     if same(actual, expected, tolerance):
         return
     if actual is None or actual is ...:
-        raise Unsolved(f"{what} gives nothing yet; write the body (expected {expected!r})" + _sentence(hint))
+        raise Unsolved(f"{what} gives nothing yet; write the body (expected {_short(expected)})" + _sentence(hint))
     for message, value in (mistakes or {}).items():
         if same(actual, value):
             raise Unsolved(f"{what} gives {_short(actual)}: {message}")
@@ -283,6 +361,8 @@ def same(actual: Any, expected: Any, tolerance: float = TOLERANCE) -> bool:
     """
     if hasattr(actual, "tolist"):  # numpy and torch, arrays and single numbers alike
         actual = actual.tolist()
+    if hasattr(expected, "tolist"):
+        expected = expected.tolist()
     if isinstance(expected, bool):
         return isinstance(actual, int) and actual in (0, 1) and bool(actual) is expected
     if expected is None or isinstance(expected, str):

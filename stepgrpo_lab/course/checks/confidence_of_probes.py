@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from math import prod
+from itertools import pairwise
+from math import exp, prod
 from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.course.checks._result import agree, draws, exercise
+from stepgrpo_lab.course.checks._result import agree, draws, exercise, torch_exercise
 from stepgrpo_lab.method.confidence import confidence
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Bins = Sequence[tuple[int, float, float]]
 Curve = Sequence[tuple[float, float, float]]
@@ -130,3 +135,173 @@ def _curve(rng: random.Random, size: int) -> tuple[list[tuple[float, float, floa
     shares = [rng.randint(6, 10) / 10 for _ in range(size)]
     points = [(t / 100, float(n), s) for t, n, s in zip(thresholds, tokens, shares, strict=True)]
     return points, rng.randint(6, 10) / 10
+
+
+# ---- on tensors ------------------------------------------------------------------------------------------------------
+
+
+def _probabilities(logits: Any) -> list[list[float]]:
+    """``[positions][vocabulary]`` softmax of a tensor, or of lists."""
+    rows = logits.tolist() if hasattr(logits, "tolist") else logits
+    powers = [[exp(value - max(row)) for value in row] for row in rows]
+    return [[value / sum(row) for value in row] for row in powers]
+
+
+def _chosen(logits: Any, token_ids: Any) -> list[float]:
+    return [row[int(token)] for row, token in zip(_probabilities(logits), token_ids, strict=True)]
+
+
+def _from_logits(logits: Any, token_ids: Any, skip_first: int = 1) -> float:
+    return confidence(_chosen(logits, token_ids), skip_first=skip_first)
+
+
+@torch_exercise(
+    "03.4", "from the model's own numbers to the score that ends its thoughts, on tensors", reference=_from_logits
+)
+def probe_confidence_from_logits(solution: Callable[[Tensor, Tensor, int], float]) -> None:
+    """``probe_confidence(logits, token_ids, skip_first=1)``: the confidence of a trial answer, from logits.
+
+    ``logits`` is a tensor [positions, vocabulary]; its row i is what token i was chosen from. ``token_ids`` is a tensor
+    [positions]. The confidence is the geometric mean of these tokens' probabilities at temperature 1, without the first
+    ``skip_first``; 0.0 if none is left. Returns a number, or a tensor that holds one.
+
+    Example:
+        >>> probe_confidence_from_logits(lambda logits, token_ids, skip_first=1: logits.softmax(-1).max()).passed
+        False
+    """
+
+    def over_positions(logits: Any, token_ids: Any, skip: int) -> float:
+        return confidence(logits.softmax(0)[range(len(token_ids)), token_ids].tolist(), skip_first=skip)
+
+    mistakes: dict[str, Callable[..., float]] = {
+        "the softmax goes over the vocabulary, the last dimension": over_positions,
+        "that is the likeliest token's probability: gather the token that was written": lambda logits, ids, skip: (
+            confidence([max(row) for row in _probabilities(logits)], skip_first=skip)
+        ),
+        "that is the arithmetic mean: take exp of the mean log-probability": lambda logits, ids, skip: confidence(
+            _chosen(logits, ids), "arithmetic", skip
+        ),
+        "that is the joint probability: take the mean of the log-probabilities, not their sum": lambda logits, ids, n: (
+            confidence(_chosen(logits, ids), "joint", n)
+        ),
+        "that is the mean log-probability: take exp of it": lambda logits, ids, skip: (
+            logits.log_softmax(-1)[range(len(ids)), ids][skip:].mean().item()
+        ),
+        "leave the first skip_first tokens out": lambda logits, ids, skip: _from_logits(logits, ids, 0),
+        "use the skip_first that you are given": lambda logits, ids, skip: _from_logits(logits, ids),
+        "logits are no log-probabilities yet: log_softmax makes them": lambda logits, ids, skip: (
+            logits[range(len(ids)), ids][skip:].mean().exp().item()
+        ),
+    }
+
+    def hint(logits: Any, token_ids: Any, skip: int) -> str:
+        return "" if len(token_ids) > skip else "no token is left, so nothing vouches for the answer: the score is 0.0"
+
+    agree(solution, _from_logits, draws(_logits), "probe_confidence", mistakes=mistakes, hint=hint)
+
+
+def _logits(rng: random.Random, size: int) -> tuple[Tensor, Tensor, int]:
+    """A peaked distribution at each position; now and then the token that was written is not the likeliest."""
+    import torch
+
+    words = 2 + size // 2
+    logits = torch.tensor([[rng.randint(-20, 20) / 10 for _ in range(words)] for _ in range(size)])
+    ids = logits.argmax(-1).tolist()
+    written = [token if rng.random() < 0.6 else rng.randrange(words) for token in ids]
+    return logits, torch.tensor(written), rng.choice([0, 1, 1, 2])
+
+
+Curve2 = tuple[list[tuple[float, float, int]], float]
+
+
+def _reliability(stated: Sequence[float], right: Sequence[bool], bins: int = 10) -> Curve2:
+    from stepgrpo_lab.evaluation.statistics import calibration
+
+    found = calibration(stated, right, bins)
+    rows = [
+        (row.confidence, row.accuracy, row.count)
+        for row in found.bins
+        if row.confidence is not None and row.accuracy is not None
+    ]
+    return rows, found.ece
+
+
+@exercise(
+    "03.5",
+    "this is the reliability diagram, and one number for how far its points lie from the diagonal",
+    reference=_reliability,
+)
+def calibration_curve(solution: Callable[[Sequence[float], Sequence[bool], int], Curve2]) -> None:
+    """``calibration_curve(stated, right, bins=10)`` returns ``(rows, ece)``.
+
+    ``stated`` holds a probability for each answer, ``right`` whether it was right. The bins are of equal width, closed
+    below and open above; the last one includes 1. ``rows`` has, for each bin that holds answers and by rising
+    probability, ``(mean stated probability, share right, number of answers)``. ``ece`` is the gap between the first
+    two, weighted by the third.
+
+    Example:
+        >>> calibration_curve(lambda stated, right, bins=10: ([], 0.0)).passed
+        False
+    """
+
+    def with_rows(change: Callable[[list[tuple[float, float, int]], int], Any]) -> Callable[..., Any]:
+        def wrong(stated: Sequence[float], right: Sequence[bool], bins: int) -> Any:
+            rows, ece = _reliability(stated, right, bins)
+            return change(rows, bins), ece
+
+        return wrong
+
+    def with_error(error: Callable[[list[tuple[float, float, int]]], float]) -> Callable[..., Any]:
+        def wrong(stated: Sequence[float], right: Sequence[bool], bins: int) -> Any:
+            rows, _ = _reliability(stated, right, bins)
+            return rows, error(rows)
+
+        return wrong
+
+    def total(rows: list[tuple[float, float, int]]) -> int:
+        return sum(count for *_, count in rows)
+
+    mistakes: dict[str, Callable[..., Any]] = {
+        "state the mean probability of the answers in a bin, not the bin's middle": with_rows(
+            lambda rows, bins: [
+                ((min(int(s * bins + 1e-9), bins - 1) + 0.5) / bins, share, count) for s, share, count in rows
+            ]
+        ),
+        "the second number is a share: divide by the answers in the bin": with_rows(
+            lambda rows, bins: [(s, share * count, count) for s, share, count in rows]
+        ),
+        "every bin counts by its number of answers": with_error(
+            lambda rows: fmean(abs(stated - share) for stated, share, _ in rows)
+        ),
+        "divide by the number of all answers": with_error(
+            lambda rows: sum(count * abs(stated - share) for stated, share, count in rows)
+        ),
+        "too sure in one bin and too modest in another do not cancel: take each gap's size": with_error(
+            lambda rows: abs(sum(count * (stated - share) for stated, share, count in rows)) / total(rows)
+        ),
+        "a bin is closed below and open above: 0.5 of two bins lies in the second": _closed_above,
+        "a bin without answers has no row": _with_empty_bins,
+    }
+    cases = [([0.75, 0.75, 0.25, 1.0], [True, False, False, True], 2), ([1.0], [True], 4), *draws(_answers)]
+    agree(solution, _reliability, cases, "calibration_curve", mistakes=mistakes)
+
+
+def _closed_above(stated: Sequence[float], right: Sequence[bool], bins: int) -> Any:
+    rows = []
+    for low, high in pairwise(index / bins for index in range(bins + 1)):
+        held = [(s, r) for s, r in zip(stated, right, strict=True) if low < s <= high]
+        if held:
+            rows.append((fmean(s for s, _ in held), fmean(r for _, r in held), len(held)))
+    return rows, sum(count * abs(mean - share) for mean, share, count in rows) / len(stated)
+
+
+def _with_empty_bins(stated: Sequence[float], right: Sequence[bool], bins: int) -> Any:
+    rows, ece = _reliability(stated, right, bins)
+    filled = {min(int(mean * bins + 1e-9), bins - 1): (mean, share, count) for mean, share, count in rows}
+    return [filled.get(index, (0.0, 0.0, 0)) for index in range(bins)], ece
+
+
+def _answers(rng: random.Random, size: int) -> tuple[list[float], list[bool], int]:
+    """In sixteenths, which are exact, and with 2, 4 or 8 bins: an answer often lies on an edge."""
+    stated = [rng.randint(1, 16) / 16 for _ in range(2 * size)]
+    return stated, [rng.random() < value for value in stated], rng.choice([2, 4, 8])

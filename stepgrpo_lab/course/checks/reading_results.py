@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from statistics import fmean
+from itertools import islice
+from statistics import fmean, stdev
+from typing import Any
 
-from stepgrpo_lab.course.checks._result import agree, draws, exercise
+from stepgrpo_lab.course.checks._result import Unsolved, agree, draws, exercise
 from stepgrpo_lab.course.checks.tour import lengths
 
 
@@ -134,3 +136,136 @@ def advantage_by_close(
 def _closes(rng: random.Random, size: int) -> tuple[list[float], list[bool]]:
     share = rng.choice([0.0, 0.5, 0.5, 1.0])
     return [rng.randint(-20, 20) / 10 for _ in range(size)], [rng.random() < share for _ in range(size)]
+
+
+Ends = tuple[float, float]
+
+
+def _library_interval(before: Sequence[float], after: Sequence[float], resamples: int = 2000, seed: int = 0) -> Ends:
+    from stepgrpo_lab.evaluation.statistics import paired_bootstrap as library
+
+    interval = library(before, after, resamples=resamples, seed=seed)
+    return interval.low, interval.high
+
+
+def _bootstrap(
+    before: Sequence[float],
+    after: Sequence[float],
+    resamples: int = 2000,
+    seed: int = 0,
+    *,
+    paired: bool = True,
+    level: float = 0.95,
+    replaced: bool = True,
+    drawn: int | None = None,
+    divisor: int | None = None,
+) -> Ends:
+    """The interval as one writes it, right by default, or with a mistake in it."""
+    import numpy as np
+
+    old, new = np.asarray(before, float), np.asarray(after, float)
+    rng, count = np.random.default_rng(seed), drawn or len(old)
+
+    def draw() -> Any:
+        if replaced:
+            return rng.integers(len(old), size=(resamples, count))
+        return np.argsort(rng.random((resamples, len(old))), axis=1)
+
+    rows = draw()
+    sums = new[rows].sum(axis=1) - old[rows if paired else draw()].sum(axis=1)
+    means = sums / (divisor or rows.shape[1])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+_BOOTSTRAP_MISTAKES: dict[str, Callable[..., Ends]] = {
+    "before and after are drawn apart: one draw of problems serves both": lambda *case: _bootstrap(*case, paired=False),
+    "the sign is wrong: the difference is after minus before": lambda before, after, *rest: _bootstrap(
+        after, before, *rest
+    ),
+    "these are the ends of a 90 % interval: 2.5 % lie below and 2.5 % above": lambda *case: _bootstrap(
+        *case, level=0.9
+    ),
+    "that is the spread of single problems: take the mean of each resample": lambda *case: _bootstrap(*case, drawn=1),
+    "draw with replacement, or every resample is the same": lambda *case: _bootstrap(*case, replaced=False),
+    "that is the sum over the drawn problems: divide by their number": lambda *case: _bootstrap(*case, divisor=1),
+    "the divisor is the number of drawn problems, not the number of resamples": lambda *case: _bootstrap(
+        *case, divisor=2000
+    ),
+    "the divisor counts both lists: divide by the number of problems": lambda *case: _bootstrap(
+        *case, divisor=2 * len(case[0])
+    ),
+}
+
+MOST_OFF = 0.15
+"""Of the interval's standard error: what chance allows, averaged over all tables, is five times smaller."""
+
+
+@exercise(
+    "08.4",
+    "your interval and the library's differ by chance alone: the difficulty of the problems cancels",
+    reference=_library_interval,
+)
+def paired_bootstrap(solution: Callable[[Sequence[float], Sequence[float], int, int], Ends]) -> None:
+    """``paired_bootstrap(before, after, resamples=2000, seed=0)`` returns ``(low, high)``.
+
+    ``before`` and ``after`` are lists with one number for each problem, in the same order. Draw as many problems as
+    there are, with replacement, ``resamples`` times; each time take mean(after) - mean(before) over the drawn ones. The
+    interval holds the middle 95 % of these differences. The same ``seed`` gives the same interval.
+
+    Example:
+        >>> paired_bootstrap(lambda before, after, resamples=2000, seed=0: (0.0, 0.0)).passed
+        False
+    """
+    tables = [_Table(before, after) for before, after in draws(_lengths_of_problems, 10)]
+    mine = [table.ends(solution) for table in tables]
+    if max(map(abs, _off(mine, tables))) > MOST_OFF:
+        alike = (message for message, wrong in _BOOTSTRAP_MISTAKES.items() if _alike(mine, wrong, tables))
+        near = "".join(f": {message}" for message in islice(alike, 1))
+        low, high = mine[0]
+        raise Unsolved(
+            f"paired_bootstrap({tables[0].before}, {tables[0].after}) gives ({low:.2f}, {high:.2f}); expected about "
+            f"({tables[0].right[0]:.2f}, {tables[0].right[1]:.2f}){near}"
+        )
+    if tables[0].ends(solution) != mine[0]:
+        raise Unsolved("the same seed gives another interval: make a generator of the seed in the body", 0.8)
+
+
+class _Table:
+    """Lengths of problems before and after, the library's interval of their difference, and its standard error."""
+
+    def __init__(self, before: list[int], after: list[int]) -> None:
+        self.before, self.after = before, after
+        self.right = _library_interval(before, after, 10_000)
+        self.error = stdev(y - x for x, y in zip(before, after, strict=True)) / len(before) ** 0.5
+
+    def ends(self, solution: Callable[..., Any]) -> Ends:
+        return _ends(solution(list(self.before), list(self.after), 2000, 0))
+
+
+def _ends(interval: Any) -> Ends:
+    if interval is None or interval is ...:
+        raise Unsolved("paired_bootstrap(before, after) gives nothing yet; write the body (expected (low, high))")
+    try:
+        low, high = (float(end) for end in interval)
+    except (TypeError, ValueError):
+        raise Unsolved(f"paired_bootstrap gives {interval!r}; expected two numbers, (low, high)") from None
+    return low, high
+
+
+def _off(mine: Sequence[Ends], tables: Sequence[_Table]) -> tuple[float, float]:
+    """How far the ends are from the library's, outwards positive, in standard errors, on average over the tables."""
+    rows = list(zip(mine, tables, strict=True))
+    below = fmean((table.right[0] - ends[0]) / table.error for ends, table in rows)
+    return below, fmean((ends[1] - table.right[1]) / table.error for ends, table in rows)
+
+
+def _alike(mine: Sequence[Ends], wrong: Callable[..., Ends], tables: Sequence[_Table]) -> bool:
+    pairs = zip(_off(mine, tables), _off([table.ends(wrong) for table in tables], tables), strict=True)
+    return all(abs(ours - theirs) <= MOST_OFF + 0.03 * abs(theirs) for ours, theirs in pairs)
+
+
+def _lengths_of_problems(rng: random.Random, size: int) -> tuple[list[int], list[int]]:
+    """Problems of very different length, each of which becomes shorter by about as much."""
+    before = [rng.randint(40, 400) for _ in range(12 + 2 * size)]
+    return before, [length - rng.randint(10, 40) for length in before]

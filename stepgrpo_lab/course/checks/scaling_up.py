@@ -125,7 +125,18 @@ def _library_size(shapes: Shapes, layers: int, rank: int) -> int:
     return sum(lora_parameters(model, rank))
 
 
-@exercise("09.3", "a plan takes milliseconds and an out-of-memory error takes an hour: ask first.")
+def _fitting(recipe: str, gpu: str, limits: Sequence[int]) -> list[int]:
+    from stepgrpo_lab.planning import plan_memory
+    from stepgrpo_lab.recipes import load_recipe
+
+    return [n for n in limits if plan_memory(load_recipe(recipe, [f"rollout.max_tokens={n}"]), gpu=gpu).fits]
+
+
+def _longest(recipe: str, gpu: str, limits: Sequence[int]) -> int | None:
+    return max(_fitting(recipe, gpu, limits), default=None)
+
+
+@exercise("09.3", "a plan takes milliseconds and an out-of-memory error takes an hour: ask first.", reference=_longest)
 def longest_completion(solution: LongestCompletion) -> None:
     """Hold ``longest_completion(recipe, gpu, limits)`` against plans of each limit.
 
@@ -133,17 +144,12 @@ def longest_completion(solution: LongestCompletion) -> None:
         >>> longest_completion(lambda recipe, gpu, limits: max(limits)).passed
         False
     """
-    from stepgrpo_lab.planning import plan_memory
-    from stepgrpo_lab.recipes import load_recipe
-
     for recipe, gpu, limits in (
         ("qwen3-1.7b-qlora-t4", "T4", [1024, 2048, 4096, 8192]),
         ("qwen3-1.7b-qlora-t4", "L4", [8192, 4096, 2048, 1024]),
         ("qwen3-8b-lora-a100", "T4", [1024, 2048]),
     ):
-        fitting = [
-            limit for limit in limits if plan_memory(load_recipe(recipe, [f"rollout.max_tokens={limit}"]), gpu=gpu).fits
-        ]
+        fitting = _fitting(recipe, gpu, limits)
         what = f"longest_completion({recipe!r}, {gpu!r}, {limits})"
         answer = solution(recipe, gpu, list(limits))
         if not fitting and answer is not None:

@@ -103,7 +103,15 @@ def _pieces(rng: random.Random, size: int) -> tuple[list[str], int, int]:
     return pieces, places[0], places[1]
 
 
-@exercise("02.3", "not a digit less is thought, and the count is one step: markers measure style as well as thought")
+def _renamed(text: str) -> str:
+    return re.sub("|".join(MARKERS), "Hmm", text)
+
+
+@exercise(
+    "02.3",
+    "not a digit less is thought, and the count is one step: markers measure style as well as thought",
+    reference=_renamed,
+)
 def avoid_markers(solution: Callable[[str], str]) -> None:
     """``solution(text)`` returns a completion that says the same in one step.
 

@@ -69,11 +69,12 @@ def member_reward(solution: MemberReward) -> None:
         False
     """
 
-    def right(correct: bool, steps: int, formatted: bool, mean: float | None, alpha: float, beta: float) -> float:
-        return alpha * _relative(correct, steps, mean, beta) + (1 - alpha) * formatted
-
     def bracket(steps: int, mean: float, beta: float) -> float:
         return 1 - beta * tanh((steps - mean) / mean)
+
+    def right(correct: bool, steps: int, formatted: bool, mean: float | None, alpha: float, beta: float) -> float:
+        relative = bracket(steps, mean, beta) if correct and mean is not None else 0.0
+        return alpha * relative + (1 - alpha) * formatted
 
     mistakes: dict[str, Callable[..., float]] = {
         "a short right answer earns more than 1: mind the sign before beta": lambda c, k, f, mean, alpha, beta: (
@@ -105,14 +106,6 @@ def member_reward(solution: MemberReward) -> None:
     golden = [(right, k, True, 4.0, 0.9, 0.5) for right, k in zip(*GOLDEN, strict=True)]
     cases = [*golden, lonely, *draws(_member)]
     agree(solution, right, cases, "member_reward", mistakes=mistakes, hint=hint)
-
-
-def _relative(correct: bool, steps: int, mean: float | None, beta: float) -> float:
-    """The bracket of Eq. 5, from the library: one right member of so many steps, against such a mean."""
-    if not correct or mean is None:
-        return 0.0
-    other = round(2 * mean) - steps  # the other right member, so that the two have this mean
-    return step_aware_rewards([True, True], [steps, other], [False] * 2, step_alpha=1.0, step_beta=beta)[0]
 
 
 def _member(rng: random.Random, size: int) -> tuple[bool, int, bool, float | None, float, float]:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import prod
+from statistics import fmean
+from typing import Any
 
 from stepgrpo_lab.course.checks._result import Unsolved, agree, draws, exercise, expect
-from stepgrpo_lab.course.toys import ScriptedPolicy, drive, toy_token_text
+from stepgrpo_lab.course.toys import ScriptedPolicy, TinyWriter, drive, toy_token_text
 from stepgrpo_lab.method.records import Trajectory
 from stepgrpo_lab.method.rollout import TrajectoryMachine, rollout_settings
 
@@ -90,7 +95,12 @@ def _costs(rng: random.Random, size: int) -> tuple[int, list[int], int, int]:
 _ANSWER = ["\\boxed", "{", "5", "}", "<eos>"]
 
 
-@exercise("04.3", "you have written an engine; the library's does the same for many rows at once")
+def _driven(machine: TrajectoryMachine, policy: ScriptedPolicy) -> Trajectory:
+    drive(machine, policy)
+    return machine.trajectory([0])
+
+
+@exercise("04.3", "you have written an engine; the library's does the same for many rows at once", reference=_driven)
 def run_engine(solution: Callable[[TrajectoryMachine, ScriptedPolicy], Trajectory]) -> None:
     """``run_engine(machine, policy)`` drives a machine to its end and returns its trajectory for the prompt ``[0]``.
 
@@ -143,6 +153,127 @@ def _machine() -> TrajectoryMachine:
 
 
 def _finished(samples: Sequence[str], trials: Sequence[Sequence[tuple[str, float]]]) -> Trajectory:
-    machine = _machine()
-    drive(machine, ScriptedPolicy(toy_token_text(), samples, trials))
-    return machine.trajectory([0])
+    return _driven(_machine(), ScriptedPolicy(toy_token_text(), samples, trials))
+
+
+Rollout = tuple[list[int], str | None, list[float]]
+
+
+def _by_machine(writer: TinyWriter, threshold: float) -> Rollout:
+    """The library's machine, driven by the writer: tokens, why the thoughts ended, and the probes' confidence."""
+    settings = rollout_settings("official", exit_threshold=threshold, think_budget=1.0, max_probes=1000)
+    machine = TrajectoryMachine(
+        writer.token_text,
+        limit=1000,
+        settings=replace(settings, near_budget_margin=0, markers=("Wait", "Alternatively")),
+    )
+    context: list[int] = []
+    while True:
+        if machine.choice == "sample":
+            machine.observe(writer.sample(context), 0.0)
+        elif machine.choice == "greedy":
+            token, probability = writer.likeliest(context)
+            machine.observe(token, None, probability)
+        if machine.done:
+            break
+        token, place = machine.feed()
+        context[place:] = [token]
+    rollout = machine.trajectory([0])
+    return rollout.completion_ids, rollout.close, [probe.confidence for probe in rollout.probes]
+
+
+def _geometric(odds: Sequence[float]) -> float:
+    return prod(odds) ** (1 / len(odds))
+
+
+def _by_hand(
+    writer: TinyWriter,
+    threshold: float,
+    *,
+    score: Callable[[Sequence[float]], float] = lambda odds: _geometric(odds[1:]),
+    backtracks: bool = True,
+    in_answers: bool = False,
+    keeps_marker: bool = False,
+    keeps_trial: bool = False,
+    sampled: bool = False,
+    closes: bool = True,
+) -> Rollout:
+    """The loop as one writes it, right by default, or with a mistake in it."""
+    tokens: list[int] = []
+    close: str | None = None
+    scores: list[float] = []
+    while not tokens or tokens[-1] != writer.end:
+        token = writer.sample(tokens)
+        if token in writer.markers and (close is None or in_answers):
+            trial: list[int] = []
+            odds: list[float] = []
+            while writer.close not in trial and len(trial) < 20:
+                context = [*tokens, *writer.probe_prompt, *trial]
+                likely, probability = writer.likeliest(context)
+                trial.append(writer.sample(context) if sampled else likely)
+                odds.append(probability)
+            scores.append(score(odds))
+            if scores[-1] > threshold:
+                tokens += [token] * keeps_marker
+                tokens += [*writer.probe_prompt, *trial] if keeps_trial else writer.forced_close * closes
+                close = "early"
+                continue
+            tokens += [] if backtracks else [*writer.probe_prompt, *trial]
+        if token == writer.close and close is None:
+            close = "natural"
+        tokens.append(token)
+    return tokens, close, scores
+
+
+_ROLLOUT_MISTAKES: dict[str, dict[str, Any]] = {
+    "a declined probe leaves no trace: go on from the tokens before it": {"backtracks": False},
+    "the marker is dropped as well where the thoughts end early": {"keeps_marker": True},
+    "the trial answer is dropped; the close is forced, and the answer is sampled anew": {"keeps_trial": True},
+    "where the thoughts end early, force the close: writer.forced_close": {"closes": False},
+    "once the thoughts are closed, a marker is a word like any other": {"in_answers": True},
+    "a trial answer is greedy: a sample would use up the numbers of the thoughts": {"sampled": True},
+    "the score is the geometric mean, not the arithmetic": {"score": lambda odds: fmean(odds[1:])},
+    "the opening brace is no part of the answer: leave the first token out": {"score": _geometric},
+    "that is the joint probability: take its root": {"score": lambda odds: prod(odds[1:])},
+}
+
+
+@exercise(
+    "04.4",
+    "your loop and the library's machine agree, token for token: that is the whole dynamic truncated rollout",
+    reference=_by_machine,
+)
+def truncated_rollout(solution: Callable[[TinyWriter, float], Rollout]) -> None:
+    """``truncated_rollout(writer, threshold)``: write one completion, and ask at every marker.
+
+    Sample with ``writer.sample(tokens)`` until the token is ``writer.end``. Where the thoughts reach one of
+    ``writer.markers``, force ``writer.probe_prompt`` in its place and take ``writer.likeliest(context)`` until
+    ``writer.close``. The score is the geometric mean of these tokens' probabilities without the first, the opening
+    brace. Above the threshold the thoughts end before the marker: ``writer.forced_close`` is forced, and the answer
+    sampled. If not, the probe is forgotten and the marker stays.
+
+    Returns ``(tokens, close, scores)``: the completion, "early" or "natural", and the score of each probe.
+
+    Example:
+        >>> truncated_rollout(lambda writer, threshold: ([writer.end], "natural", [])).passed
+        False
+    """
+
+    mistakes = {message: _readable(partial(_by_hand, **mistake)) for message, mistake in _ROLLOUT_MISTAKES.items()}
+    agree(_readable(solution), _readable(_by_machine), draws(_writers), "truncated_rollout", mistakes=mistakes)
+
+
+def _readable(loop: Callable[[TinyWriter, float], Any]) -> Callable[[TinyWriter, float], Any]:
+    """The same loop with its tokens as text."""
+
+    def readable(writer: TinyWriter, threshold: float) -> Any:
+        rollout = loop(writer, threshold)
+        if not isinstance(rollout, tuple | list) or len(rollout) != 3:
+            return rollout
+        return (writer.text([int(token) for token in rollout[0]]), *rollout[1:])
+
+    return readable
+
+
+def _writers(rng: random.Random, size: int) -> tuple[TinyWriter, float]:
+    return TinyWriter(rng.randrange(10_000)), rng.choice([0.8, 0.95, 1.0])
