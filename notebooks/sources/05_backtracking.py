@@ -385,6 +385,8 @@ surprises = {name: reports[name].surprise for name in leaky_rollout.FAULTS}
 harmless_guess.compare(min(surprises, key=surprises.get))
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # The *surprise* tells the faults apart. The sampler wrote down each token's
 # log-probability as it saw it. Now the model reads the finished completion, in
 # which no probe appears, and says its own. With a stale cache or wrong
@@ -394,6 +396,8 @@ harmless_guess.compare(min(surprises, key=surprises.get))
 # With a single generator the completion is another one, but each token was
 # drawn from the right distribution. Training would be sound. What is lost is
 # the comparison above, and with it the test that finds the other two.
+#
+# </details>
 
 # %% [markdown]
 # ## The brace, explained

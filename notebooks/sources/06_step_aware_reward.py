@@ -216,8 +216,8 @@ print("as the library:", max(gaps) < 1e-12)
 short_guess.compare(rewards[0])
 
 # %% [markdown]
-# The right answer of 6 steps still earns far more than the wrong ones, which
-# get 0.1 for their box. The reward that training uses:
+# Even the right answer of 6 steps earns far more than the wrong ones, which get
+# 0.1 for their box. The reward that training uses:
 
 # %%
 course.source_of(lab.StepAwareReward.__call__)
@@ -288,9 +288,13 @@ print("mean over all:  ", [round(reward, 3) for reward in over_all])
 mean_guess.compare("more" if over_all[1] > rewards[1] else "less")
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # One rambling wrong answer makes every right answer look short. A wrong answer
 # is often the longest of its group, because it got lost or was cut off. A mean
 # over all then says "you are short enough" exactly where there is most to save.
+#
+# </details>
 
 # %% [markdown]
 # ## From rewards to advantages
@@ -394,9 +398,13 @@ kept = shortest[0.05, "group"] / shortest[0.5, "group"]
 beta_guess.compare("ten times smaller" if kept < 0.2 else "slightly smaller")
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # Under `group`, neither α nor β is left in the formula; what little changes
 # comes from TRL's `eps` of 0.0001. With wrong members in the group, or with
 # `batch` or `none`, the setting counts.
+#
+# </details>
 
 # %% [markdown]
 # ## Five rivals
@@ -460,11 +468,15 @@ from stepgrpo_lab.viz.groups import group_advantages_chart
 group_advantages_chart(advantages, columns, chosen="Step-GRPO")
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # Step-GRPO, LP and L1-Max leave wrong answers alone. Kimi, SOP and
 # ShorterBetter do not: there the wrong answer of 9 steps earns less than that
 # of 3. LP and Step-GRPO rank the right answers alike and differ in *what* they
 # count: a needed calculation of many tokens is one step, so Step-GRPO does not
 # charge for its length.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 06.4 · A rival in torch (●●●, 15 minutes)
@@ -572,10 +584,14 @@ for name, trained in runs.items():
 accuracy_guess.compare(100 * run.accuracy[-1])
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # Where most answers are wrong anyway, being wrong *quickly* is the easiest way
 # to a better reward. The policy learns to guess; the reward goes up while the
 # accuracy goes down. Both failures have the same root: a wrong answer that
 # gains by being short.
+#
+# </details>
 #
 # It is a toy, with probabilities that we chose. On an easy problem ("think"
 # right half of the time) penalising wrong answers does no harm. Change the

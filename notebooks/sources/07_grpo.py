@@ -129,9 +129,14 @@ print([round(p, 3) for p in after.tolist()])
 wrong_guess.compare("likelier" if after[sampled] > 1 / 3 else "less likely")
 
 # %% [markdown]
-# Every positive reward pulls its completion up, a wrong one too. Only on
-# average, over many samples, does the better one win. So subtract what was to
-# be expected. PPO ([1707.06347](https://arxiv.org/abs/1707.06347)) trains a
+# <details><summary>What we see</summary>
+#
+# Likelier. Every positive reward pulls its completion up, a wrong one too. Only
+# on average, over many samples, does the better one win.
+#
+# </details>
+#
+# So subtract what was to be expected. PPO ([1707.06347](https://arxiv.org/abs/1707.06347)) trains a
 # second network, a *critic*, to guess that. GRPO needs none: it samples a
 # group and takes the group's mean.
 
@@ -177,12 +182,16 @@ for right in (1, 2, 4, 6, 7):
 push_guess.compare(100 * push[1, "group"] / push[4, "group"])
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # The more a group agrees, the smaller its standard deviation, and the more the
 # division magnifies what is left. So very easy and very hard problems weigh
 # more than the outcome alone would give them. *Dr. GRPO*
 # ([2503.20783](https://arxiv.org/abs/2503.20783)) calls it a difficulty bias
 # and leaves the division out. Step-GRPO keeps it, and notebook 06 showed a side
 # effect: in a group that is all right, it cancels `step_beta`.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 07.1 · Advantages of a batch (●●○, 8 minutes)
@@ -305,9 +314,13 @@ for A in (1.0, -1.0):
 clip_guess.compare("yes" if abs(push[-1.0, 1.5]) < 0.01 else "no")
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # The clip stops a token that has moved far enough **in the direction of its
 # push**: $A = 1$ at $r = 1.5$, and $A = -1$ at $r = 0.5$. A token that has
 # moved the wrong way is pushed back, however far it is.
+#
+# </details>
 
 # %% [markdown]
 # ## Staying near a reference
@@ -415,11 +428,15 @@ diluted = share["grpo"]
 token_guess.compare(diluted)
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # Under `grpo` a rambling wrong answer is punished no more *in total* than a
 # short one, so each of its tokens is punished less: rambling dilutes the
 # punishment. That is Dr. GRPO's other point. The two other types treat every
 # token alike. TRL's default is `dapo`, and so is ours. DeepSeekMath's own is
 # `grpo`.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 07.3 · The loss, in torch (●●●, 15 minutes)
@@ -665,9 +682,15 @@ for _ in range(4):
 end_guess.compare(NAMES[policy.argmax()])
 
 # %% [markdown]
-# Your loop has trained its first policy. Notice *what* it chose: "think long"
-# is right more often. The step-aware reward gave these points up for half of
-# the steps. The reward made that choice, and you should know it.
+# Your loop has trained its first policy.
+#
+# <details><summary>What we see</summary>
+#
+# It ends at "think", although "think long" is right more often. The step-aware
+# reward gave these points up for half of the steps. The reward made that
+# choice, and you should know it.
+#
+# </details>
 #
 # With a language model in the place of three logits, the same update takes a
 # page. A test holds it against TRL's trainer, on the same completions:
@@ -754,10 +777,14 @@ unclipped = collapsed["without it"]
 collapse_guess.compare(unclipped)
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # A lucky short guess has the best reward of its group. One update on it is a
 # nudge. Fifty make guessing nearly certain, and what is never sampled again
 # can never be learnt again. The clip ends the push once the ratio has left its
 # bounds. The recipe goes further and updates once per rollout.
+#
+# </details>
 
 # %% [markdown]
 # ## The two runs again
@@ -801,10 +828,14 @@ last = {
 keep_guess.compare(max(last, key=last.get))
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # Run B has three times the learning rate. Its loss falls sooner and further
 # while its reward goes down. Whoever watches the loss keeps the wrong model.
 # Watch reward, accuracy and length instead, under plain decoding and on
 # problems that were not trained on.
+#
+# </details>
 
 # %% [markdown]
 # ## Your predictions

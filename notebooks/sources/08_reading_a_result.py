@@ -488,9 +488,13 @@ every_member = kept["every member probed"]
 kept_guess.compare(100 * every_member.estimate)
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # The rollout was short because the *probe* cut it. That was so before the first
 # update, when nothing had been learnt yet: look at step 1 of the first picture.
 # A flat curve that starts at its goal is no learning curve.
+#
+# </details>
 #
 # Metrics of the rollout show the probe. Plain decoding shows the model.
 

@@ -391,9 +391,13 @@ print(f"by hand {cache}, library {kv_bytes(model, 32, context, 2)}")
 print("highest moment:", max(plan.phases, key=plan.phases.get))
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # From supervised training one would expect the update to be the tightest moment.
 # Here it is sampling. (An evaluation decodes as many rows as a rollout, but of 32
 # different problems, whose prompts are read at once.)
+#
+# </details>
 #
 # Two entries are assumptions until somebody measures them: 0.6 GiB for CUDA and
 # its libraries, and 5 % for memory that the allocator holds but cannot use
@@ -506,8 +510,7 @@ for dtype in ("float32", "bfloat16", "float16"):
 unmoved_guess.compare(100 * unchanged_share(drawn, 1e-6, "bfloat16"))
 
 # %% [markdown]
-# Training in pure bf16 would run, print a loss, and leave most weights where
-# they were. So whatever trains is kept in fp32, the *masters*, and only products
+# Training in pure bf16 would run, print a loss, and hardly train. So whatever trains is kept in fp32, the *masters*, and only products
 # are computed in 16 bits (*mixed precision*). For 8 billion weights the masters
 # take 30.5 GiB instead of 15.3. A recipe that forgets them is refused:
 
@@ -588,10 +591,14 @@ sampling = [max(times.decoding, times.longest) for times in (few, many)]
 faster_guess.compare(sampling[0] / sampling[1])
 
 # %% [markdown]
+# <details><summary>What we see</summary>
+#
 # On 8 GPUs the *cache* limits: each has 320 completions to sample and room for
 # 46 at once. On 64 the *longest completion* does: 16,384 tokens, one after the
 # other, take 86 s on any number of GPUs. Here truncation pays twice, because an
 # exit can shorten exactly this tail.
+#
+# </details>
 #
 # These are lower bounds from data sheets. The package's own engine decodes 16
 # rows at a time and needs several times as long, so a recipe may name another

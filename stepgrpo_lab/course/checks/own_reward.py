@@ -23,7 +23,9 @@ def _shortest_over_own(
 
 
 @exercise(
-    "10.1", "right beats wrong, and wrong answers gain nothing by being short: go and race", reference=_shortest_over_own
+    "10.1",
+    "right beats wrong, and wrong answers gain nothing by being short: go and race",
+    reference=_shortest_over_own,
 )
 def own_reward(solution: Reward) -> None:
     """``my_reward(correct, steps, formatted, tokens)``: one number for each member of a group, under three rules.
@@ -44,8 +46,8 @@ def own_reward(solution: Reward) -> None:
         for shorter, longer in _shorter_pairs(group):
             if rewards[shorter] < rewards[longer] - 1e-9:
                 raise Unsolved(
-                    f"{_shown(group)} gives {_rounded(rewards)}: right member {shorter} has fewer steps and fewer tokens "
-                    f"than right member {longer}, and earns less",
+                    f"{_shown(group)} gives {_rounded(rewards)}: right member {shorter} has fewer steps and fewer "
+                    f"tokens than right member {longer}, and earns less",
                     0.6,
                 )
             pays = pays or rewards[shorter] > rewards[longer] + 1e-9

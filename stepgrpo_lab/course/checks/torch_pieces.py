@@ -59,7 +59,7 @@ def length_penalty(solution: Callable[..., Tensor]) -> None:
 
     mistakes = {
         "mean and deviation are those of the right members alone": {"over": "all"},
-        "the masked sums are divided by the size of the group: divide by the number of right members": {"divisor": "all"},
+        "that divides by the size of the group: divide by the number of right members": {"divisor": "all"},
         "that is the unbiased deviation; the population's divides by the number of right members": {"unbiased": True},
         "a wrong member earns 0": {"keeps_wrong": True},
     }
@@ -87,8 +87,11 @@ def _groups(rng: random.Random, size: int) -> tuple[Tensor, Tensor, float]:
 
 
 def _chunked(hidden: Any, head: Any, targets: Any, chunk: int) -> Any:
-    """What the logits of the whole vocabulary give."""
-    return (hidden @ head.T).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    """Piece by piece, with torch's own logarithm of a sum."""
+    import torch
+
+    totals = torch.stack([(hidden @ piece.T).logsumexp(-1) for piece in head.split(chunk)])
+    return (hidden * head[targets]).sum(-1) - totals.logsumexp(0)
 
 
 @torch_exercise("09.3", "a maximum and a sum are all that has to be remembered of a vocabulary", reference=_chunked)
@@ -101,7 +104,7 @@ def chunked_logprobs(solution: Callable[..., Tensor]) -> None:
         >>> def whole(hidden, head, targets, chunk):
         ...     return (hidden @ head.T).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
         >>> print(chunked_logprobs(whole).message[:52])
-        a tensor of shape (2, 28) was made: the logits of al
+        a tensor of shape (2, 26) was made: the logits of al
     """
 
     def naive(hidden: Any, head: Any, targets: Any, chunk: int) -> Any:
@@ -151,13 +154,13 @@ def _refuse_logits(solution: Callable[..., Any], hidden: Any, head: Any, targets
 
 
 def _head(rng: random.Random, size: int) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Vocabularies that are no multiple of the chunk; logits from small to so large that exp overflows."""
+    """Vocabularies that are no multiple of the chunk; logits from small to so large that exp overflows, and exact."""
     import torch
 
     generator = torch.Generator().manual_seed(rng.randrange(10**6))
     tokens, width, chunk = 1 + size, 3, rng.randint(2, 6)
-    words = chunk * rng.randint(1, 4) + rng.randint(1, chunk - 1) + 7
-    scale = rng.choice([1.0, 8.0, 60.0])
-    hidden = scale * torch.randn(tokens, width, generator=generator)
-    head = torch.randn(words, width, generator=generator)
+    words = chunk * rng.randint(2, 5) + rng.randint(1, chunk - 1)
+    scale = rng.choice([0.125, 1.0, 8.0])
+    hidden = scale * torch.randint(-4, 5, (tokens, width), generator=generator).float()
+    head = torch.randint(-3, 4, (words, width), generator=generator).float()
     return hidden, head, torch.randint(words, (tokens,), generator=generator), chunk
