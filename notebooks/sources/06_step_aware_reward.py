@@ -493,6 +493,7 @@ group_advantages_chart(advantages, columns, chosen="Step-GRPO")
 # *Why it matters:* statistics over a part of each row are everywhere in this
 # field, and a mask that is forgotten in the divisor goes unnoticed.
 
+
 # %% tags=["exercise", "torch"]
 def length_penalty(correct, tokens, strength=0.2):
     """Rewards [groups, members] of Arora and Zanette's length penalty."""

@@ -204,6 +204,7 @@ push_guess.compare(100 * push[1, "group"] / push[4, "group"])
 # *Why it matters:* a wrong axis here compares completions of different
 # problems, and nothing crashes.
 
+
 # %% tags=["exercise", "torch"]
 def group_advantages(rewards, eps=1e-4):
     """Group-relative advantages, [groups, members]."""
@@ -452,6 +453,7 @@ token_guess.compare(diluted)
 # *Why it matters:* every other line of the method exists to fill in the
 # arguments of this one.
 
+
 # %% tags=["exercise", "torch"]
 def grpo_loss(logprobs, old_logprobs, advantages, mask, low=0.2, high=0.2):
     """GRPO's loss of a batch: a number with a gradient."""
@@ -631,6 +633,7 @@ end_guess
 #
 # *Why it matters:* everything larger in this package, TRL's trainer included,
 # is this loop with a language model in it.
+
 
 # %% tags=["exercise", "torch"]
 def train(policy, rollout, steps, updates=2, learning_rate=1.0):

@@ -356,9 +356,7 @@ for row in methods:
     print(f"{row.title}: {row.test.token_ratio * 100} % of the tokens,")
     print(f"  {row.test.accuracy_points} points; right by seed: {seeds}")
 short = [row for row in methods if row.test.token_ratio.estimate < 0.5]
-best = max(
-    short or methods, key=lambda row: row.test.accuracy_points.estimate
-)
+best = max(short or methods, key=lambda row: row.test.accuracy_points.estimate)
 neighbour_guess.compare(best.title)
 
 # %% [markdown]

@@ -296,6 +296,7 @@ print(f"the Overthinker's 32 rows of 256 tokens: {toy / 2**20:.0f} MiB")
 # *Why it matters:* the same running maximum and sum are at the heart of
 # FlashAttention ([2205.14135](https://arxiv.org/abs/2205.14135)).
 
+
 # %% tags=["exercise", "torch"]
 def chunked_logprobs(hidden, head, targets, chunk):
     """Log-probability of each target, a piece of vocabulary at a time."""
