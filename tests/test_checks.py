@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from stepgrpo_lab import MarkerSegmenter, TokenText, load_recipe
+from stepgrpo_lab import MarkerSegmenter, OutcomeReward, StepAwareReward, TokenText, load_recipe
 from stepgrpo_lab.course import checks
 from stepgrpo_lab.course.checks import _result
 from stepgrpo_lab.course.toys import ScriptedPolicy, TinyWriter, drive
@@ -591,6 +591,31 @@ def fixed(rollout: Any) -> Any:
 
 # ---- the table -------------------------------------------------------------------------------------------------------
 
+
+def penalised(correct: torch.Tensor, tokens: torch.Tensor, strength: float = 0.2) -> torch.Tensor:
+    rows = []
+    for right, lengths in zip(correct, tokens.double(), strict=True):
+        some = lengths[right]
+        mean, std = (some.mean(), some.std(unbiased=False)) if len(some) else (0.0, 1.0)
+        rows.append(torch.where(right, 1 - strength * torch.sigmoid((lengths - mean) / (std + 1e-7)), 0.0))
+    return torch.stack(rows)
+
+
+def chunked(
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    targets: torch.Tensor,
+    chunk: int,
+    highest: float | None = None,
+    last: bool = True,
+) -> torch.Tensor:
+    pieces = head[: len(head) if last else len(head) // chunk * chunk].split(chunk)
+    tops = [(hidden @ piece.T).amax(-1) for piece in pieces]
+    top = torch.stack(tops).amax(0) if highest is None else torch.full_like(tops[0], highest)
+    total = sum((hidden @ piece.T - top[:, None]).exp().sum(-1) for piece in pieces)
+    return (hidden * head[targets]).sum(-1) - top - torch.as_tensor(total).log()
+
+
 RIGHT = None
 
 
@@ -896,6 +921,20 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
         "divide by their number",
     ),
     (checks.paired_bootstrap, lambda b, a, n=2000, seed=0: interval(b, a, n, id(object()) % 999), "expected"),
+    (checks.length_penalty, penalised, RIGHT),
+    (checks.length_penalty, lambda c, n, a=0.2: penalised(torch.ones_like(c), n, a) * c, "of the right members alone"),
+    (checks.length_penalty, lambda c, n, a=0.2: penalised(c, n), "use the one that you are given"),
+    (checks.length_penalty, lambda c, n, a=0.2: penalised(c, n, a) + 0.5 * ~c, "gives"),
+    (checks.chunked_logprobs, chunked, RIGHT),
+    (checks.chunked_logprobs, lambda h, w, t, n: (h @ w.T).log_softmax(-1)[range(len(t)), t], "words at once"),
+    (checks.chunked_logprobs, lambda h, w, t, n: chunked(h, w, t, n, highest=0.0), "running maximum"),
+    (checks.chunked_logprobs, lambda h, w, t, n: chunked(h, w, t, n, last=False), "the last piece"),
+    (checks.own_reward, StepAwareReward(), RIGHT),
+    (checks.own_reward, OutcomeReward(), "being shorter never pays"),
+    (checks.own_reward, StepAwareReward(penalize_wrong=True), "a wrong answer's reward must not depend on it"),
+    (checks.own_reward, lambda c, k, f, n: [1.0 for _ in c], "a wrong answer earns as much"),
+    (checks.own_reward, lambda c, k, f, n: [count * right for count, right in zip(n, c, strict=True)], "earns less"),
+    (checks.own_reward, lambda c, k, f, n: [1.0], "one for each of"),
 ]
 """Check, solution, and what the message must say of it; a right solution has none."""
 

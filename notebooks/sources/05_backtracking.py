@@ -2,65 +2,111 @@
 # jupyter:
 #   stepgrpo:
 #     title: "Backtracking: why the probe must leave no trace"
-#     minutes: 30
+#     minutes: 57
 #     hardware: any CPU
 # ---
 
 # %% [markdown]
-# ## Objectives
+# ## Where does the brace come from?
 #
-# - Say what a probe could leave behind: keys and values, positions, random numbers.
-# - Follow a probe through the cache, and see it vanish.
-# - Show that probes which never exit change nothing, token for token.
-# - Break that on purpose in three ways, and tell which of them corrupt training.
-# - Say why the same seed gives the same completion in a batch of any size.
+# One model, one prompt, the same random numbers. Both completions were
+# interrupted at each `Wait` by a probe that asked for the answer, and each time
+# the question was taken back. Only the second rollout took it back badly.
+#
+# Read the two thoughts. In the second, find the closing brace that nothing has
+# opened, and then look at the answer.
+
+# %% tags=["torch"]
+import stepgrpo_lab as lab
+from stepgrpo_lab.course import leaky_rollout
+from stepgrpo_lab.engines.completions import text_of
+
+overthinker, tokenizer = lab.load_overthinker()
+vocabulary = text_of(tokenizer, overthinker.generation_config.eos_token_id)
+problem = lab.overthinker_problems("train", 6)[5]
+never_exit = {"exit_threshold": 1.0, "near_budget_margin": 0}
+watched = lab.rollout_settings("official", markers="paper", **never_exit)
+
+
+# %% tags=["torch"]
+def complete(fault):
+    """Complete the problem with the Overthinker, with a fault or without."""
+    return leaky_rollout.complete_naively(
+        overthinker,
+        vocabulary,
+        lab.encode_prompt(tokenizer, problem.prompt),
+        lab.SampleKey(0, "course", 0, 5),
+        limit=200,
+        settings=watched,
+        fault=fault,
+    )
+
+
+sound, leaky = complete(None), complete("cache")
+print(problem.prompt)
+print("---- taken back well\n" + sound.text)
+print("---- taken back badly\n" + leaky.text)
 
 # %% [markdown]
-# ## Where we stand
+# A rollout like the second one is not garbage. It is short, it is well formed,
+# and now and then it is right. Feed it to GRPO and nothing crashes; the loss
+# looks as it always does. This notebook is about the few lines that prevent it.
+
+# %%
+course.drawing(
+    "backtracking",
+    "One row of the key-value cache, drawn four times. Thoughts fill places 9 "
+    "to 12. A probe writes its question and its trial answer at places 13 to "
+    "19. When it is declined, the marker Wait is written at place 13 again, "
+    "and the cells behind it are hidden by the mask. As the model thinks on, "
+    "it overwrites them one by one.",
+)
+
+# %% [markdown]
+# ## Objectives
 #
-# In 04 a declined probe was put back "as if nobody had asked". This notebook is about these words. The completion that
-# goes into the training must be one that the model itself would have written. If a probe changes what comes after it, we
-# train on text that the policy never produces, and nothing crashes: the loss still falls.
+# After this notebook you can
+#
+# - name the three places where a probe can leave a trace;
+# - write backtracking on a real KV cache, and run a rollout on it;
+# - prove with one comparison that declined probes change nothing;
+# - tell faults that corrupt training from those that only look like it;
+# - say why the same seed gives the same completion in a batch of any size.
+
+# %% [markdown]
+# ## Where we are
+#
+# In [notebook 04](04_truncated_rollout.ipynb) a declined probe was put back "as
+# if nobody had asked". This notebook is about these words. The completion that
+# goes into training must be one that the model itself would have written.
 
 # %% [markdown]
 # ## What a model remembers
 #
-# A causal language model computes for every token a *key* and a *value* in each layer. Later tokens *attend* to them, so
-# they are kept: the **KV cache**, one cell for each place. Each token also has a **position**, by which attention knows
-# the order. And a sampler draws with **random numbers**. A probe feeds tokens, so it touches all three.
-#
-# By hand: a list is our cache, and a probe of three tokens comes and goes at place 2.
-
-# %% tags=["nbval-check-output"]
-cache = ["2+3", "=5"]
-for place, piece in [
-    (2, " Wait"),
-    (2, "**"),
-    (3, "{"),
-    (4, "5"),
-    (2, " Wait"),
-    (3, " so"),
-]:
-    cache[place : place + 1] = [piece]
-    print(
-        f"fed at {place}: sees {cache[: place + 1]}",
-        f"hidden {cache[place + 1 :]}" if cache[place + 1 :] else "",
-    )
+# For every token and in every layer, a causal language model computes a *key*
+# and a *value*. Later tokens attend to them, so they are kept: the **KV
+# cache**, one cell for each place. Each token has a **position**, by which
+# attention knows the order. And a sampler draws **random numbers**. A
+# [probe](../docs/glossary.md) feeds tokens, so it touches all three.
 
 # %% [markdown]
-# Nothing is deleted and nothing is copied. Going back means: *write at a smaller place*. What lies behind it stays, hidden
-# by the attention mask, until it is overwritten. Three rules follow for the token fed at place *p*:
+# Going back needs neither a copy nor a second prompt. It means: *write at a
+# smaller place*. Three rules follow for the token fed at place $p$:
 #
-# 1. it attends to the cells 0 to *p* and to no others;
-# 2. its position is *p* (plus the prompt's length), however many tokens were fed before;
-# 3. the random number that draws a token belongs to its place, not to how often somebody has drawn.
+# 1. it attends to the cells $0 \dots p$ and to no others;
+# 2. its position is $p$ (plus the prompt's length), however many tokens were
+#    fed before;
+# 3. the random number that draws a token belongs to its place, not to how often
+#    somebody has drawn.
 
 # %% [markdown]
-# ## The player
+# ## Watch one go back
 #
-# The real thing: a recorded rollout, shown right after its first probe was declined. Answer before you look:
+# A recorded rollout, shown right after its first probe was declined. Before you
+# move the slider:
 #
-# 1. How many cells of the cache are struck through, and when is the last of them gone?
+# 1. How many cells of the cache are struck through, and at which pass is the
+#    last of them gone?
 # 2. To how many cells does the token at place 15 attend, two passes later?
 
 # %%
@@ -72,180 +118,247 @@ recorded = [
     for group in load_recordings()
     if group.model == "untrained" and group.rollout == "official"
 ]
-player = RolloutPlayer(recorded, group=3, member=1, frame=24)
-player
-
-# %% tags=["nbval-check-output"]
-for frame in (14, 23, 24, 26, 31, 32):
-    shown = player.frames[frame]
-    text = recorded[3].token_text.decode([shown.cells[-1].token])
-    print(
-        f"pass {frame} ({shown.phase.name}): {text!r} sees",
-        f"{len(shown.cells)} places, {len(shown.stale)} hidden",
-    )
+RolloutPlayer(recorded, group=3, member=1, frame=24)
 
 # %% [markdown]
 # <details><summary>What we see</summary>
 #
-# 1. Eight. The probe wrote places 13 to 21; `Wait` has just taken place 13 back, 14 to 21 are struck through. Each pass
-#    overwrites one; pass 32 writes place 21, and the last is gone.
-# 2. To sixteen, places 0 to 15 (and the prompt): all thoughts, nothing of the probe.
+# 1. Eight. The probe wrote places 13 to 21. `Wait` has just taken place 13
+#    back, so 14 to 21 are struck through. Each pass overwrites one; pass 32
+#    writes place 21, and the last is gone.
+# 2. To sixteen, places 0 to 15 (and the prompt): all thoughts, and nothing of
+#    the probe.
 #
 # </details>
 
 # %% [markdown]
-# ### Exercise 05.1 · Where a probe writes (●○○)
+# ### Exercise 05.1 · What is visible (●○○, 5 minutes)
 #
-# Write the places that are fed for one declined probe, the marker's return included. `base` is the marker's place,
-# `prompt` and `trial` are the lengths of inducing prompt and trial answer. It matters because an engine does nothing else
-# to go back.
-
-
-# %% tags=["exercise"]
-def places_of_probe(base, prompt, trial):
-    """Places fed for a declined probe, then the marker's."""
-    # BEGIN SOLUTION
-    # STUB: return ...  # your code here
-    return [*range(base, base + prompt + trial - 1), base]
-    # END SOLUTION
-
-
-# %% tags=["check"]
-from stepgrpo_lab.course import checks
-
-checks.places_of_probe(places_of_probe)
-
-# %% [markdown]
-# <details><summary>Hint</summary>
+# A warm-up. Many completions are decoded together, one *row* each, and every
+# row stands at another place: some think, some probe. From rule 1, write the
+# attention mask: for each row, a list that says for each cell from 0 to
+# `width - 1` whether the token fed at the row's place may attend to it.
 #
-# In the player: a prompt of 6 and a trial answer of 4 wrote the places 13 to 21, then 13 again. The last token of the
-# trial answer is never fed.
-#
-# </details>
-
-# %% [markdown]
-# ## The mask
-#
-# Many completions are decoded together, one *row* each, and every row stands at another place. Some think, some probe.
-# One comparison gives the mask of them all. The library's source:
-
-# %%
-from stepgrpo_lab import course
-from stepgrpo_lab.engines.cache import LockstepCache
-
-course.source_of(LockstepCache.begin_step)
-
-# %% [markdown]
-# ### Exercise 05.2 · What is visible (●●○)
-#
-# Write the same in plain Python: for each row, a list that says for each cell from 0 to `width - 1` whether the token fed
-# at the row's place may attend to it. It matters because this comparison alone hides what a probe left behind.
+# *Why it matters:* this one comparison hides whatever a probe has left behind.
 
 
 # %% tags=["exercise"]
 def visible(places, width):
     """[rows][width] booleans: may the row's token see the cell?"""
     # BEGIN SOLUTION
-    # STUB: return ...  # your code here
+    # STUB: ...  # your code here
     return [[cell <= place for cell in range(width)] for place in places]
     # END SOLUTION
 
 
 # %% tags=["check"]
-checks.visible(visible)
+from stepgrpo_lab.course import checks
+
+verdict = checks.visible(visible, number="05.1")
+visible = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Two comprehensions, one in the other: over the rows' places, and over `range(width)`. A token sees itself.
+# Two comprehensions, one inside the other: over the rows' places, and over
+# `range(width)`. A token sees itself.
 #
 # </details>
 
-# %% tags=["nbval-check-output"]
-import torch
+# %% [markdown]
+# The library writes it in the last line of this method, in torch, for all rows
+# of a batch:
 
-cells = LockstepCache(layers=1, slots=3, reach=64)
-mask = cells.begin_step(torch.tensor([2, 0, 3]), width=4)
-for row in mask[:, 0, 0, :4].int().tolist():
-    print(row)
+# %% tags=["torch"]
+from stepgrpo_lab.engines.cache import LockstepCache
+
+course.source_of(LockstepCache.begin_step)
+
+# %% [markdown]
+# ### Exercise 05.2 · Backtracking on a real cache (●●○, 15 minutes)
+#
+# `cache` is a `DynamicCache` of `transformers`: it grows by one position with
+# each token fed. Cut it back to its first `length` positions, feed `token`
+# there, and return the logits `[vocabulary]` of what comes next. No gradient is
+# needed.
+#
+# - `cache.get_seq_length()` says how many positions it holds, and
+#   `cache.crop(-n)` drops the last `n`.
+# - The model takes `input_ids` and `position_ids`, both `[1, 1]`, and returns
+#   `logits` of shape `[1, 1, vocabulary]`.
+# - It takes the cache by a name that has changed between versions:
+#   `**{cache_argument(model): cache}` fits all of them.
+#
+# *Why it matters:* with these lines missing you get the brace.
+
+# %% tags=["exercise", "torch"]
+from stepgrpo_lab.engines.cache import cache_argument
+
+
+def next_logits(model, cache, length, token):
+    """Logits after feeding a token behind the first `length` positions."""
+    # BEGIN SOLUTION
+    # STUB: import torch
+    # STUB:
+    # STUB: ...  # your code here
+    import torch
+
+    surplus = cache.get_seq_length() - length
+    if surplus > 0:
+        cache.crop(-surplus)
+    with torch.no_grad():
+        output = model(
+            input_ids=torch.tensor([[token]]),
+            position_ids=torch.tensor([[length]]),
+            use_cache=True,
+            **{cache_argument(model): cache},
+        )
+    return output.logits[0, -1]
+    # END SOLUTION
+
+
+# %% tags=["check"]
+verdict = checks.backtracking_cache(next_logits, number="05.2")
+next_logits = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# The surplus is `cache.get_seq_length() - length`. The position of the new
+# token is `length`, not the number of tokens that were ever fed. Wrap the call
+# in `torch.no_grad()` and take `logits[0, -1]`.
+#
+# </details>
+
+# %% [markdown]
+# ## Your cache in a rollout
+#
+# Notebook 04's [machine](04_truncated_rollout.ipynb) says what to sample and
+# where to feed it. Your function does the rest, prompt included. It makes a
+# complete engine for one row:
+
+# %% tags=["torch"]
+from math import exp
+
+from stepgrpo_lab.engines.lockstep import choose_likeliest, choose_sampled
+from stepgrpo_lab.method.sampling import uniform
+
+
+def choose(machine, logits, key):
+    """Give the machine the token that it asks for, if it asks for one."""
+    row = logits[None].float()
+    if machine.choice == "sample":
+        number = uniform(key, machine.position)
+        [token], [logprob] = choose_sampled(row, [number], lab.Sampling())
+        machine.observe(token, logprob)
+    elif machine.choice == "greedy":
+        [token], [logprob] = choose_likeliest(row)
+        machine.observe(token, None, exp(logprob))
+
+
+# %% tags=["torch"]
+from transformers import DynamicCache
+
+
+def roll_out(model, token_text, prompt, key, limit, settings):
+    """Complete one prompt by the truncated rollout."""
+    machine = lab.TrajectoryMachine(token_text, limit, settings, True)
+    cache = DynamicCache(config=model.config)
+    for place, token in enumerate(prompt):
+        logits = next_logits(model, cache, place, token)
+    while True:
+        choose(machine, logits, key)
+        if machine.done:
+            return machine.trajectory(prompt)
+        token, place = machine.feed()
+        logits = next_logits(model, cache, len(prompt) + place, token)
+
+
+# %% tags=["torch", "nbval-check-output"]
+mine = roll_out(
+    overthinker,
+    vocabulary,
+    lab.encode_prompt(tokenizer, problem.prompt),
+    lab.SampleKey(0, "course", 0, 5),
+    200,
+    watched,
+)
+print("probes declined:", len(mine.probes))
+print("as the sound one:", mine.completion_ids == sound.completion_ids)
 
 # %% [markdown]
 # ## Probes that change nothing
 #
-# A model is needed that can be run here. `tiny_policy` is a Qwen3 of two layers with *random* weights. What it writes is
-# noise, but every token depends on everything that it attends to. So it feels every trace. With a threshold of 1 no probe
-# ever exits. We complete the same prompts with and without probes.
+# One comparison proves an engine clean. Set the threshold to 1, so that no
+# probe ever exits, and complete the same prompts with and without probes. If
+# *anything* leaks, some token differs somewhere.
+#
+# We use `tiny_policy`, a Qwen3 of two layers with random weights. It writes
+# noise, but each of its tokens depends on everything that it attends to, so it
+# feels every trace.
 
-# %%
-from stepgrpo_lab import Decoding, LockstepEngine, SampleKey, rollout_settings
+# %% tags=["torch", "nbval-check-output"]
 from stepgrpo_lab.course.toys import tiny_policy
 
 model, token_text = tiny_policy()
-count, limit = lab.size((24, 40), (8, 24))
+count, limit = (8, 24) if course.fast_mode() else (24, 40)
 prompts = [[3 + sample % 8, 5, 6 + sample % 4] for sample in range(count)]
-keys = [SampleKey(0, "course", 0, sample) for sample in range(count)]
-never = rollout_settings(
-    "official",
-    markers="paper",
-    exit_threshold=1.0,
-    near_budget_margin=0,
-    probe_max_tokens=8,
+keys = [lab.SampleKey(0, "course", 0, sample) for sample in range(count)]
+never = lab.rollout_settings(
+    "official", markers="paper", probe_max_tokens=8, **never_exit
 )
-
-# %% tags=["nbval-check-output"]
-engine = LockstepEngine(model, token_text)
-decoding = Decoding(limit, never)
-asked, _ = engine.generate(prompts, decoding, keys=keys)
+engine = lab.LockstepEngine(model, token_text)
+decoding = lab.Decoding(limit, never)
+probed, _ = engine.generate(prompts, decoding, keys=keys)
 plain, _ = engine.generate(
     prompts, decoding, keys=keys, probed=[False] * count
 )
-same = [
-    a.completion_ids == b.completion_ids
-    for a, b in zip(asked, plain, strict=True)
-]
-print(
-    "all the same:",
-    all(same),
-    "- probes were made:",
-    sum(len(told.probes) for told in asked) > count,
-)
+pairs = zip(probed, plain, strict=True)
+same = [one.completion_ids == other.completion_ids for one, other in pairs]
+print("all the same:", all(same))
+print("probes were made:", sum(len(one.probes) for one in probed) > count)
 
 # %% [markdown]
-# Token for token. This is also how the survey of notebook 03 could be recorded: its completions *are* those of plain
-# decoding, and the probes on them come for free. The library's tests hold this for both presets.
+# Token for token. This is also how the survey of
+# [notebook 03](03_confidence.ipynb) could be recorded: its completions *are*
+# those of plain decoding, and the probes on them come for free.
 
 # %% [markdown]
 # ## What can go wrong: three traces
 #
-# `complete_naively` is the loop that one might write around `transformers`: a cache that grows, one row at a time. Without
-# a fault it gives the engine's tokens. It can be broken in three ways:
+# `complete_naively`, from the first cell, is the loop that anybody might write
+# around `transformers`. It can be broken in three ways:
 #
-# - **cache**: after a probe nobody crops the cache, so later tokens attend to the probe;
-# - **positions**: the cache is cropped, but positions count on;
-# - **random numbers**: one generator draws everything, and the probe advances it.
+# - **cache**: after a probe nobody cuts the cache back, so later tokens attend
+#   to the probe;
+# - **positions**: the cache is cut, but positions count on;
+# - **random numbers**: one generator draws everything, and the probe advances
+#   it.
 
-# %%
-from stepgrpo_lab.course import leaky_rollout
-
+# %% tags=["torch"]
 course.source_of(leaky_rollout._Context.feed)
 
 # %% [markdown]
-# Two predictions. Of the completions with at least one probe, how many differ from their twin without probes when the
-# *cache* keeps the probe? And one of the three faults is harmless for training: which? Replace None.
+# Two predictions. Of the completions with at least one probe, how many differ
+# from their twin without probes when the *cache* keeps the probe? And one of
+# the three faults is harmless for training: which?
 
 # %%
-share = course.predict(
-    "Share of probed completions that the fault 'cache' changes?",
-    None,
-    unit="%",
+share_guess = course.predict(
+    "Probed completions that the fault 'cache' changes?", unit="%"
 )
-harmless = course.predict(
+share_guess
+
+# %%
+harmless_guess = course.predict(
     "Which fault still samples what the model itself would?",
-    None,
-    choices=leaky_rollout.FAULTS,
+    choices=("cache", "positions", "random numbers"),
 )
+harmless_guess
 
-# %%
+# %% tags=["torch", "result"]
 reports = {
     fault: leaky_rollout.measure_fault(
         model,
@@ -258,60 +371,74 @@ reports = {
     )
     for fault in (None, *leaky_rollout.FAULTS)
 }
-print("fault           changed  largest surprise")
-for fault, told in reports.items():
-    print(
-        f"{fault or 'none':<15} {told.changed} of {told.probed:<4}"
-        f" {told.surprise:8.4f}"
-    )
+print("fault           changed   largest surprise")
+for fault, report in reports.items():
+    changed = f"{report.changed} of {report.probed}"
+    print(f"{fault or 'none':<15} {changed:<9} {report.surprise:8.4f}")
 
-# %%
-told = reports["cache"]
-share.compare(round(100 * told.changed / told.probed, 1))
+# %% tags=["torch", "result"]
+report = reports["cache"]
+share_guess.compare(100 * report.changed / report.probed)
 
-# %%
-sound = [
-    name for name in leaky_rollout.FAULTS if reports[name].surprise < 1e-3
-]
-harmless.compare(sound[0])
+# %% tags=["torch", "result"]
+surprises = {name: reports[name].surprise for name in leaky_rollout.FAULTS}
+harmless_guess.compare(min(surprises, key=surprises.get))
 
 # %% [markdown]
-# The *surprise* tells them apart. Every sampled token was recorded with its log-probability, as the sampler saw it. Now
-# the model reads the finished completion, in which no probe appears, and says its own. With a stale cache or wrong
-# positions the two differ by up to several units: the sampler drew from a distribution that is not the policy's. GRPO
-# takes every token for a draw of the policy. A difference of 3 in the logarithm means that it was 20 times likelier, or
-# less likely, than it should have been.
+# <details><summary>What we see</summary>
 #
-# With one generator the completion is another one, but each token was drawn from the right distribution. Training would
-# be sound. What is lost is the comparison above, and with it the test that finds the other two.
-
-# %%
-after_probe = [
-    told.tokens - told.probes[0].position if told.probes else 0
-    for told in asked
-]
-index = after_probe.index(max(after_probe))
-for fault in (None, "cache"):
-    told = leaky_rollout.complete_naively(
-        model,
-        token_text,
-        prompts[index],
-        keys[index],
-        limit=limit,
-        settings=never,
-        fault=fault,
-    )
-    print(f"{fault or 'none'}: {told.text!r}")
-print("first probe at token", told.probes[0].position)
+# The *surprise* tells the faults apart. The sampler wrote down each token's
+# log-probability as it saw it. Now the model reads the finished completion, in
+# which no probe appears, and says its own. With a stale cache or wrong
+# positions the two differ by whole units: the sampler drew from a distribution
+# that is not the policy's. GRPO takes every token for a draw of the policy.
+#
+# With a single generator the completion is another one, but each token was
+# drawn from the right distribution. Training would be sound. What is lost is
+# the comparison above, and with it the test that finds the other two.
+#
+# </details>
 
 # %% [markdown]
-# Up to the first probe, its marker and the token after that both are the same. Then the second one goes its own way: it
-# answers to words that nobody can see.
+# ## The brace, explained
+#
+# Back to the first completions. Which token of the leaky one surprises the
+# model most, and how likely was it to the sampler, and to the model?
+
+# %% tags=["torch", "result"]
+import torch
+from stepgrpo_lab.method.loss import completion_logprobs
+
+with torch.no_grad():
+    own = completion_logprobs(
+        overthinker, leaky.prompt_ids, leaky.completion_ids
+    ).tolist()
+sampled = [
+    (then - now, token, then, now)
+    for token, then, now in zip(
+        leaky.completion_ids, leaky.logprobs, own, strict=True
+    )
+    if then is not None
+]
+for _, token, then, now in sorted(sampled, reverse=True)[:3]:
+    piece = vocabulary.decode([token])
+    print(f"{piece!r:>8}: sampled at {exp(then):.2f},", end="")
+    print(f" the model says {exp(now):.1e}")
+
+# %% [markdown]
+# The last probe had written `\boxed{7}`, and all of it stayed in the cache. To
+# the sampler, another `7` that a brace closes seemed the most natural thing.
+# The finished text holds no box at that point, and there the model would hardly
+# ever write a brace. It answers to words that nobody can see.
+#
+# Notice how well the fault hides. The completion is *shorter* than the sound
+# one. A dashboard would have called it progress.
 
 # %% [markdown]
 # ## Random numbers by place
 #
-# The library has no generator. A number is *computed* from a key (seed, split, rollout, sample) and the token's position.
+# The library has no generator. A number is *computed* from a key (seed, split,
+# rollout, sample) and the token's position:
 
 # %%
 from stepgrpo_lab.method import sampling
@@ -319,34 +446,46 @@ from stepgrpo_lab.method import sampling
 course.source_of(sampling.uniform)
 
 # %% [markdown]
-# By hand: two rows, two tokens each. With one generator, who draws first decides who gets which number, so the batch's
-# order matters. With numbers by place it does not.
+# Two rows, two tokens each, drawn in two orders. With one generator, whoever
+# draws first decides who gets which number. With numbers by place, the order
+# does not matter.
 
 # %% tags=["nbval-check-output"]
 import random
 
-together, one_by_one = random.Random(0), random.Random(0)
-lockstep = [(row, place) for place in (0, 1) for row in (0, 1)]
-first = {at: together.random() for at in lockstep}
-second = {at: one_by_one.random() for at in sorted(lockstep)}
-print("one generator:", first == second)
-by_place = {at: sampling.uniform(keys[at[0]], at[1]) for at in lockstep}
-again = {at: sampling.uniform(keys[at[0]], at[1]) for at in sorted(lockstep)}
-print("by place:     ", by_place == again)
+from stepgrpo_lab import SampleKey
+
+rows_first = [(row, place) for row in (0, 1) for place in (0, 1)]
+places_first = [(row, place) for place in (0, 1) for row in (0, 1)]
+by_generator, by_place = [], []
+for order in (rows_first, places_first):
+    generator = random.Random(0)
+    by_generator.append({at: generator.random() for at in order})
+    by_place.append(
+        {
+            (row, at): sampling.uniform(SampleKey(0, "course", 0, row), at)
+            for row, at in order
+        }
+    )
+print("one generator:", by_generator[0] == by_generator[1])
+print("by place:     ", by_place[0] == by_place[1])
 
 # %% [markdown]
-# ### Exercise 05.3 · From a number to a token (●●○)
+# ### Exercise 05.3 · From a number to a token (●●○, 8 minutes)
 #
-# Write the draw: the first token, in the order of the vocabulary, at which the sum of the probabilities is greater than
-# the number. It matters because with it a token is a *function* of logits and place. Same logits, same place, same token:
-# that is why a declined probe can be undone exactly.
+# Write the draw: the first token, in the order of the vocabulary, at which the
+# sum of the probabilities so far is greater than the number.
+#
+# *Why it matters:* with it a token is a *function* of logits and place. Same
+# logits, same place, same token. That is why a declined probe can be undone
+# exactly.
 
 
 # %% tags=["exercise"]
 def draw(number, probabilities):
     """The token that a number in [0, 1) picks."""
     # BEGIN SOLUTION
-    # STUB: return ...  # your code here
+    # STUB: ...  # your code here
     total = 0.0
     for token, probability in enumerate(probabilities):
         total += probability
@@ -357,47 +496,71 @@ def draw(number, probabilities):
 
 
 # %% tags=["check"]
-checks.draw(draw)
+verdict = checks.draw(draw, number="05.3")
+draw = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Add the probabilities up in a loop and return at the first sum that is *greater* than the number. With `>=` the number
-# 0.0 would pick an impossible token.
+# Add the probabilities up in a loop and return at the first sum that is
+# *greater* than the number. With `>=` the number 0.0 would pick an impossible
+# token. Rounding may leave the last sum just below 1: then it is the last
+# token.
 #
 # </details>
 
 # %% [markdown]
-# ## Same seed, any batch
+# ## The same seed, in any batch
 #
-# So a completion depends on its model, prompt and key, and not on the rows that it shared the batch with. Decode the same
-# prompts with room for one row, for three, and for all. Tokens decoded are the same; forward passes are not.
+# So a completion depends on its model, its prompt and its key, and not on the
+# rows that it shared a batch with. We decode the same prompts with room for one
+# row, for three, and for all.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["torch", "nbval-check-output"]
 for rows in (1, 3, 64):
-    apart, cost = LockstepEngine(model, token_text, max_rows=rows).generate(
-        prompts, decoding, keys=keys
-    )
-    equal = [
-        a.completion_ids == b.completion_ids
-        for a, b in zip(apart, asked, strict=True)
-    ]
-    print(
-        f"{rows:>2} rows: all the same {all(equal)},",
-        f"{cost.decoded_tokens} tokens in {cost.forward_passes} passes",
-    )
+    small = lab.LockstepEngine(model, token_text, max_rows=rows)
+    again, cost = small.generate(prompts, decoding, keys=keys)
+    pairs = zip(again, probed, strict=True)
+    same = all(a.completion_ids == b.completion_ids for a, b in pairs)
+    print(f"{rows:>2} rows: all the same {same},", end=" ")
+    print(f"{cost.decoded_tokens} tokens in {cost.forward_passes} passes")
 
 # %% [markdown]
-# "The same" is exact here, on one machine in float32. In half precision another batch may round a logit differently, and
-# once in a while that flips a token. The *distribution* stays the same; only bit-for-bit equality is lost.
+# "The same" is exact here, on one machine in float32. In half precision, a
+# batch of another size may round a logit differently, and once in a while that
+# flips a token. The *distribution* stays the same; only equality bit for bit is
+# lost.
+
+# %% [markdown]
+# ## Your predictions
+
+# %%
+course.score()
 
 # %% [markdown]
 # ## Summary
 #
-# - A probe touches cache, positions and random numbers; a declined one must leave no trace in any of them.
-# - Going back is writing at a smaller place, with a mask of one comparison: no copy, no new prefill.
-# - With an unreachable threshold the probed completion is the plain one, token for token: a test that finds leaks.
-# - Stale cells and wrong positions make the sampler draw from a distribution that is not the policy's.
-# - Random numbers by place make a completion a function of model, prompt and key.
+# - A probe touches cache, positions and random numbers; a declined one must
+#   leave no trace in any of them.
+# - Going back is writing at a smaller place, under a mask of one comparison: no
+#   copy, no second prompt.
+# - With a threshold that nothing reaches, the probed completion is the plain
+#   one, token for token. That test finds leaks.
+# - Stale cells and wrong positions draw from a distribution that is not the
+#   policy's, and the result may look like progress.
+# - With random numbers by place, a completion is a function of model, prompt
+#   and key.
+
+# %% [markdown]
+# **Further reading.** [DEER](https://arxiv.org/abs/2504.15895), from which the
+# probe comes, asks at every "Wait" while the model is used; its script copies
+# the whole cache for each probe. *Speculative decoding*
+# ([2211.17192](https://arxiv.org/abs/2211.17192)) goes back all the time: a
+# small model guesses tokens, and those that the large model rejects are taken
+# out of the cache again. *PagedAttention*
+# ([2309.06180](https://arxiv.org/abs/2309.06180)) stores the cache in pages, so
+# that completions can share a beginning.
 #
-# Next: [06, the step-aware relative reward](06_step_aware_reward.ipynb): what a group makes of long and short.
+# Next: [06 · The step-aware relative reward](06_step_aware_reward.ipynb), which
+# says what a group makes of long and short.

@@ -2,187 +2,210 @@
 # jupyter:
 #   stepgrpo:
 #     title: Reading a result
-#     minutes: 40
+#     minutes: 70
 #     hardware: any CPU
 # ---
 
 # %% [markdown]
+# ## Would you publish this?
+#
+# Step-GRPO, three seeds, two settings. As published, *every* member of a group
+# is probed; the course's recipe probes *half* of each group. These are the
+# completions sampled in training, mean over seeds:
+
+# %%
+import stepgrpo_lab as lab
+from stepgrpo_lab.experiments.record import load_record, mean_curves
+from stepgrpo_lab.viz.plots_study import ROLLOUT, method_curves
+
+study = load_record("internalisation")
+curves = {
+    {"Step-GRPO": "half probed"}.get(title, title): metrics
+    for title, metrics in mean_curves(study).items()
+}
+method_curves(curves, ROLLOUT)
+
+# %% [markdown]
+# One setting gives short completions from the first step on, and they are right
+# ever more often. The other needs the whole training to get there. It looks
+# like an easy choice.
+#
+# Now the probes are switched off. Both models answer new problems by *plain
+# decoding*, as any user would run them.
+
+# %%
+shorter_guess = course.predict(
+    "Which model is shorter under plain decoding?",
+    choices=("every member probed", "half probed", "no difference"),
+)
+shorter_guess
+
+# %%
+kept_guess = course.predict(
+    "With every member probed, how many of its tokens does the model keep?",
+    unit="%",
+    low=0,
+    high=120,
+)
+kept_guess
+
+# %% [markdown]
+# The answer comes when you have the tools to read it. This notebook is about
+# those tools: intervals, pairs, seeds, ablations, and the question that every
+# result has to survive.
+
+# %%
+course.drawing(
+    "bootstrap",
+    "A paired bootstrap. Six problems were measured with two models. In each "
+    "of many draws six problems are picked with replacement, the same ones "
+    "for both models, and the difference of the means is computed again. The "
+    "middle 95 percent of these differences is the interval. Not in the "
+    "draw: another seed, another model, harder problems.",
+)
+
+# %% [markdown]
 # ## Objectives
 #
-# - Read a trade-off of accuracy against length, with intervals, and say what
-#   an interval covers and what it does not.
-# - Compute a paired bootstrap by hand, and know why it is paired.
-# - Ask what the steps of a model were good for, before and after training.
-# - See a result that looks like success, find the artefact, and explain it
-#   from recorded advantages.
-# - Say what would refute a claim.
+# After this notebook you can
+#
+# - write a paired bootstrap, and say what its interval covers and what not;
+# - say what a result allows one to claim, before you claim it;
+# - read a comparison of methods, and an ablation, without being dazzled;
+# - say where this miniature stands among the findings of 2026;
+# - find the artefact behind a result that looks like success.
 
 # %% [markdown]
-# ## Where we stand
+# ## Where we are
 #
 # Step-GRPO is complete: steps (02), probe (03), truncated rollout (04, 05),
-# reward (06) and update (07). Now trained models exist, and somebody claims
-# that the method works. This notebook reads the claim. No model is loaded:
-# all figures come from studies in `data/results`, made by
-# `stepgrpo compare`, and from a survey of 400 recorded problems.
-#
-# *Plain decoding* means: the model alone, without probes. That is how every
-# trained model is measured here.
+# reward (06) and update (07). Now there are trained models, and somebody claims
+# that the method works. No model is loaded here. All figures are computed from
+# records in `data/results`, made by `stepgrpo compare`, and from
+# [recordings](../docs/glossary.md) of 400 problems. Every trained model in them
+# was measured under plain decoding.
 
 # %% [markdown]
-# ## The claim, with intervals
-#
-# Three seeds of Step-GRPO, and plain GRPO as a control, which may decode as
-# many tokens in training. Each marker is one trained model against the
-# untrained one, on the same 2000 problems. A 95 % *interval* tells how far
-# the figure would move with other problems of the same kind.
-#
-# Two questions for the explorer:
-#
-# 1. Does plain GRPO make completions shorter?
-# 2. For which seeds does the interval of the accuracy hold 0?
-
-# %%
-from stepgrpo_lab.widgets import StudyExplorer
-
-StudyExplorer(study="headline")
-
-# %% [markdown]
-# <details><summary>What we see</summary>
-#
-# 1. No: 100.5 % [100.0, 100.9] of the tokens. Rewarding right answers alone
-#    does not shorten.
-# 2. Only for seed 1: -0.2 points [-0.6, 0.2]. Seeds 0 and 2 lose a little,
-#    and the intervals say that it is not chance of the problems.
-# </details>
-
-# %% [markdown]
-# ## By hand: a bootstrap
+# ## An interval, from scratch
 #
 # We measured some problems; others would have given other figures. The
-# *bootstrap* imitates that: draw as many problems as there are, with
-# replacement, compute the figure again, and repeat. The middle 95 % of these
-# figures are the interval. *Paired* means that one draw serves both models.
-# Six problems, tokens before and after training:
-
-# %% tags=["nbval-check-output"]
-import random
-
-before = [120, 140, 100, 160, 130, 110]
-after = [40, 60, 35, 90, 45, 40]
-rng = random.Random(0)
-ratios = []
-for _ in range(10_000):
-    drawn = rng.choices(range(6), k=6)
-    shorter = sum(after[i] for i in drawn)
-    ratios.append(shorter / sum(before[i] for i in drawn))
-ratios.sort()
-low, high = ratios[250], ratios[-250]
-print(f"ratio {sum(after) / sum(before):.2f} [{low:.2f}, {high:.2f}]")
-
-# %% [markdown]
-# The library's function, and its answer on the same six problems. It draws
-# with another generator, so the last digit may differ.
-
-# %%
-from stepgrpo_lab import paired_bootstrap
-
-course.source_of(paired_bootstrap)
-
-# %% tags=["nbval-check-output"]
-by_library = paired_bootstrap(before, after, statistic="ratio")
-print(f"{by_library.estimate:.2f}")
-print(abs(by_library.low - low) < 0.02, abs(by_library.high - high) < 0.02)
-
-# %% [markdown]
-# ### Exercise 08.1 · One draw ●○○
+# *bootstrap* ([Efron and Tibshirani,
+# 1993](https://doi.org/10.1201/9780429246593)) imitates that, as drawn above:
 #
-# Write what stands inside the loop: the ratio of the mean lengths, after over
-# before, over the drawn problems. `drawn` holds places in the lists; a place
-# may occur twice. Why it matters: a mean of ratios is another figure, in
-# which a short problem weighs as much as a long one.
+# 1. draw as many problems as there are, with replacement;
+# 2. compute the figure again on the drawn problems;
+# 3. repeat, and keep the middle 95 % of what you got.
+#
+# *Paired* means that one draw serves both models.
+
+# %% [markdown]
+# ### Exercise 08.1 · A paired bootstrap (●●○, 15 minutes)
+#
+# `before` and `after` hold one number for each problem, in the same order.
+# Return `(low, high)`, the interval of mean(`after`) − mean(`before`). The same
+# `seed` must give the same interval. Plain Python and `random.Random(seed)` will
+# do; NumPy is faster.
+#
+# *Why it matters:* every bracket in this package is made like this.
 
 
 # %% tags=["exercise"]
-def drawn_ratio(before, after, drawn):
-    """Mean length after over mean length before, of the drawn problems."""
+def paired_interval(before, after, resamples=2000, seed=0):
+    """95 % interval of mean(after) - mean(before)."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
-    return sum(after[i] for i in drawn) / sum(before[i] for i in drawn)
+    # STUB: ...  # your code here
+    import numpy as np
+
+    gaps = np.subtract(after, before)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(gaps), size=(resamples, len(gaps)))
+    means = np.sort(gaps[drawn].mean(axis=1))
+    cut = round(0.025 * resamples)
+    return float(means[cut]), float(means[-cut - 1])
     # END SOLUTION
 
 
 # %% tags=["check"]
 from stepgrpo_lab.course import checks
 
-checks.drawn_ratio(drawn_ratio)
+verdict = checks.paired_bootstrap(paired_interval, number="08.1")
+paired_interval = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Two sums over `for i in drawn`, one of `after[i]` and one of `before[i]`.
-# Both have as many terms, so the ratio of sums is the ratio of means.
+# The difference of the means is the mean of the differences, so one list of
+# differences is enough, and drawing from it is automatically paired.
+# `rng.choices(range(n), k=n)` draws with replacement. Sort the means; with 2000
+# of them, places 50 and 1949 are the ends.
+#
 # </details>
 
 # %% [markdown]
-# ### Why paired?
+# ## Why paired?
 #
-# Long problems are long for both models. If one draw serves both, that part
-# of the chance cancels. On the survey's 400 problems: the width of the
-# interval of the saved tokens, paired, and as if two groups of problems had
-# been measured.
+# Long problems are long for both models. If one draw serves both, that part of
+# the chance cancels. Take the survey's 400 problems, tokens before and after
+# training. How wide is the paired interval, compared with one that treats the
+# two models as if they had answered different problems?
 
 # %%
-saved_width = course.predict(
-    "How does the paired interval compare with the other?",
-    None,
-    choices=("narrower", "as wide", "wider"),
+width_guess = course.predict(
+    "The paired interval is",
+    choices=("narrower", "about as wide", "wider"),
 )
-saved_width
+width_guess
+
+# %% tags=["result"]
+groups = {"untrained": [], "trained": []}
+for group in lab.load_survey():
+    groups[group.model].append(group)
+before, after = (
+    [group.members[0].outcome.tokens for group in recorded]
+    for recorded in (groups["untrained"], groups["trained"])
+)
+low, high = paired_interval(before, after, 2000, 0)
+zero = [0] * len(before)
+alone = [paired_interval(zero, tokens, 2000, 0) for tokens in (before, after)]
+apart = sum((one[1] - one[0]) ** 2 for one in alone) ** 0.5
+print(f"paired: {high - low:.1f} tokens wide, apart: {apart:.1f}")
+ratio = (high - low) / apart
+kind = "narrower" if ratio < 0.95 else "wider" if ratio > 1.05 else ""
+width_guess.compare(kind or "about as wide")
+
+# %% [markdown]
+# The library's version does the same for ratios too, and for several samples of
+# each problem:
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.evaluation.statistics import bootstrap_mean
-from stepgrpo_lab.recordings import load_survey
-
-groups = {"untrained": [], "trained": []}
-for group in load_survey():
-    groups[group.model].append(group)
-tokens = {
-    model: [group.members[0].outcome.tokens for group in recorded]
-    for model, recorded in groups.items()
-}
-paired = paired_bootstrap(tokens["untrained"], tokens["trained"])
-alone = [bootstrap_mean(tokens[model]) for model in tokens]
-apart = sum((one.high - one.low) ** 2 for one in alone) ** 0.5
-print(f"paired: {paired.high - paired.low:.1f} tokens wide")
-print(f"apart:  {apart:.1f} tokens wide")
-
-# %%
-saved_width.compare("narrower")
+interval = lab.paired_bootstrap(before, after)
+print("differs by less than a token:", abs(interval.low - low) < 1)
 
 # %% [markdown]
 # ## What an interval allows one to say
 #
-# An interval of a change that holds 0 does not show *no loss*. It may also
-# hold a loss of four points. To claim "no worse", name beforehand the largest
-# loss you would accept, the *margin*, and look whether the whole interval
+# An interval of a change that holds 0 does not show *no loss*. It may hold a
+# loss of four points as well. To claim "no worse", name beforehand the largest
+# loss that you would accept, the *margin*, and see whether the whole interval
 # stays above it.
 
 # %% [markdown]
-# ### Exercise 08.2 · The verdict ●●○
+# ### Exercise 08.2 · What may be said (●○○, 5 minutes)
 #
-# From the ends of an interval of the change in accuracy, in points, and a
+# Given the ends of an interval of the change in accuracy, in points, and a
 # margin (a positive number), return `"no worse"` when every value in the
 # interval is a smaller loss than the margin, `"worse"` when every value is a
-# larger one, else `"undecided"`. Why it matters: with few problems
-# everything "holds 0".
+# larger one, and `"undecided"` otherwise.
+#
+# *Why it matters:* with few problems, every interval holds 0.
 
 
 # %% tags=["exercise"]
-def verdict(low, high, margin):
+def what_to_say(low, high, margin):
     """What may be said of a change in accuracy."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: ...  # your code here
     if low > -margin:
         return "no worse"
     if high < -margin:
@@ -192,277 +215,300 @@ def verdict(low, high, margin):
 
 
 # %% tags=["check"]
-checks.verdict(verdict)
+verdict = checks.verdict(what_to_say, number="08.2")
+what_to_say = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
 # A loss of exactly the margin is the value `-margin`. Compare it with the two
 # ends; 0 is not needed anywhere.
+#
 # </details>
 
 # %% [markdown]
-# ### Seeds
+# ## The claim
 #
-# The interval covers the choice of problems. It does not cover the *seed* of
-# the training: another order of prompts, other samples, another model. So
-# seeds stand side by side.
+# Three seeds of Step-GRPO, and one run of plain GRPO as a control, against the
+# untrained model on the same 2000 problems. Two questions before you move
+# anything:
+#
+# 1. Does plain GRPO make completions shorter?
+# 2. For which runs does the interval of the accuracy hold 0?
 
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab.experiments.record import shipped_records
+# %%
+from stepgrpo_lab.widgets import StudyExplorer
 
-studies = shipped_records()
-for run in studies["headline"].row("Step-GRPO").seeds:
-    change = run.test
-    print(f"{change.token_ratio * 100} % · {change.accuracy_points} points")
+StudyExplorer(study="headline")
+
+# %% tags=["result", "nbval-check-output"]
+for name, run in load_record("headline").runs.items():
+    points = run.test.accuracy_points
+    print(f"{name}: {run.test.token_ratio * 100} % of the tokens,", end=" ")
+    print(f"{points} points")
+    print("  holds 0:", 0 in points, end="; with a margin of one point: ")
+    print(what_to_say(points.low, points.high, 1.0))
 
 # %% [markdown]
-# The seeds differ by as much as one interval is wide, or more: for the
-# tokens, seed 0 and seed 2 do not even overlap. One seed with a narrow
-# interval would have looked more certain than it is.
+# Compare the seeds with each other. The interval covers the choice of
+# *problems*. It does not cover the *seed* of the training: another order of
+# prompts, other samples, another model. Where seeds differ by more than an
+# interval is wide, one seed with a narrow interval would have looked more
+# certain than it is. So seeds stand side by side.
 
 # %% [markdown]
 # ## What were the steps good for?
 #
-# Shorter is not yet better: which steps went? On generated problems a
-# verifier labels each step: *needed* up to the first right derivation,
-# *verifying* the first check after it, *redundant* what repeats a check, and
-# *malformed* the rest.
+# Shorter is not yet better: *which* steps went? On generated problems a verifier
+# labels each step: *needed* up to the first right derivation, *verifying* the
+# first check after it, *redundant* what repeats a check.
 
 # %%
-which_go = course.predict(
-    "Which steps does training remove?",
-    None,
+removed_guess = course.predict(
+    "Which steps does training remove (more than half of them)?",
     choices=("redundant only", "redundant and verifying", "all kinds alike"),
 )
-which_go
+removed_guess
 
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab.recordings.measures import measure_overthinking
+# %% tags=["result"]
+steps = {
+    model: lab.measure_overthinking(recorded).steps
+    for model, recorded in groups.items()
+}
+left = {
+    kind: steps["trained"].get(kind, 0.0) / count
+    for kind, count in steps["untrained"].items()
+    if count
+}
+for kind, share in left.items():
+    print(f"{kind}: {share:.0%} are left")
+gone = {kind for kind, share in left.items() if share < 0.5}
+both = "redundant and verifying" if "verifying" in gone else "redundant only"
+removed_guess.compare("all kinds alike" if "needed" in gone else both)
 
-steps = {}
-for model, recorded in groups.items():
-    told = measure_overthinking(recorded)
-    steps[model] = told.steps
-    shown = ", ".join(f"{told.steps[kind]:.2f} {kind}" for kind in told.steps)
-    print(f"{model}: {shown}")
-    print(f"  tokens after the last needed step: {told.saved * 100} %")
-
-# %%
+# %% tags=["result"]
 from stepgrpo_lab.viz.completions import step_labels
 
 step_labels(steps)
 
-# %%
-which_go.compare("redundant and verifying")
+# %% [markdown]
+# The reward pays nothing for a check, so a check has to earn its keep by making
+# answers right. Whether it does depends on the model: one that is nearly always
+# right loses nothing without it.
+#
+# The paper reports for Qwen3-8B that verification stays (22.9 % of the steps,
+# against 21.7 % with a length penalty) while redundancy shrinks (10.9 %). There
+# the labels come from a language model's judgement of at most 200 traces, and a
+# difference of 1.2 points is within what another 200 could change. Here the
+# labels are exact and the problems easier. Neither refutes the other.
 
 # %% [markdown]
-# Nearly all needed steps stay, and the rest goes, *the verifying steps too*.
-# The reward pays nothing for a check, and this model is right without. The
-# paper
-# reports for Qwen3-8B, by a language model's judgement, that verification
-# stays (22.9 % of the steps) and redundancy shrinks (10.9 %). Nothing here
-# confirms or refutes that: these problems are easier, and the labels are
-# exact.
+# ## Every method, at the same price
+#
+# A figure needs neighbours. `stepgrpo compare` gives each method several seeds,
+# the same tokens to decode in training, and the best of several learning rates
+# by *validation* problems.
+#
+# | method | in one sentence |
+# | --- | --- |
+# | GRPO ([2402.03300](https://arxiv.org/abs/2402.03300)) | right answers earn, whatever they cost |
+# | length penalty ([2502.04463](https://arxiv.org/abs/2502.04463)) | right answers earn less, the longer they are in their group |
+# | soft overlong punishment ([2503.14476](https://arxiv.org/abs/2503.14476)) | only the last stretch before the limit costs |
+# | GRPO-λ ([2505.18086](https://arxiv.org/abs/2505.18086)) | the length penalty, but only in groups that are mostly right |
+# | S-GRPO ([2505.07686](https://arxiv.org/abs/2505.07686)) | one chain, answered at several of its places; early right answers earn most |
+# | DEER + SFT | imitate the shortest right completions that probes have cut ([DEER](https://arxiv.org/abs/2504.15895)), sampled once |
+# | Step-GRPO ([2604.16890](https://arxiv.org/abs/2604.16890)) | probes cut in training, and steps are compared in the group |
 
 # %% [markdown]
-# ## Beside it: baselines
+# Two more rows train nothing: *DEER at inference* probes the untrained model
+# whenever it is used, and a *think budget* cuts its thoughts at a fixed place.
 #
-# A figure needs neighbours. A *length penalty* takes reward from long right
-# answers, by tokens (strength 0.4, the same decoded tokens). Two questions:
-#
-# 1. Choose *search* among the problems. What does the length penalty lose?
-# 2. And on *chain*?
+# Among the trained methods that halve the tokens, which one stays closest to
+# the untrained model's accuracy, or gains most on it?
 
 # %%
-StudyExplorer(study="fairness", pooled=True)
-
-# %% [markdown]
-# <details><summary>What we see</summary>
-#
-# 1. On *search* it loses 5.2 points [3.7, 6.7] and Step-GRPO 0.7 [0.3, 1.2].
-# 2. On *chain* it loses nothing, 0.0 [-0.3, 0.3]. One mean over both families
-#    (2.5 points lost) would have hidden where the harm is.
-#
-# One seed of the penalty and one strength: a hint, not a ranking.
-# </details>
-
-# %% [markdown]
-# ### Every method, at the same price
-#
-# A ranking needs equal terms. `stepgrpo compare` gives each method three
-# seeds, 400 000 tokens fed in training, and the best of three learning rates
-# by *validation* problems; then 400 test problems, four samples each. DEER
-# and the think budget train nothing: they cut thoughts while the model is
-# used.
-
-# %%
-neighbour = course.predict(
-    "About a third of the tokens: which trained method then stays closest "
-    "to full accuracy?",
-    None,
-    choices=("Step-GRPO", "length penalty", "S-GRPO", "DEER + SFT"),
-)
-neighbour
-
-# %%
-from IPython.display import SVG
-from stepgrpo_lab.experiments.pictures import draw_record
-from stepgrpo_lab.experiments.record import load_record
-
 record = load_record("all")
-SVG(draw_record(record))
-
-# %%
-neighbour.compare("DEER + SFT")
-
-# %% tags=["nbval-check-output"]
-for row in record.rows:
-    if row.kind == "method":
-        seeds = " · ".join(f"{100 * seed.accuracy:.1f}" for seed in row.seeds)
-        print(f"{row.title}: {row.test.token_ratio * 100} % of the tokens, ")
-        print(f"  {row.test.accuracy_points} points; right by seed: {seeds}")
-
-# %% [markdown]
-# Three readings:
-#
-# - *Nobody gains accuracy*, and nobody can: the untrained model is right on
-#   all 400 problems. The paper's +2.2 points could not appear here, so their
-#   absence refutes nothing.
-# - *The plain baseline wins.* DEER + SFT imitates the model's own completions
-#   that a probe cut short and that were right. The paper reports 7.3 points
-#   lost for it; here nearly every such completion is right, so there is
-#   little bad to imitate. A method's rank belongs to its model and problems.
-# - *Seeds.* S-GRPO's first seed looks harmless, and its learning rate was
-#   chosen on that seed. The other two lose more than ten points each.
-
-# %% [markdown]
-# ### The method taken apart
-#
-# Step-GRPO is a rollout that cuts thoughts and a reward that counts steps.
-# Each ablation takes one piece away, three seeds each.
-
-# %%
-half = course.predict(
-    "Which half alone makes plain decoding about as short as both do?",
-    None,
-    choices=("the rollout", "the step reward", "neither"),
+methods = [row for row in record.rows if row.kind == "method"]
+neighbour_guess = course.predict(
+    "Of the methods that halve the tokens, the most accurate is",
+    choices=[row.title for row in methods],
 )
-half
+neighbour_guess
 
-# %% tags=["nbval-check-output"]
+# %% tags=["result"]
+from stepgrpo_lab.viz.tradeoff import tradeoff_changes
+
+points = [
+    {
+        "name": row.title,
+        "accuracy_points": row.test.accuracy_points,
+        "token_ratio": row.test.token_ratio,
+    }
+    for row in record.rows
+    if row.kind in ("untrained", "method") and row.name != "vanilla"
+]
+tradeoff_changes(points, "untrained")
+
+# %% tags=["result"]
+for row in methods:
+    seeds = ", ".join(f"{100 * seed.accuracy:.1f}" for seed in row.seeds)
+    print(f"{row.title}: {row.test.token_ratio * 100} % of the tokens,")
+    print(f"  {row.test.accuracy_points} points; right by seed: {seeds}")
+short = [row for row in methods if row.test.token_ratio.estimate < 0.5]
+best = max(short or methods, key=lambda row: row.test.accuracy_points.estimate)
+neighbour_guess.compare(best.title)
+
+# %% [markdown]
+# Before you believe a ranking, ask three questions of it.
+#
+# - **Could anybody have gained?** A method can only correct answers that were
+#   wrong. Look at the untrained model's accuracy: where it is nearly 100 %, a
+#   gain cannot appear, and its absence refutes nothing.
+# - **Do the seeds agree?** Look at the last column. A mean over seeds that lie
+#   ten points apart describes none of them, and a learning rate chosen on the
+#   first seed flatters that seed.
+# - **Is it the method, or the model?** What imitates right completions does
+#   well where nearly all completions are right. The paper has DEER + SFT last.
+
+# %% tags=["result"]
+vanilla = record.row("vanilla")
+print(f"untrained: {100 * vanilla.test.accuracy.estimate:.1f} % right")
+for row in methods:
+    accuracies = [100 * seed.accuracy for seed in row.seeds]
+    print(f"{row.title}: seeds {max(accuracies) - min(accuracies):.1f} apart")
+
+# %% [markdown]
+# One mean can also hide *where* the harm is. The same rows by family of
+# problems:
+
+# %% tags=["result"]
+families = [name for name in vanilla.test.parts if "," not in name]
+for row in methods:
+    parts = [
+        f"{name} {row.test.parts[name].accuracy_points}" for name in families
+    ]
+    print(f"{row.title}: {' · '.join(parts)}")
+
+# %% [markdown]
+# ## The method taken apart
+#
+# Step-GRPO is a rollout that cuts thoughts and a reward that counts steps. An
+# *ablation* takes one piece away. Which half alone makes plain decoding about as
+# short as both together do?
+
+# %%
+half_guess = course.predict(
+    "Which half alone is enough to get about as short?",
+    choices=("the rollout", "the step reward", "each of them", "neither"),
+)
+half_guess
+
+# %% tags=["result"]
+ratios = {}
 for row in record.rows:
-    if row.kind == "ablation":
-        print(f"{row.title}: {row.test.token_ratio * 100} % of the tokens, ")
+    ratios[row.name] = row.test.token_ratio.estimate
+    if row.name in ("step-grpo", "no-step-reward", "no-dynamic-rollout"):
+        print(f"{row.title}: {row.test.token_ratio * 100} % of the tokens,")
         print(f"  {row.test.accuracy_points} points")
 
-# %%
-half.compare("the step reward")
+# %% tags=["result"]
+halves = {
+    "the rollout": "no-step-reward",
+    "the step reward": "no-dynamic-rollout",
+}
+enough = [
+    half
+    for half, row in halves.items()
+    if ratios[row] - ratios["step-grpo"] < 0.1
+]
+names = {0: "neither", 2: "each of them"}
+half_guess.compare(names.get(len(enough)) or enough[0])
 
 # %% [markdown]
-# Without the step reward nothing becomes shorter, however many thoughts the
-# rollout cuts. The reward alone comes to 35 %: among natural completions some
-# are shorter than others, and that suffices. Masking the forced close costs
-# little (39 %). The paper reports otherwise: 78 % without the reward, 5.8
-# points lost without the rollout. On this model the cuts are not what
-# teaches, and only the ablation could say so.
+# An ablation that leaves the result standing says: *this piece was not what did
+# it, here*. (The record holds more of them; `stepgrpo compare` lists all.)
+# Beside it, the paper: without the step reward its model keeps 78 %
+# of the tokens, and without the rollout it loses 5.8 points. Where our rows
+# differ, the reason may lie in the model or in the problems, and only more
+# models can say which.
+
+# %% [markdown]
+# ## What 2026 found
+#
+# Rollouts or rewards? The field has been asking the same.
+#
+# | paper | finding |
+# | --- | --- |
+# | On-policy SFT ([2602.13407](https://arxiv.org/abs/2602.13407)) | GRPO with a plain length limit, no KL and no group normalisation *is* filtered SFT on the model's own samples; fresh samples matter, a fixed set loses |
+# | DLER ([2510.15110](https://arxiv.org/abs/2510.15110)) | truncation as the only length signal is enough, once batch-wise normalisation, a higher upper clip and dynamic sampling are in place |
+# | GFPO ([2508.09726](https://arxiv.org/abs/2508.09726)) | sample more, learn from the shortest few of each group; no penalty |
+# | SAS ([2604.24003](https://arxiv.org/abs/2604.24003)) | GRPO in a short context, without any length reward, compresses as much as dedicated methods |
+# | ESTAR ([2602.10004](https://arxiv.org/abs/2602.10004)) | the model's own stop token takes the place of the probe |
+
+# %% [markdown]
+# Their common thread: what shortens a model is *its own short right
+# completions*, fresh ones, whichever machinery selects them. Probes that cut
+# are one way to get them; a reward that prefers them is another.
+#
+# Hold the ablation above against that. If the reward alone is enough in the
+# record you see, this miniature agrees with them: among a model's own samples
+# some are shorter than others, and preferring these suffices. Two caveats. Our
+# DEER + SFT samples once, so it is the *fixed* set that on-policy SFT warns of.
+# And nobody seems to have published what happens when the probe rate changes,
+# which is where we go now.
 
 # %% [markdown]
 # ## What can go wrong: a result that looks like success
 #
-# As published, *every* member of a group is probed; our recipe probes half.
-# Somebody trains the published way, three seeds of 40 steps, and shows the
-# training rollouts (mean over seeds, `data/results/internalisation.json`):
+# Back to the first picture. The same runs during training, now on validation
+# problems and under plain decoding:
 
-# %%
-from stepgrpo_lab.experiments.record import mean_curves
-from stepgrpo_lab.viz.plots_study import ROLLOUT, method_curves
-
-study = studies["internalisation"]
-curves = mean_curves(study)
-method_curves(curves, ROLLOUT)
-
-# %% [markdown]
-# With every member probed the completions have fewer than 50 tokens from the
-# first step on; the untrained model needs 132. The other run takes 40 steps
-# to get there. And the share of right answers:
-
-
-# %% tags=["nbval-check-output"]
-def mean_right(curve):
-    return 100 * sum(share for _, share in curve) / len(curve)
-
-
-for method, metrics in curves.items():
-    start, end = metrics["accuracy"][:10], metrics["accuracy"][-10:]
-    print(
-        f"{method}: {mean_right(start):.0f} % right in the first ten", end=""
-    )
-    print(f" steps, {mean_right(end):.0f} % in the last ten")
-
-# %% [markdown]
-# Short and ever more often right: this looks like success.
-
-# %%
-better = course.predict(
-    "Which of the two models is shorter under plain decoding?",
-    None,
-    choices=("every member probed", "half probed"),
-)
-better
-
-# %%
-kept = course.predict(
-    "Which share of its tokens does the model keep that was trained with "
-    "every member probed?",
-    None,
-    unit="%",
-)
-kept
-
-# %% [markdown]
-# ### Plain decoding
-#
-# The same runs on validation problems, without probes, and then the test
-# problems.
-
-# %%
+# %% tags=["result"]
 from stepgrpo_lab.viz.plots_study import VALIDATION
 
 method_curves(curves, VALIDATION)
 
-# %% tags=["nbval-check-output"]
-for method, change in study.pooled.items():
-    print(f"{method}: {change.token_ratio * 100} % of the tokens, ", end="")
+# %% tags=["result"]
+kept = {}
+for title, change in study.pooled.items():
+    name = {"Step-GRPO": "half probed"}.get(title, title)
+    kept[name] = change.token_ratio
+    print(f"{name}: {change.token_ratio * 100} % of the tokens,", end=" ")
     print(f"{change.accuracy_points} points")
+one, other = kept.values()
+apart = one.high < other.low or other.high < one.low
+shortest = min(kept, key=lambda name: kept[name].estimate)
+shorter_guess.compare(shortest if apart else "no difference")
 
-# %%
-better.compare("half probed")
-
-# %%
-kept.compare(100 * study.pooled["every member probed"].token_ratio.estimate)
-
-# %% [markdown]
-# The rollout was short because the *probes* cut it, not because the model
-# stops. That was so before the first update: at step 1 nothing was learnt
-# yet, and the curve was already low. A flat curve that starts at its goal is
-# no learning curve.
+# %% tags=["result"]
+every_member = kept["every member probed"]
+kept_guess.compare(100 * every_member.estimate)
 
 # %% [markdown]
-# ### By hand: where does the signal come from?
+# <details><summary>What we see</summary>
+#
+# The rollout was short because the *probe* cut it. That was so before the first
+# update, when nothing had been learnt yet: look at step 1 of the first picture.
+# A flat curve that starts at its goal is no learning curve.
+#
+# </details>
+#
+# Metrics of the rollout show the probe. Plain decoding shows the model.
+
+# %% [markdown]
+# ## Where the signal comes from
 #
 # GRPO learns from *advantages*: rewards compared inside a group. Take eight
-# right completions. Half probed: four closed by force after 2 steps, four
-# natural ones with 8. Every member probed: all closed by force, after 2 or 3.
+# right completions. *Half probed*: four closed by force after 2 steps, four
+# natural ones with 8. *Every member*: all closed by force, after 2 or 3.
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab import group_advantages, step_aware_rewards
-
 right = [True] * 8
 cases = {"half probed": [2] * 4 + [8] * 4, "every member": [2] * 6 + [3] * 2}
 for name, counts in cases.items():
-    rewards = step_aware_rewards(right, counts, right)
-    advantages = group_advantages(rewards)
+    paid = lab.step_aware_rewards(right, counts, right)
+    advantages = lab.group_advantages(paid)
     forced = advantages[:4] if name == "half probed" else advantages
     mean = round(sum(forced) / len(forced), 2) + 0.0
     print(f"{name}: a forced close earns {mean:+.2f} on average")
@@ -470,63 +516,68 @@ for name, counts in cases.items():
 # %% [markdown]
 # The advantages of a group sum to zero. Where all closes are forced, they are
 # compared with each other: some exits gain, others lose, and *exiting* gains
-# nothing. The model gets no word about thinking on, because nobody did.
-
-# %% [markdown]
-# ### What was recorded
+# nothing. The model hears nothing about thinking on, because nobody did.
 #
-# For each step of the training: how many thoughts a probe closed, in how many
+# What was recorded, step by step: how many thoughts a probe closed, in how many
 # groups both kinds of close met, and the mean advantage of each kind.
 
-# %%
+# %% tags=["result"]
 from stepgrpo_lab.viz.plots_study import SIGNALS
 
 method_curves(curves, SIGNALS)
 
-# %%
+# %% tags=["result"]
 from IPython.display import Markdown
 from stepgrpo_lab.experiments.tables import signals_markdown
 
 Markdown(signals_markdown(study))
 
 # %% [markdown]
-# With half probed, every group of the first ten steps holds both kinds, and a
-# forced close earns +0.45 against -0.36. The update says: close. With every
-# member probed, 92 % of the thoughts are closed by a probe, less than half of
-# the groups hold both kinds, and a forced close earns +0.01. What is learnt
-# comes from the few natural closes. So it is slow, not nothing: 81 % of the
-# tokens, not 100.
+# Read the two middle columns. With half of a group probed, nearly every group
+# holds both kinds, and the update says: *close*. With every member probed, the
+# forced closes have almost nobody to be better than. What is learnt then comes
+# from the few natural closes that are left.
+#
+# That is a finding about a model whose probes exit almost always. A model that
+# is less sure leaves more natural completions in every group, and there the
+# published setting has something to compare. So the question for any other
+# model is not "half or all?" but "does every group still hold both?"
 
 # %% [markdown]
-# ### Exercise 08.3 · Advantage by kind of close ●●○
+# ### Exercise 08.3 · Advantage by kind of close (●●○, 8 minutes)
 #
-# From the advantages of a batch and a list that says which closes were
-# forced, return the mean advantage of the forced and of the natural ones, in
-# this order; None for a kind that does not occur. Why it matters: these two
-# numbers told the story before any model was evaluated.
+# From the advantages of a batch and a list that says which closes were forced,
+# return the mean advantage of the forced and of the natural ones, in this
+# order, and `None` for a kind that does not occur.
+#
+# *Why it matters:* these two numbers told the story before any model had been
+# evaluated.
 
 
 # %% tags=["exercise"]
 def advantage_by_close(advantages, forced):
     """Mean advantage of forced and of natural closes."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: ...  # your code here
     kinds = {True: [], False: []}
     for advantage, was_forced in zip(advantages, forced, strict=True):
-        kinds[was_forced].append(advantage)
+        kinds[bool(was_forced)].append(advantage)
     means = [sum(k) / len(k) if k else None for k in kinds.values()]
     return tuple(means)
     # END SOLUTION
 
 
 # %% tags=["check"]
-checks.advantage_by_close(advantage_by_close)
+verdict = checks.advantage_by_close(advantage_by_close, number="08.3")
+advantage_by_close = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
 # Sort the advantages into two lists first. The mean of an empty list does not
 # exist: return None there, not 0, which would be a measurement.
+#
 # </details>
 
 # %% [markdown]
@@ -535,50 +586,58 @@ checks.advantage_by_close(advantage_by_close)
 # The claim: *after training the model stops by itself, at almost no loss, and
 # the needed steps stay*. A claim that nothing could refute says nothing.
 #
-# | test | refuted if | here |
+# | test | refuted if | where to look |
 # | --- | --- | --- |
-# | plain decoding | long without probes | 34 % of the tokens |
+# | plain decoding | it is long without probes | above |
 # | first cut | the trained model needs no later step | next cell |
-# | other seeds | one seed fails | 3 seeds, 33 to 34 % |
-# | harder problems | accuracy falls above the trained levels | next but one |
-# | another tokenizer, another model | markers split otherwise | not measured |
-# | another judge of steps | needed steps go | exact labels only |
-
-# %% [markdown]
+# | other seeds | one seed fails | above |
+# | harder problems | accuracy falls above the trained levels | next cell but one |
+# | other budgets | it loses where the limit is wide, or tight | not measured |
+# | another model or tokenizer | markers split otherwise | not measured |
+#
 # *First cut*: close the thoughts of the trained model by force at the first
 # marker. If that cost nothing, the model would have moved its work into the
 # first step, and the "steps" would be decoration.
 
-# %% tags=["nbval-check-output"]
-for name, run in studies["fairness"].runs.items():
+# %% tags=["result"]
+for name, run in load_record("fairness").runs.items():
     cuts = [f"{family} {cut} points" for family, cut in run.first_cut.items()]
     print(f"{name}: {' · '.join(cuts)}")
 
-# %% [markdown]
-# The cut costs at least 87 points in *chain* and 49 in *search*: the later
-# steps are still needed, and the problem is not trivial.
-
-# %% tags=["nbval-check-output"]
+# %% tags=["result"]
 for row in record.rows:
-    if row.name in ("vanilla", "step-grpo"):
+    if row.name in ("vanilla", "step-grpo") and row.harder:
         harder = row.harder
-        print(f"{row.title}: {harder.accuracy * 100} % right, ", end="")
+        print(f"{row.title}: {harder.accuracy * 100} % right,", end=" ")
         print(f"{harder.token_ratio * 100} % of the tokens")
 
 # %% [markdown]
-# Above the trained levels the model is rarely right, trained or not. That it
-# gets no worse says little where there is little to lose, and intervals this
-# wide would hide two points. What is *not measured* in the table stands open;
-# whoever reports a result should fill in these rows.
+# If the untrained model is rarely right above its levels, then "no worse there"
+# says little: there is little to lose. What the table calls *not measured*
+# stands open. Whoever reports a result should fill in these rows.
+
+# %% [markdown]
+# ## Your predictions
+
+# %%
+course.score()
 
 # %% [markdown]
 # ## Summary
 #
-# - An interval over problems is not an interval over seeds; show both.
-# - The bootstrap is paired because the problems are the same.
+# - The bootstrap is paired because the problems are the same. Its interval
+#   covers problems, not seeds; show both.
 # - "Holds 0" is not "no loss": name a margin first.
+# - A ranking belongs to its model and problems. Ask who could have gained.
+# - An ablation says which piece did it, here.
 # - Metrics of the rollout show the probe; plain decoding shows the model.
-# - Advantages by kind of close explain why one setting learns the exit and
-#   the other barely does.
+
+# %% [markdown]
+# **Further reading.** [On-policy SFT](https://arxiv.org/abs/2602.13407) and
+# [DLER](https://arxiv.org/abs/2510.15110) are the two papers to hold against
+# this one. [The Art of Efficient Reasoning](https://arxiv.org/abs/2602.20945)
+# trains six sizes of Qwen3 and asks for accuracy at several token budgets.
+# [*Deep Reinforcement Learning at the Edge of the Statistical
+# Precipice*](https://arxiv.org/abs/2108.13264) is the classic on few seeds.
 #
 # Next: [09 · Scaling to Qwen3](09_scaling_to_qwen3.ipynb).

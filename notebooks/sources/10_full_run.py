@@ -1,134 +1,93 @@
 # ---
 # jupyter:
 #   stepgrpo:
-#     title: The full training run
-#     minutes: 40
-#     hardware: two CPU cores (6 minutes of training), or a GPU
+#     title: "The full training run: your reward in a race"
+#     minutes: 65
+#     hardware: two CPU cores (about 8 minutes of training)
 #     extras: [quant]
 # ---
 
 # %% [markdown]
+# ## Your move
+#
+# Here is the Overthinker, a million parameters, on a problem that it has never
+# seen. Count how often it works out the same thing:
+
+# %%
+from stepgrpo_lab.recordings import load_survey
+
+survey = [group for group in load_survey() if group.model == "untrained"]
+longest = max(survey[:40], key=lambda group: group.members[0].outcome.tokens)
+print(longest.problem.prompt)
+print(longest.members[0].trajectory.text)
+
+# %% [markdown]
+# You know all the parts by now. So write a reward of your own, one that makes
+# this model stop when it is done. In a few minutes it will have trained a
+# model, and that model will race two others: one trained by Step-GRPO, one by a
+# length penalty.
+
+# %%
+course.drawing(
+    "race",
+    "A training loop: rollout, reward, update, and back. Three rewards can "
+    "be plugged in: yours, the step-aware one, and a length penalty. Below, "
+    "an empty plot of right answers against tokens: the untrained model lies "
+    "far to the right, and three question marks show that nobody knows yet "
+    "where the trained models will land.",
+)
+
+# %% [markdown]
 # ## Objectives
 #
-# - Read a recipe, and say what each key decides.
-# - Predict what training does to length and accuracy, then measure before
-#   and after, under plain decoding, with intervals.
-# - Watch the training live, stop it in order, and resume it.
-# - See the exit become the model's own, and know which curve shows it.
-# - Export the model and load it with plain `transformers`.
-
-# %% [markdown]
-# ## Where we stand
+# After this notebook you can
 #
-# Every part is known by now. Thoughts are cut into *semantic steps* at
-# markers (02). A *probe* at a marker asks for a trial answer; when it is
-# confident, the rollout closes the thoughts (03, 04), and otherwise it goes
-# back as if nothing had happened (05). The *step-aware relative reward*
-# compares each right completion with its group (06), and GRPO turns rewards
-# into an update (07). Notebook 08 told success from its imitation. Now all
-# of it runs at once.
+# - train a model with a reward that you wrote, in three lines;
+# - read a recipe, and say what each key decides;
+# - watch a training live, stop it in order, and resume it;
+# - judge models by plain decoding on held-out problems, with intervals;
+# - see a reward being gamed on a real model;
+# - export the model and load it with plain `transformers`.
+
+# %% [markdown]
+# ## Where we are
 #
-# The policy is the *Overthinker*, a model of a million parameters that checks
-# its answers again and again. With a GPU, the same cells train Qwen3-1.7B.
-
-# %%
-from stepgrpo_lab import data_path
-from stepgrpo_lab.cli.quiet import quiet
-from stepgrpo_lab.run import job as run
-
-quiet()  # other libraries report on themselves; not here
-recipe = course.full_run_recipe(lab)
-print(f"recipe: {recipe.name} · {recipe.description}")
-print(f"trains on: {lab.device} · computes in: {recipe.model.dtype}")
-
-# %% [markdown]
-# ## The recipe, key by key
+# Thoughts are cut into *semantic steps* at markers (02). A *probe* at a marker
+# asks for a trial answer; if the model is confident, the rollout closes the
+# thoughts (03, 04), and otherwise it goes back as if nobody had asked (05). The
+# *step-aware relative reward* compares each right completion with its group
+# (06), and GRPO turns rewards into an update (07). Notebook 08 showed how to
+# tell a success from what looks like one. Now all of it runs at once.
 #
-# A recipe is one YAML file that defines a run; a misspelt key is an error.
-# First the *rollout*: how completions are sampled in training. `probe_rate`
-# is the only setting of the method that differs from the published one, which
-# is 1. Here half of each group is probed and the rest thinks on, so that
-# short is always compared with long. Notebook 08 measured what happens
-# otherwise.
-
-# %%
-keys = ["dynamic", "preset", "markers", "max_tokens", "temperature"]
-keys += ["probe_rate", "exit_threshold", "think_budget", "rows"]
-course.explain_recipe(recipe, "rollout", keys)
+# A reward is a function of one group (`GroupReward`): four lists in,
+# `correct`, `steps`, `formatted` and `tokens`, and one number for each member
+# out. What GRPO makes of it is the difference to the group's mean.
 
 # %% [markdown]
-# The *reward* says what a completion earns: `step_alpha` weighs being right
-# against the format, `step_beta` is the strength of the step term.
-
-# %%
-keys = ["function", "step_alpha", "step_beta", "mean_over", "penalize_wrong"]
-course.explain_recipe(recipe, "reward", keys)
-
-# %% [markdown]
-# The *optimisation* says how the weights move. An optimiser step samples
-# `prompts_per_step` groups of `group_size` completions. The learning rate is
-# 100 times the published one, because this model is thousands of times
-# smaller; the last section shows what three times more does.
-
-# %%
-keys = ["learning_rate", "prompts_per_step", "group_size", "max_steps"]
-keys += ["steps_per_rollout", "loss_type", "scale_rewards", "kl_beta"]
-keys += ["epsilon", "mixed_precision", "save_every"]
-course.explain_recipe(recipe, "optimisation", keys)
-
-# %% [markdown]
-# ### By hand: how much is sampled?
+# ### Exercise 10.1 · A reward of your own (●●○, 15 minutes)
 #
-# Completions are what costs. We count them from the recipe, then look at the
-# tokens that the published run really decoded, probes included
-# (`data/results/headline.json`).
-
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab import load_recipe
-from stepgrpo_lab.experiments.record import load_record
-
-published = load_recipe("overthinker").optimisation
-completions = published.prompts_per_step * published.group_size
-completions *= published.max_steps
-headline = load_record("headline")
-decoded = headline.runs["Step-GRPO, seed 0"].decoded_tokens
-print(f"{completions} completions, {decoded} tokens decoded")
-print(f"{decoded / completions:.0f} tokens for each completion")
-
-# %% [markdown]
-# The untrained model needs 132 tokens on average. The mean over the whole
-# training is far below: half of the completions are closed by a probe, and
-# later the model stops early by itself.
-
-# %% [markdown]
-# ## Exercise: a reward of your own
+# Anything goes: steps or tokens, a target, a rank, a bonus for the group's
+# shortest. Notebook 06 gives three house rules:
 #
-# A reward is a callable on one group (`GroupReward`). It gets four lists:
-# `correct`, `steps`, `formatted` and `tokens`, and returns a number for each
-# member. The library's own:
-
-# %%
-from stepgrpo_lab import StepAwareReward
-
-course.source_of(StepAwareReward.__call__)
-
-# %% [markdown]
-# ### Exercise 10.1 · The shortest right answer ●●○
+# 1. in one group, every right answer earns more than every wrong one;
+# 2. a wrong answer's reward does not depend on its length;
+# 3. a right answer that is shorter in both steps and tokens than another right
+#    one never earns less than that one, and at least one group must exist in
+#    which it earns more.
 #
-# Write a reward that looks at tokens: 1 for the shortest right completions of
-# the group, 0.5 for every other right one, 0 for wrong ones. Why it matters:
-# a reward that can be earned by being short and wrong will be.
+# *Why it matters:* a reward that breaks a rule will be gamed. One that keeps
+# them may still be a bad one. The race will say.
 
 
 # %% tags=["exercise"]
 def my_reward(correct, steps, formatted, tokens):
     """One number for each member of a group."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: ...  # your code here
     pairs = list(zip(correct, tokens, strict=True))
-    shortest = min((count for right, count in pairs if right), default=None)
+    shortest = min((count for right, count in pairs if right), default=0)
     return [
-        0.0 if not right else 1.0 if count == shortest else 0.5
+        0.5 + 0.5 * shortest / count if right else 0.0
         for right, count in pairs
     ]
     # END SOLUTION
@@ -137,66 +96,112 @@ def my_reward(correct, steps, formatted, tokens):
 # %% tags=["check"]
 from stepgrpo_lab.course import checks
 
-checks.shortest_right_reward(my_reward)
+verdict = checks.own_reward(my_reward)
+my_reward = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Collect the token counts of the right members only, and take their minimum.
-# A group may hold no right member: give `min` a `default`.
+# Give wrong answers a constant, and right ones a part that is fixed and larger,
+# plus a part that shrinks with length: the shortest right length over one's own
+# is always in (0, 1]. A group may hold no right member: give `min` a `default`.
+#
 # </details>
 #
-# To train with it, build the trainer yourself:
-# `StepGRPOTrainer(model, args, dataset, tokenizer, group_reward=my_reward)`.
-
-# %% [markdown]
-# ## Predict
-#
-# Write down what you expect of the 40 steps, under plain decoding, when no
-# probe helps any more. Replace None in both cells.
+# Before you spend minutes on training, see what it would push, on recorded
+# groups. Choose *mine* as the method. Which members does it treat differently
+# from Step-GRPO?
 
 # %%
-predicted_tokens = course.predict(
-    "Which share of its tokens does the model keep after training?",
-    None,
-    unit="%",
+from stepgrpo_lab.widgets import GroupExplorer
+
+GroupExplorer(methods={"mine": my_reward}, method="mine")
+
+# %% [markdown]
+# ## The rules of the race
+#
+# A run is defined by a *recipe*, one YAML file; a misspelt key is an error.
+# All three start from the recipe of the Overthinker, made smaller, so that they
+# see the same problems and sample equally many completions. What differs:
+#
+# | lane | reward | rollout |
+# | --- | --- | --- |
+# | yours | `my_reward` | plain sampling |
+# | Step-GRPO | step-aware | truncated, half of each group probed |
+# | length penalty | [Arora and Zanette](https://arxiv.org/abs/2502.04463)'s, strength 0.4 | plain sampling |
+
+# %%
+import stepgrpo_lab as lab
+
+fast = course.fast_mode()
+sizes = {
+    "data.counts.train": 16 if fast else 400,
+    "data.counts.validation": 6 if fast else 60,
+    "data.counts.test": 12 if fast else 300,
+    "optimisation.max_steps": 2 if fast else 20,
+    "optimisation.prompts_per_step": 2 if fast else 8,
+    "optimisation.group_size": 4 if fast else 8,
+    "optimisation.learning_rate": 2e-4,
+    "optimisation.save_every": 1 if fast else 5,
+    "evaluation.every": 2 if fast else 5,
+}
+
+
+# %%
+small = [f"{key}={value}" for key, value in sizes.items()]
+plain = [*small, "rollout.dynamic=false"]
+penalty = ["reward.function=length_penalty", "reward.strength=0.4"]
+recipes = {
+    "yours": lab.load_recipe("overthinker", plain),
+    "Step-GRPO": lab.load_recipe("overthinker", small),
+    "length penalty": lab.load_recipe("overthinker", [*plain, *penalty]),
+}
+
+# %% [markdown]
+# What the keys mean, from the schema itself. First how completions are sampled,
+# then how the weights move:
+
+# %%
+keys = ["dynamic", "preset", "markers", "max_tokens"]
+keys += ["probe_rate", "exit_threshold", "think_budget"]
+course.explain_recipe(recipes["Step-GRPO"], "rollout", keys)
+
+# %%
+keys = ["learning_rate", "prompts_per_step", "group_size", "max_steps"]
+keys += ["loss_type", "scale_rewards", "kl_beta", "save_every"]
+course.explain_recipe(recipes["Step-GRPO"], "optimisation", keys)
+
+# %% [markdown]
+# ## Place your bets
+#
+# Under plain decoding, on problems that nobody trained on: whose model will be
+# the shortest? And whose will lose the most right answers?
+
+# %%
+shortest_guess = course.predict(
+    "Whose model writes the fewest tokens?",
+    choices=("yours", "Step-GRPO", "length penalty"),
 )
-predicted_tokens
+shortest_guess
 
 # %%
-predicted_accuracy = course.predict(
-    "By how many points does its accuracy change (minus: a loss)?",
-    None,
-    unit="points",
+worst_guess = course.predict(
+    "Whose model loses the most accuracy (or gains the least)?",
+    choices=("yours", "Step-GRPO", "length penalty"),
 )
-predicted_accuracy
+worst_guess
 
 # %% [markdown]
-# ## Before
+# ## Your lane
 #
-# The untrained model answers every test problem, with plain decoding: no
-# probe, no forced close. Brackets hold 95 % intervals over problems. All
-# files of the run lie in one folder.
-
-# %%
-folder = course.new_run_folder(lab)
-before = run.measure_untrained(recipe, folder)
-figures = before.summary()
-print(f"{figures['problems']} problems")
-print(f"right:  {figures['accuracy'] * 100} %")
-print(f"tokens: {figures['tokens']} per completion")
-print(f"steps:  {figures['steps']} per completion")
-
-# %% [markdown]
-# ## Train
+# The dashboard fills while your reward trains. **Stop training** on it finishes
+# the current step and saves; where there is no button, interrupt the kernel
+# once. Here we stop half way on purpose, as if the button had been pressed.
 #
-# The dashboard below fills while training runs. Two questions to watch it
-# with:
-#
-# 1. *Length* has two lines, training rollouts and validation. Which is short
-#    from the first step on, and which only becomes short?
-# 2. *Why thoughts ended*: which share grows when the model learns to stop by
-#    itself?
+# While you wait: *Length* has two lines, training rollouts and validation. In
+# your lane they run close together. Why must they, and why would they not in
+# Step-GRPO's?
 
 # %%
 from stepgrpo_lab.widgets import LiveDashboard
@@ -204,183 +209,167 @@ from stepgrpo_lab.widgets import LiveDashboard
 dashboard = LiveDashboard()
 dashboard
 
-# %% [markdown]
-# **Stop training** on the dashboard finishes the current step and saves;
-# where there is no button, interrupt the kernel once. Here we stop it half
-# way on purpose, as if the button had been pressed.
+# %% tags=["torch"]
+from stepgrpo_lab.cli.quiet import quiet
 
-# %%
-half = recipe.optimisation.max_steps // 2
-result = run.train(
-    None, folder, resume=True, callbacks=[dashboard.callback(half)]
+quiet()  # other libraries report on themselves; not here
+folders = {
+    name: course.new_run_folder(course.setup(), name.replace(" ", "-"))
+    for name in recipes
+}
+half_way = recipes["yours"].optimisation.max_steps // 2
+result = lab.train(
+    recipes["yours"],
+    folders["yours"],
+    reward=my_reward,
+    callbacks=[dashboard.callback(half_way)],
 )
 print("finished:", result.finished)
-print("saved:", [path.name for path in folder.glob("checkpoints/*")])
+print("saved:", [path.name for path in folders["yours"].glob("checkpoints/*")])
 
 # %% [markdown]
-# ### Resume
-#
-# A checkpoint holds weights, optimiser, step and random states. The run goes
-# on as if it had not stopped: sampling is keyed by seed, step and place, so
-# the curve has no seam. If you stop it again, run the cell again. After the
-# kernel died, use the same call with the folder's name.
+# A checkpoint holds weights, optimiser, step and random states. Sampling is
+# keyed by seed, step and place (notebook 05), so the run goes on as if it had
+# not stopped, and the curve has no seam. The recipe lies in the folder; a
+# reward that you passed has to be passed again. If you stop it once more, run
+# this cell again.
 
-# %%
-result = run.train(None, folder, resume=True, callbacks=[dashboard.callback()])
-print("finished:", result.finished)
+# %% tags=["torch"]
+results = {}
+results["yours"] = lab.train(
+    None,
+    folders["yours"],
+    resume=True,
+    reward=my_reward,
+    callbacks=[dashboard.callback()],
+)
+print("finished:", results["yours"].finished)
 
 # %% [markdown]
 # <details><summary>What we see</summary>
 #
-# 1. The rollouts are short at once, because probes cut them. Validation uses
-#    plain decoding and becomes short while the model learns: at full size
-#    from about 137 tokens to about 45 (`data/results/overthinker`).
-# 2. *Closed by itself* grows and *confident probe* shrinks: the model stops
-#    before a probe would have to.
+# Your lane samples plainly, so its training rollouts *are* plain decoding, at a
+# higher temperature. In Step-GRPO's lane half of the rollouts are cut by
+# probes: they are short from the first step on, whatever the model has learnt.
 #
-# In the tested size there are two steps, and nothing is learnt.
 # </details>
-#
-# The same dashboard with the published run of this recipe, at its end:
-
-# %%
-LiveDashboard.of_run(data_path("results", "overthinker"))
 
 # %% [markdown]
-# ## After
-#
-# The same problems, the same plain decoding. The comparison is paired: each
-# problem is compared with itself, so that hard problems cancel.
+# ## The other lanes
 
-# %%
+# %% tags=["torch"]
+for name in ("Step-GRPO", "length penalty"):
+    results[name] = lab.train(recipes[name], folders[name])
+    print(name, "finished:", results[name].finished)
+
+# %% [markdown]
+# ## The finish
+#
+# Every model answers the same held-out problems, with no probe and no forced
+# close. Changes are paired with the untrained model, problem by problem, and
+# brackets hold 95 % intervals.
+
+# %% tags=["torch", "result"]
 from stepgrpo_lab.evaluation.results import compare
 
-change = compare(before, result.after)
-print(f"tokens:   {change.token_ratio * 100} % of those before")
-print(f"accuracy: {change.accuracy_points} points")
-print(f"steps:    {change.steps}")
-for family, part in change.families.items():
-    print(f"{family}: {part.token_ratio * 100} % of the tokens")
+changes = {
+    name: compare(result.before, result.after)
+    for name, result in results.items()
+}
+for name, change in changes.items():
+    print(f"{name}: {change.token_ratio * 100} % of the tokens,", end=" ")
+    print(f"{change.accuracy_points} points")
 
-# %%
-predicted_tokens.compare(100 * change.token_ratio.estimate)
-
-# %%
-predicted_accuracy.compare(change.accuracy_points.estimate, tolerance=0.5)
-
-# %% [markdown]
-# The published record of this recipe (`data/results/overthinker`, seed 0,
-# 2000 problems), read in the same way:
-
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab.run.folder import read_run
-
-recorded = read_run(data_path("results", "overthinker"))
-print(f"tokens:   {recorded.comparison.token_ratio * 100} %")
-print(f"accuracy: {recorded.comparison.accuracy_points} points")
-
-# %% [markdown]
-# ### The trade-off
-#
-# Two questions for the explorer: is the loss of accuracy the same in both
-# families of problems? Which family gives up more tokens?
-
-# %%
+# %% tags=["torch", "result"]
 from stepgrpo_lab.widgets import TradeoffExplorer
 
-TradeoffExplorer(relative=True)  # or TradeoffExplorer.of_runs(folder)
+finishers = {"untrained": results["yours"].before}
+finishers |= {name: result.after for name, result in results.items()}
+TradeoffExplorer(finishers, relative=True)
+
+# %% tags=["torch", "result"]
+kept = {name: c.token_ratio.estimate for name, c in changes.items()}
+shortest_guess.compare(min(kept, key=kept.get))
+
+# %% tags=["torch", "result"]
+gained = {name: c.accuracy_points.estimate for name, c in changes.items()}
+worst_guess.compare(min(gained, key=gained.get))
 
 # %% [markdown]
-# <details><summary>What we see</summary>
+# Enjoy it, and then read it as notebook 08 taught you. Where two intervals
+# overlap, this race has not decided. It has one seed a lane, and the learning
+# rate was tuned for nobody. Rows that take all of this seriously, several seeds
+# and a rate chosen for each method, are in the comparison that you read there:
+# `stepgrpo compare`.
 #
-# Choose the family above the figure. The loss is alike: *chain* -0.8 points
-# [-1.4, -0.2], *search* -0.9 [-1.8, -0.2]. *Chain* gives up a little more:
-# it keeps 32.8 % of its tokens, *search* 35.8 %.
-# </details>
+# How the lanes got there:
+
+# %% tags=["torch", "result"]
+from stepgrpo_lab.training.metrics import run_curves
+from stepgrpo_lab.viz.plots_study import VALIDATION, method_curves
+
+keys = list(VALIDATION)
+method_curves({name: run_curves(at, keys) for name, at in folders.items()})
 
 # %% [markdown]
-# ## The completions, before and after
+# ## What your model writes now
 #
-# Figures hide what changed. Read the same problem twice. The thoughts end at
-# `</think>`, and the answer stands in the box.
+# Figures hide what has changed. Here is one held-out problem, before and after
+# training with your reward.
 
-# %%
-pairs = read_run(folder).completions
-for pair in pairs[:2]:
-    print(pair["problem"]["prompt"], "· answer:", pair["gold"])
-    for when in ("before", "after"):
-        told = pair[when]
-        print(f"--- {when}: {told['tokens']} tokens, {told['steps']} steps")
-        print(told["text"])
-    print("=" * 60)
+# %% tags=["torch", "result"]
+from stepgrpo_lab.run.folder import read_run
+
+pair = read_run(folders["yours"]).completions[0]
+print(pair["problem"]["prompt"], "· answer:", pair["gold"])
+for when in ("before", "after"):
+    shown = pair[when]
+    print(f"--- {when}: {shown['tokens']} tokens, {shown['steps']} steps")
+    print(shown["text"])
 
 # %% [markdown]
-# ## Did the model learn the exit?
+# ## Did the exit become the model's own?
 #
-# The test is the distance between two curves: *plain decoding* and the
-# *truncated rollout* of the same model on validation problems. At the start
-# they are far apart, because only the probe stops. When they meet, probes are
-# of no more use: the exit is *internalised*. Your run first, then the record.
+# In Step-GRPO's lane there is one more question. Half of its rollouts were
+# stopped by probes. Does the *model* stop, or only the probe? Compare plain
+# decoding with the truncated rollout of the same model. At the start they are
+# far apart; where they meet, probes are of no more use, and the exit is
+# *internalised*.
 
-# %%
+# %% tags=["torch", "result"]
 from stepgrpo_lab.viz.curves import PANELS, learning_curves
 
-learning_curves(read_run(folder).metrics, PANELS[:2])
+learning_curves(read_run(folders["Step-GRPO"]).metrics, PANELS[:2])
+
+# %% [markdown]
+# *Cut at the first marker* says what happens when the same model's thoughts are
+# closed by force at the first marker. As long as it stays low, the later steps
+# are still needed, and the model has kept them.
+#
+# The race is half as long as the whole recipe. Its recorded run, 40 steps of
+# twice as many problems, looks like this:
 
 # %%
-learning_curves(recorded.metrics, PANELS[:2])
+LiveDashboard.of_run(lab.data_path("results", "overthinker"))
 
 # %% [markdown]
-# *Cut at the first marker* stays low. It says what happens when the thoughts
-# of the same model are closed by force at the first marker: later steps are
-# still needed, and the model keeps them.
-
-# %% [markdown]
-# ### Exercise 10.2 · Read the curve ●●○
+# ### Exercise 10.2 · Choose a checkpoint (●●○, 8 minutes)
 #
-# From the rows of `metrics.jsonl`, find the first validated step whose length
-# is below a share of the length before training. Only some rows hold
-# `"validation/tokens"`; the first of them is step 0. Why it matters: the
-# right curve has to be read, not the impressive one.
-
-
-# %% tags=["exercise"]
-def first_step_below(rows, share):
-    """Step of the first validation below share of the start, or None."""
-    # BEGIN SOLUTION
-    # STUB: return None  # your code here
-    key = "validation/tokens"
-    known = [row for row in rows if key in row]
-    start = known[0][key]
-    below = [row["step"] for row in known if row[key] < share * start]
-    return below[0] if below else None
-    # END SOLUTION
-
-
-# %% tags=["check"]
-checks.first_step_below(first_step_below)
-
-# %% [markdown]
-# <details><summary>Hint</summary>
+# `rows` is what a run's `metrics.jsonl` holds. Some rows have
+# `"validation/tokens"` and `"validation/accuracy"`; the first of them is the
+# model before training. Among these, choose the step of the shortest model
+# whose accuracy is at most `most_lost` below that of the first; of two equally
+# short ones, the earlier.
 #
-# First keep the rows that have the key. The length before training is that of
-# the first one. Then return `row["step"]`, or None when no row is below.
-# </details>
-
-# %% [markdown]
-# ### Exercise 10.3 · Choose a checkpoint ●●○
-#
-# Among the validated steps, choose the shortest model whose validation
-# accuracy is at most `most_lost` below that at step 0; of two equally short
-# ones, the earlier. Why it matters: choosing on test problems would make the
-# test worthless.
+# *Why it matters:* validation problems are there for this. Whoever chooses on
+# test problems has none left to test with.
 
 
 # %% tags=["exercise"]
 def choose_checkpoint(rows, most_lost):
     """Step of the model to keep."""
     # BEGIN SOLUTION
-    # STUB: return None  # your code here
+    # STUB: ...  # your code here
     known = [row for row in rows if "validation/tokens" in row]
     least = known[0]["validation/accuracy"] - most_lost
     kept = [row for row in known if row["validation/accuracy"] >= least]
@@ -389,95 +378,139 @@ def choose_checkpoint(rows, most_lost):
 
 
 # %% tags=["check"]
-checks.choose_checkpoint(choose_checkpoint)
+verdict = checks.choose_checkpoint(choose_checkpoint, number="10.2")
+choose_checkpoint = verdict.solution
+verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
 # Keep the validated rows, then those that are accurate enough, then take
 # `min(..., key=...)`. Python's `min` returns the first of equals.
+#
 # </details>
+
+# %% tags=["torch", "result"]
+for name, path in folders.items():
+    step = choose_checkpoint(read_run(path).metrics, 0.02)
+    print(f"{name}: keep the model of step {step}")
+
+# %% [markdown]
+# ## What can go wrong: a reward that is gamed
+#
+# Break the house rules on purpose. The *priced* reward of notebook 06 pays 1
+# for a right answer and takes 0.02 for every token, from wrong answers as well.
+# The toy policy learnt to guess. Will a real model?
+
+# %%
+gamed_guess = course.predict(
+    "Trained with the priced reward, how many answers are right?", unit="%"
+)
+gamed_guess
+
+
+# %%
+def priced(correct, steps, formatted, tokens):
+    """1 for a right answer, minus 0.02 for each token."""
+    pairs = zip(correct, tokens, strict=True)
+    return [float(right) - 0.02 * count for right, count in pairs]
+
+
+# %% tags=["torch", "result"]
+folders["priced"] = course.new_run_folder(course.setup(), "priced")
+gamed = lab.train(recipes["yours"], folders["priced"], reward=priced)
+curve = run_curves(folders["priced"], ["reward", "validation/accuracy"])
+panels = {
+    "reward": ("Training reward", "points", 1),
+    "validation/accuracy": ("Validation accuracy", "correct (%)", 100),
+}
+method_curves({"priced": curve}, panels)
+
+# %% tags=["torch", "result"]
+figures = gamed.after.summary()
+print(f"right: {figures['accuracy'] * 100} %")
+print(f"tokens: {figures['tokens']}")
+gamed_guess.compare(100 * figures["accuracy"].estimate)
+
+# %% [markdown]
+# Watch the two panels side by side. The reward is what you asked for, not what
+# you meant. That is why accuracy on held-out problems stands beside every
+# length in this package, and why house rule 1 is one.
 
 # %% [markdown]
 # ## Save, export, load
 #
-# The run folder holds the trained weights. `export_model` writes a folder
-# that needs nothing of this package; a LoRA adapter is merged into its base.
-# Then plain `transformers` loads it, and no probe is anywhere near.
+# The run folder holds the trained weights. `export_model` writes a folder that
+# needs nothing of this package, and plain `transformers` loads it. No probe is
+# anywhere near.
 
-# %%
+# %% tags=["torch"]
 from stepgrpo_lab.run.folder import export_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-exported = export_model(folder, folder / "exported")
-model = AutoModelForCausalLM.from_pretrained(exported).to(lab.device)
+exported = export_model(folders["yours"], folders["yours"] / "exported")
+model = AutoModelForCausalLM.from_pretrained(exported)
 tokenizer = AutoTokenizer.from_pretrained(exported)
-chat = [{"role": "user", "content": pairs[0]["problem"]["prompt"]}]
+chat = [{"role": "user", "content": longest.problem.prompt}]
 inputs = tokenizer.apply_chat_template(
     chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-).to(lab.device)
-limit = recipe.rollout.max_tokens
-out = model.generate(**inputs, max_new_tokens=limit, do_sample=False)
+)
+out = model.generate(**inputs, max_new_tokens=256, do_sample=False)
 length = inputs["input_ids"].shape[1]
 print(tokenizer.decode(out[0, length:]))
 
 # %% [markdown]
-# ## What can go wrong: three times the learning rate
-#
-# A run with 3e-4 instead of 1e-4, for 24 steps, recorded in
-# `data/results/learning_rate_3e-4` with
-#
-#     stepgrpo train --set optimisation.learning_rate=3e-4 \
-#         --set optimisation.max_steps=24 --set evaluation.every=4 \
-#         --set data.counts.test=200
-#
-# Compare its length with the recipe's above, then look at its accuracy.
-
-# %%
-broken = read_run(data_path("results", "learning_rate_3e-4"))
-learning_curves(broken.metrics, PANELS[:3])
-
-# %% tags=["nbval-check-output"]
-ours = recorded.before.problem_ids
-keep = [name in broken.before.problem_ids for name in ours]
-same = compare(recorded.before.subset(keep), recorded.after.subset(keep))
-for name, told in (("1e-4", same), ("3e-4", broken.comparison)):
-    print(f"{name}: {told.token_ratio * 100} % of the tokens, ", end="")
-    print(f"{told.accuracy_points} points, {told.problems} problems")
-
-# %% [markdown]
-# It is quick: 47 tokens at step 20, where the recipe still has 74. But after
-# 24 steps it has lost 4.0 points [1.5, 7.0], and the recipe after 40 steps,
-# on the same 200 problems and with fewer tokens, 0.5 [0.0, 1.5]. Validation
-# accuracy fell to 92 % at step 16. Who looks at the length alone sees the
-# better run. So the rate was chosen by both curves, on validation problems.
+# That was the problem at the top of this page.
 
 # %% [markdown]
 # ## With a GPU
 #
-# One function chooses the recipe by the hardware:
+# The same three lines train Qwen3-1.7B. One function chooses the recipe by the
+# hardware:
 
 # %%
 course.source_of(course.full_run_recipe)
 
 # %% [markdown]
-# With QLoRA the weights are frozen in 4 bits and a small adapter is trained
-# in 32 bits. It computes in bfloat16 where the GPU really has it and in
-# float16 on a T4, which only pretends (`lab.precision`). Everything else is
-# as above: the same rollout, the same reward, the same run folder. Notebook
-# [09](09_scaling_to_qwen3.ipynb) says what it costs. To train the Overthinker
-# on a GPU all the same, use `course.full_run_recipe(lab, "overthinker")`.
+# ```python
+# recipe = course.full_run_recipe(course.setup())
+# lab.train(recipe, "runs/qwen3", reward=my_reward)
+# ```
+#
+# With QLoRA the weights are frozen in 4 bits, and a small adapter is trained in
+# 32 bits. It computes in bfloat16 where the GPU really has it, and in float16 on
+# a T4, which only pretends. Notebook [09](09_scaling_to_qwen3.ipynb) says what
+# it costs.
 
 # %% [markdown]
-# ## Summary, and on from here
+# ## Your predictions
+
+# %%
+course.score()
+
+# %% [markdown]
+# ## Summary
 #
-# - One recipe defines a run; one folder holds all that came of it.
-# - At full size the Overthinker keeps 34 % of its tokens and loses about half
-#   a point of accuracy (three seeds, `data/results/README.md`).
+# - A reward is a function of one group; `lab.train(recipe, folder, reward=f)`
+#   trains with it.
+# - One recipe defines a run, and one folder holds all that came of it. A run can
+#   be stopped in order and resumed without a seam.
 # - The evidence is plain decoding on held-out problems, not the rollout.
-# - A run can be stopped in order and resumed without a seam.
-# - Three times the learning rate is quicker, and costs accuracy.
+# - A reward that pays for being short and wrong will be earned that way.
+# - One race with one seed is fun. It is not a comparison.
+
+# %% [markdown]
+# ## On from here
 #
-# This is the end of the course. From here: change one key of the recipe,
-# predict, and run `stepgrpo train --set KEY=VALUE`; `stepgrpo compare` holds
-# it against the baselines.
+# - Change one key of a recipe, predict, and run `stepgrpo train --set KEY=VALUE`.
+# - Let `stepgrpo compare` hold your idea against the baselines, with seeds.
+# - Make a harder lane: *on-policy SFT*
+#   ([2602.13407](https://arxiv.org/abs/2602.13407)) imitates the model's own
+#   short right answers, sampled anew all the time; *GFPO*
+#   ([2508.09726](https://arxiv.org/abs/2508.09726)) samples many and learns from
+#   the shortest few. Can your reward say the same?
+# - Words that you met: the [glossary](../docs/glossary.md). The paper:
+#   [Step-GRPO](https://arxiv.org/abs/2604.16890).
+#
+# This is the end of the course. Thank you for predicting, and for being wrong
+# now and then.

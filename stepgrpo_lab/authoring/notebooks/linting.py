@@ -227,14 +227,13 @@ def _resolve(node: ast.expr, names: Mapping[str, Any]) -> Any:
 
 
 def _keywords(called: Callable[..., Any]) -> set[str] | None:
-    """The keywords it takes; None where any will do."""
+    """The keywords it takes; None where any will do. A widget takes its traits beside the parameters that it names."""
     traits = getattr(called, "class_trait_names", None)
-    if traits is not None:
-        return set(traits(state=True))
+    known = set() if traits is None else set(traits(state=True))
     try:
-        parameters = inspect.signature(called).parameters.values()
+        parameters = inspect.signature(called, follow_wrapped=False).parameters.values()
     except (TypeError, ValueError):
+        return known or None
+    if traits is None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return {parameter.name for parameter in parameters}
+    return known | {parameter.name for parameter in parameters}

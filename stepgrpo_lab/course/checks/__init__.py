@@ -27,12 +27,14 @@ from stepgrpo_lab.course.checks.full_run import choose_checkpoint, first_step_be
 from stepgrpo_lab.course.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
 from stepgrpo_lab.course.checks.grpo_in_torch import group_advantages, grpo_loss, training_loop
 from stepgrpo_lab.course.checks.overthinking import cut_accuracy, label_chain, pooled_saving, stop_after_needed
+from stepgrpo_lab.course.checks.own_reward import own_reward
 from stepgrpo_lab.course.checks.reading_results import advantage_by_close, drawn_ratio, paired_bootstrap, verdict
 from stepgrpo_lab.course.checks.rollouts import decoded_tokens, exit_reason, run_engine, truncated_rollout
 from stepgrpo_lab.course.checks.scaling_up import adapter_size, cache_bytes_per_token, longest_completion
 from stepgrpo_lab.course.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
 from stepgrpo_lab.course.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
 from stepgrpo_lab.course.checks.streaming import certain_markers
+from stepgrpo_lab.course.checks.torch_pieces import chunked_logprobs, length_penalty
 from stepgrpo_lab.course.checks.tour import first_confident, kept_share, replay_exits
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "certain_markers",
     "cheapest_threshold",
     "choose_checkpoint",
+    "chunked_logprobs",
     "clipped_surrogate",
     "count_steps",
     "covering_tokens",
@@ -71,10 +74,12 @@ __all__ = [
     "k3_estimate",
     "kept_share",
     "label_chain",
+    "length_penalty",
     "longest_completion",
     "loss_type_weights",
     "mean_steps_of_right",
     "member_reward",
+    "own_reward",
     "paired_bootstrap",
     "places_of_probe",
     "pooled_saving",
