@@ -220,7 +220,6 @@ verdict
 # %% tags=["torch"]
 import torch
 
-
 overthinker, _ = lab.load_overthinker()
 inducing = group.token_text.encode(group.settings.probe_prompt)
 for probe in trajectory.probes[:4]:

@@ -499,7 +499,6 @@ verdict
 
 # %% tags=["torch"]
 import torch
-
 from stepgrpo_lab.method.sampling import uniform
 
 overthinker, tokenizer = lab.load_overthinker()

@@ -214,7 +214,7 @@ from stepgrpo_lab.cli.quiet import quiet
 
 quiet()  # other libraries report on themselves; not here
 folders = {
-    name: course.new_run_folder(course.setup(), name.replace(" ", "-"))
+    name: course.new_run_folder(setup, name.replace(" ", "-"))
     for name in recipes
 }
 half_way = recipes["yours"].optimisation.max_steps // 2
@@ -417,7 +417,7 @@ def priced(correct, steps, formatted, tokens):
 
 
 # %% tags=["torch", "result"]
-folders["priced"] = course.new_run_folder(course.setup(), "priced")
+folders["priced"] = course.new_run_folder(setup, "priced")
 gamed = lab.train(recipes["yours"], folders["priced"], reward=priced)
 curve = run_curves(folders["priced"], ["reward", "validation/accuracy"])
 panels = {
@@ -473,7 +473,7 @@ course.source_of(course.full_run_recipe)
 
 # %% [markdown]
 # ```python
-# recipe = course.full_run_recipe(course.setup())
+# recipe = course.full_run_recipe(setup)
 # lab.train(recipe, "runs/qwen3", reward=my_reward)
 # ```
 #

@@ -53,8 +53,8 @@ if find_spec("stepgrpo_lab") is None:  # on Colab, for one
     %pip install -q "stepgrpo-lab[{extras}] @ git+{{address}}"
 from stepgrpo_lab import course
 
-lab = course.setup()
-lab"""
+setup = course.setup()
+setup"""
 
 
 @dataclass(frozen=True)
