@@ -27,7 +27,7 @@ from stepgrpo_lab.authoring.notebooks.linting import drift, lint, unknown_keywor
 from stepgrpo_lab.course import _environment as environment
 from stepgrpo_lab.course import _guessing, _predictions, checks
 from stepgrpo_lab.course.checks import exercise, expect
-from stepgrpo_lab.widgets._base import VIEW_MIME
+from stepgrpo_lab.widgets._base import FIGURES_MIME, VIEW_MIME
 
 QUESTIONS = itertools.count()
 
@@ -140,9 +140,29 @@ def test_a_wrong_script_is_named(root: Path, script: str, complaint: str) -> Non
         find_lessons(root)[0].build(solved=False)
 
 
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no checkout"):
+def test_a_folder_without_scripts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="notebooks/sources"):
         find_lessons(tmp_path)
+
+
+@pytest.mark.parametrize("project", [None, "", "[project]\nname = 'mine'", "not toml ["])
+def test_a_folder_of_ones_own_builds_notebooks_too(root: Path, project: str | None) -> None:
+    (root / "pyproject.toml").unlink()
+    if project is not None:
+        (root / "pyproject.toml").write_text(project)
+    [lesson] = find_lessons(root)
+    title, setup = lesson.build(solved=False).cells[:2]
+    assert "colab" not in title.source and title.source.splitlines()[-1].startswith("5 minutes")
+    assert 'git+{address}"' in setup.source and "https://" in setup.source
+
+
+def test_cells_of_exercises_carry_what_nbgrader_reads(lesson: Lesson) -> None:
+    graded = [cell.metadata["nbgrader"] for cell in lesson.build(solved=False).cells if "nbgrader" in cell.metadata]
+    assert [(about["grade"], about["solution"], about.get("points")) for about in graded] == [
+        (False, True, None),
+        (True, False, 1),
+    ]
+    assert len({about["grade_id"] for about in graded}) == 2
 
 
 def test_a_solution_without_stub_leaves_a_place_to_write() -> None:
@@ -194,9 +214,18 @@ def test_outputs_keep_what_teaches_and_nothing_of_the_machine(monkeypatch: pytes
         new("stream", name="stderr", text="a warning"),
         new("stream", name="stdout", text="kept"),
         new("display_data", data={building.FIGURE_MIME: {"data": 1, "layout": 2}, "text/html": "x" * 10_000}),
-        new("execute_result", data={building.WIDGET_MIME: {}, "text/html": "static", "text/plain": "W at 0x7f00"}),
+        new(
+            "execute_result",
+            data={
+                building.WIDGET_MIME: {},
+                FIGURES_MIME: [{"data": 3}],
+                "text/html": "static",
+                "text/plain": "W at 0x7f00",
+            },
+        ),
     ]
-    printed, figure, widget = building._kept(outputs)
+    printed, figure, drawn, widget = building._kept(outputs)
+    assert drawn.data["image/png"] == "drawn 3"
     assert printed.text == "kept"
     assert figure.data == {"image/png": "drawn 1", "text/plain": "Figure"}
     assert widget.data == {"text/html": "static", "text/plain": "W"}

@@ -122,10 +122,19 @@ def test_step_labels_show_the_means_and_zero_for_a_missing_label():
         completions.step_labels({})
 
 
+def test_names_of_lines_stand_above_their_panel_and_not_on_the_lines():
+    figure = curves.learning_curves(METRICS)
+    assert not figure.layout.showlegend
+    titles = " ".join(annotation.text for annotation in figure.layout.annotations)
+    panels = [trace.xaxis for trace in figure.data]
+    assert all(trace.name in titles for trace in figure.data if panels.count(trace.xaxis) > 1)
+    assert len(set(curves.SIGNS)) == len(curves.SIGNS) >= 5
+
+
 def test_series_of_one_panel_differ_in_more_than_colour():
     lines = curves.learning_curves(METRICS).data
-    for panel in {trace.legend for trace in lines}:
-        dashes = [trace.line.dash for trace in lines if trace.legend == panel]
+    for panel in {trace.xaxis for trace in lines}:
+        dashes = [trace.line.dash for trace in lines if trace.xaxis == panel]
         assert len(set(dashes)) == len(dashes)
     hatches = [trace.fillpattern.shape for trace in curves.exit_reasons(METRICS).data]
     assert len(set(hatches)) == len(hatches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import dataclasses
 import random
@@ -9,7 +10,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,7 +21,14 @@ from stepgrpo_lab import widgets
 from stepgrpo_lab.overthinker.verifier import LABELS
 from stepgrpo_lab.viz._html import piece_text, table
 from stepgrpo_lab.widgets import _page as page
-from stepgrpo_lab.widgets._base import VIEW_MIME, FigurePane, LabWidget
+from stepgrpo_lab.widgets._base import (
+    FIGURES_MIME,
+    FIGURES_VARIABLE,
+    VIEW_MIME,
+    WIDTHS,
+    FigurePane,
+    LabWidget,
+)
 
 WIDGETS: dict[str, Callable[[], LabWidget]] = {
     "StepInspector": widgets.StepInspector,
@@ -141,6 +149,97 @@ def test_a_figure_with_other_traces_takes_the_old_one_s_place() -> None:
     pane.show(Figure(Bar(x=[1], y=[3])))
     assert pane.live is not first
     assert pane.live.data[0].y == (3,)
+
+
+def test_figures_are_as_wide_as_their_cell(widget: LabWidget) -> None:
+    guard = widget.view.guard
+    assert guard is not None
+    for measured, wide in ((560, 560), (360, 360), (4000, WIDTHS[1]), (10, WIDTHS[0])):
+        guard.width = measured
+        assert [pane.live.layout.width for pane in widget.view.panes] == [wide] * len(widget.view.panes)
+    guard.width = 360
+    widget.refresh()
+    assert all(pane.live.layout.width == 360 for pane in widget.view.panes)
+
+
+def test_no_control_is_wider_than_a_narrow_cell(widget: LabWidget) -> None:
+    for control in widget.view.controls:
+        assert control.layout.max_width == "100%" or not str(control.layout.width or "auto").endswith(("em", "px"))
+
+
+@pytest.mark.parametrize("make", [widgets.StepInspector, widgets.GroupExplorer, widgets.LossExplorer])
+def test_of_a_burst_of_moves_the_newest_wins_and_is_drawn_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    widget = make()
+    slider = next(control for control in widget.view.controls if type(control).__name__ == "FloatSlider")
+    draws: list[float] = []
+    show = widget.view.show
+    monkeypatch.setattr(widget.view, "show", lambda: (draws.append(slider.value), show()))
+
+    async def burst() -> None:
+        for place in range(20):
+            slider.value = slider.min + (slider.max - slider.min) * place / 40
+        assert draws == []
+        while not draws:
+            await asyncio.sleep(0)
+
+    asyncio.run(burst())
+    assert draws == [slider.value]
+    assert widget.view.readout.value == page.readout(widget.sentence)
+    assert drawn(widget) == drawn(make(**{name: getattr(widget, name) for name in widget.trait_names(state=True)}))
+
+
+def test_moves_that_never_pause_are_drawn_in_between() -> None:
+    inspector = widgets.StepInspector()
+    slider = next(control for control in inspector.view.controls if control.description == "threshold")
+    before = inspector.view.readout.value
+
+    async def restless() -> None:
+        place = 0
+        while inspector.view.readout.value == before:
+            slider.value = 0.5 + (place % 40) / 100
+            place += 1
+            await asyncio.sleep(0.01)
+
+    asyncio.run(restless())
+    assert inspector.view.readout.value != before
+
+
+def test_a_build_gets_the_figures_of_a_widget(widget: LabWidget, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FIGURES_MIME not in widget._repr_mimebundle_()
+    monkeypatch.setenv(FIGURES_VARIABLE, "1")
+    assert len(widget._repr_mimebundle_()[FIGURES_MIME]) == len(widget.figures())
+
+
+INKS = {"light": ((33, 33, 33), (255, 255, 255)), "dark": ((224, 224, 224), (17, 17, 17))}
+
+
+@pytest.mark.parametrize("theme", INKS)
+def test_dimmed_text_keeps_a_contrast_of_four_and_a_half(theme: str) -> None:
+    ink, paper = INKS[theme]
+    for selector, opacity in re.findall(r"(\.stepgrpo [^{]+)\{[^}]*?opacity: ([.\d]+)", page.STYLE):
+        for background in (paper, *(mixed(rgb(tint), paper, 64 / 255) for tint in page.LABEL_COLOURS.values())):
+            shown = mixed(ink, background, float(opacity) ** 2)  # a dimmed part may lie in a dimmed part
+            assert contrast(shown, background) >= 4.5, selector
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))
+
+
+def mixed(above: Sequence[float], below: Sequence[float], opacity: float) -> tuple[float, ...]:
+    return tuple(opacity * top + (1 - opacity) * bottom for top, bottom in zip(above, below, strict=True))
+
+
+def contrast(first: Sequence[float], second: Sequence[float]) -> float:
+    """WCAG 2.2 contrast ratio of two colours."""
+
+    def luminance(colour: Sequence[float]) -> float:
+        parts = [value / 255 for value in colour]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize(

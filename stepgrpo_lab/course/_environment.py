@@ -30,6 +30,8 @@ PACKAGES = ("stepgrpo-lab", "torch", "transformers", "trl", "peft", "ipywidgets"
 NEEDS_TORCH = "# needs PyTorch"
 """First line of a cell that is skipped where torch is missing, as in a browser."""
 
+WIDGET_PACKAGES, WIDGET_EXTRA = ("ipywidgets", "anywidget"), "stepgrpo-lab[notebooks]"
+
 T = TypeVar("T")
 
 
@@ -100,7 +102,11 @@ class Lab:
         place = "Google Colab" if self.colab else "this machine"
         size = f"tested size ({FAST_VARIABLE}=1)" if self.fast else "full size"
         device = self.gpu or f"{os.cpu_count()} CPU cores, no GPU"
-        return [("runs on", f"{place}, {device}"), ("size", size), ("Python", self.python), *self.versions.items()]
+        facts = [("runs on", f"{place}, {device}"), ("size", size), ("Python", self.python), *self.versions.items()]
+        missing = [name for name in WIDGET_PACKAGES if find_spec(name) is None]
+        if missing:
+            facts.append(("widgets stand still", f"{' and '.join(missing)} missing: pip install '{WIDGET_EXTRA}'"))
+        return facts
 
 
 def setup() -> Lab:

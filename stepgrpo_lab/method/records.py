@@ -10,6 +10,7 @@ Every record is a data class of Python builtins: printable, comparable, and JSON
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +25,20 @@ FinishReason = Literal["eos", "length"]
 
 StepLabel = Literal["needed", "verifying", "redundant", "malformed", "spoiling"]
 """Whether a semantic step was needed, where the truth is known."""
+
+
+_repr = reprlib.Repr()
+_repr.maxlist = _repr.maxtuple = _repr.maxdict = 4
+_repr.maxstring = _repr.maxother = 60
+
+
+class ShortRepr:
+    """For data classes with long lists: a repr of a few lines, in which the lists and texts are cut."""
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(cast(Any, self))
+        parts = [f"{field.name}={_repr.repr(getattr(self, field.name))}" for field in fields if field.repr]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -68,8 +83,8 @@ class Step:
     token_end: int | None = None
 
 
-@dataclass(frozen=True)
-class Probe:
+@dataclass(frozen=True, repr=False)
+class Probe(ShortRepr):
     """One trial answer (the PROBE phase), which leaves no trace in the trajectory when it is declined.
 
     Attributes:
@@ -129,8 +144,8 @@ class Cost:
         return Cost(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
-@dataclass
-class Trajectory:
+@dataclass(repr=False)
+class Trajectory(ShortRepr):
     """One finished completion, with all that happened on the way.
 
     Attributes:

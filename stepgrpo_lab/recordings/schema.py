@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from textwrap import shorten
 
 from stepgrpo_lab.method.confidence import ExitRule
-from stepgrpo_lab.method.records import Outcome, Probe, Problem, Step, StepLabel, Trajectory
+from stepgrpo_lab.method.records import Outcome, Probe, Problem, ShortRepr, Step, StepLabel, Trajectory
 from stepgrpo_lab.method.settings import RolloutSettings
 from stepgrpo_lab.method.steps import MarkerSegmenter, Segmenter
 from stepgrpo_lab.method.token_text import TokenText
 from stepgrpo_lab.recordings.replay import Frame, replay
+
+TITLE_LENGTH = 44
+"""Characters of a problem in a group's title."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ def exit_point(
     return ExitPoint(rule, index, stopped, tokens - stopped, probes[index].answer, trials_right[index])
 
 
-@dataclass(frozen=True)
-class RecordedMember:
+@dataclass(frozen=True, repr=False)
+class RecordedMember(ShortRepr):
     """One completion of a group.
 
     Attributes:
@@ -109,8 +113,8 @@ class RecordedMember:
                 raise ValueError(f"{name} has {len(values)} entries, not {expected}")
 
 
-@dataclass(frozen=True)
-class RecordedGroup:
+@dataclass(frozen=True, repr=False)
+class RecordedGroup(ShortRepr):
     """The completions of one prompt.
 
     Attributes:
@@ -133,8 +137,9 @@ class RecordedGroup:
 
     @property
     def title(self) -> str:
-        """A name for menus."""
-        return f"{self.model}, {self.rollout}: {self.problem.id}"
+        """A name for menus: model, rollout, and how the problem begins."""
+        question = shorten(self.problem.prompt, TITLE_LENGTH, placeholder=" …")
+        return f"{self.model}, {self.rollout}: {self.problem.family or 'problem'}, {question}"
 
     @cached_property
     def watched(self) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepgrpo_lab.viz._style import HATCHES, INK, line_look, new_figure, styled
+from stepgrpo_lab.viz._style import HATCHES, INK, colour, line_look, new_figure, styled
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -146,36 +146,36 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], panels: Sequence[Panel
             if steps:
                 mode = "lines+markers" if len(steps) <= 30 else "lines"
                 line = Scatter(x=steps, y=[factor * value for value in values], name=name, mode=mode)
-                figure.add_trace(line.update(legend=_legend_name(index), **line_look(number)), **place)
-        figure.update_yaxes(title_text=unit, **place)
+                figure.add_trace(line.update(**line_look(number)), **place)
+        bounds = {"minallowed": -2, "maxallowed": 102} if unit.startswith("%") else None
+        figure.update_yaxes(title_text=unit, autorangeoptions=bounds, **place)
         figure.update_xaxes(title_text="optimiser step", **place)
-        _place_legend(figure, index)
-    return styled(figure, height=330 * rows)
+        drawn = [(number, name) for number, (key, name) in enumerate(names.items()) if series(metrics, key)[0]]
+        figure.layout.annotations[index].update(text=_heading(panels[index][0], drawn), font={"size": 13})
+    figure = styled(figure, height=330 * rows)
+    return figure.update_xaxes(matches="x").update_layout(showlegend=False, margin={"t": 84})
 
 
-def _legend_name(panel: int) -> str:
-    return "legend" if panel == 0 else f"legend{panel + 1}"
+SIGNS = "●■◆▲✚✖"
+"""The markers of :func:`line_look`, as text."""
 
 
-def _place_legend(figure: Figure, panel: int) -> None:
-    """Give a panel with several lines a legend of its own, in its upper corner, and room for it above the lines."""
-    suffix = "" if panel == 0 else str(panel + 1)
-    across, up = figure.layout[f"xaxis{suffix}"].domain, figure.layout[f"yaxis{suffix}"].domain
-    lines = [trace.y for trace in figure.data if trace.legend == _legend_name(panel)]
-    several = len(lines) > 1
-    if several:
-        low, high = min(map(min, lines)), max(map(max, lines))
-        air = (high - low) or 1.0
-        figure.layout[f"yaxis{suffix}"].range = [low - 0.05 * air, high + 0.5 * air]
-    figure.layout[_legend_name(panel)] = {
-        "x": across[1],
-        "y": up[1],
-        "xanchor": "right",
-        "yanchor": "top",
-        "orientation": "v",
-        "visible": several,
-        "font": {"size": 11},
-    }
+def _heading(title: str, lines: Sequence[tuple[int, str]]) -> str:
+    """A panel's title, and below it what its lines are: a legend that lies on no line."""
+    if len(lines) < 2:
+        return title
+    parts, length = [""], 0
+    for number, name in lines:
+        if length and length + len(name) > HEADING_LENGTH:
+            parts, length = [*parts, ""], 0
+        sign = f'<span style="color:{colour(number)}">{SIGNS[number % len(SIGNS)]}</span>'
+        parts[-1] += f"{' ' * 2 if length else ''}{sign} {name}"
+        length += len(name) + 4
+    return "<br>".join([title, *(f"<sub>{part}</sub>" for part in parts)])
+
+
+HEADING_LENGTH = 34
+"""Characters of a line of names: what fits above half of a narrow figure."""
 
 
 def exit_reasons(metrics: Sequence[Mapping[str, Any]]) -> Figure:

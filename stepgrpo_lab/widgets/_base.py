@@ -5,14 +5,17 @@ Only the view needs ipywidgets, so only it imports them.
 
 from __future__ import annotations
 
+import asyncio
 import html
+import os
 import reprlib
 import sys
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from traitlets import HasTraits, Unicode
+from traitlets import HasTraits, Int, Unicode
 
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.widgets._page import STYLE, block, readout
@@ -23,8 +26,15 @@ if TYPE_CHECKING:
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80  # a dashboard's rows would fill pages
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"
-WIDTH = 760
-"""Width of a figure in pixels."""
+WIDTHS = (280, 960)
+"""Narrowest and widest figure, in pixels; in between it is as wide as the cell."""
+FIRST_WIDTH = 560
+"""Width of a figure until its cell has been measured: JupyterLab's beside an open file browser."""
+SETTLE, MOST_WAIT = 0.06, 0.25
+"""Seconds without a new move after which a view is drawn, and after which it is drawn in any case."""
+FIGURES_MIME = "application/vnd.stepgrpo.figures+json"
+FIGURES_VARIABLE = "STEPGRPO_FIGURES"
+"""Environment variable: "1" puts a widget's figures into its output, from which the builder draws pictures."""
 NO_FIGURE = "The figure needs anywidget: pip install 'stepgrpo-lab[notebooks]'. Its numbers stand in the table."
 
 
@@ -50,6 +60,7 @@ class LabWidget(HasTraits):
             raise TypeError(f"{type(self).__name__} has no setting {unknown[0]!r}; there are {known}")
         self.lock = threading.RLock()
         self._view: View | None = None
+        self._moving = False
         super().__init__(**state)
         self.compute()
         self.observe(self._changed, names=sorted(self.trait_names(state=True)))
@@ -88,11 +99,21 @@ class LabWidget(HasTraits):
             return self._view
 
     def refresh(self) -> None:
-        """Derive and draw again."""
+        """Derive and draw again; after a move of a control, once the moves pause: the newest wins."""
         with self.lock:
             self.compute()
             if self._view is not None:
-                self._view.show()
+                (self._view.show_soon if self._moving else self._view.show)()
+
+    @contextmanager
+    def moved(self) -> Iterator[None]:
+        """Around a change that comes from a control, under the lock."""
+        with self.lock:
+            self._moving = True
+            try:
+                yield
+            finally:
+                self._moving = False
 
     def clamp(self, name: str, largest: int) -> None:
         """Bring a trait that counts from 0 back into its range."""
@@ -110,6 +131,8 @@ class LabWidget(HasTraits):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.static_html()}
+        if os.environ.get(FIGURES_VARIABLE) == "1":
+            bundle[FIGURES_MIME] = [figure.to_plotly_json() for figure in self.figures()]
         try:
             model_id = self.view.box.model_id
         except ImportError as error:
@@ -138,21 +161,54 @@ class View:
 
         enable_widgets_on_colab()
         self._widget = widget
+        self._drawing: asyncio.TimerHandle | None = None
+        self._first_move = 0.0
+        self._width = FIRST_WIDTH
         self.controls = widget.controls()
         self.readout = ipywidgets.HTML()
         self.body = ipywidgets.HTML()
         self.panes = [FigurePane(figure) for figure in widget.figures()]
         row = ipywidgets.HBox(self.controls, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center"))
         parts = [ipywidgets.HTML(STYLE), row, self.readout, *(pane.box for pane in self.panes), self.body]
-        guard = _keyboard_guard()
-        self.box = ipywidgets.VBox(parts if guard is None else [*parts, guard])
+        self.guard = _guard()
+        self.box = ipywidgets.VBox(parts if self.guard is None else [*parts, self.guard])
         self.box.add_class("stepgrpo-view")
         self._show_text()
+        if self.guard is not None:
+            self.guard.observe(lambda change: self.fit(change.new), names="width")
+
+    def fit(self, width: int) -> None:
+        """Make the figures as wide as the cell."""
+        with self._widget.lock:
+            self._width = max(WIDTHS[0], min(width, WIDTHS[1]))
+            for pane in self.panes:
+                pane.fit(self._width)
+
+    def show_soon(self) -> None:
+        """Draw once no more moves follow one another; at once where no event loop runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.show()
+            return
+        if self._drawing is None:
+            self._first_move = loop.time()
+        elif loop.time() - self._first_move < MOST_WAIT:
+            self._drawing.cancel()
+        else:
+            return
+        self._drawing = loop.call_later(SETTLE, self._settle)
+
+    def _settle(self) -> None:
+        with self._widget.lock:
+            self._drawing = None
+            self.show()
 
     def show(self) -> None:
         """Draw the widget's state as it is."""
         for pane, figure in zip(self.panes, self._widget.figures(), strict=True):
             pane.show(figure)
+            pane.fit(self._width)
         self._show_text()
 
     def _show_text(self) -> None:
@@ -169,12 +225,17 @@ class FigurePane:
     def __init__(self, figure: Figure) -> None:
         import ipywidgets
 
-        self.box = ipywidgets.VBox([_live(figure)], layout=ipywidgets.Layout(overflow="auto"))
+        self.box = ipywidgets.VBox([_live(figure)], layout=ipywidgets.Layout(max_width="100%", overflow="auto"))
 
     @property
     def live(self) -> Any:
         """The ``FigureWidget``, or the note in its place."""
         return self.box.children[0]
+
+    def fit(self, width: int) -> None:
+        """Make the figure that wide, in pixels."""
+        if hasattr(self.live, "batch_update") and self.live.layout.width != width:
+            self.live.layout.width = width
 
     def show(self, figure: Figure) -> None:
         """Redraw; a figure with other traces or panels takes the old one's place."""
@@ -192,6 +253,7 @@ class FigurePane:
                 trace.update({**gone, **wanted}, overwrite=True)
             layout = figure.layout.to_plotly_json()
             layout.pop("template", None)  # the same in all our figures
+            layout["width"] = live.layout.width
             live.layout.update(layout, overwrite=True)
 
 
@@ -201,7 +263,7 @@ def _live(figure: Figure) -> Any:
 
     try:
         # A width of its own: before it is laid out, a cell's output has none that a figure could fill.
-        return FigureWidget(figure).update_layout(width=WIDTH)
+        return FigureWidget(figure).update_layout(width=FIRST_WIDTH)
     except ImportError:
         return ipywidgets.HTML(block(f'<p class="quiet">{NO_FIGURE}</p>'))
 
@@ -219,38 +281,70 @@ def enable_widgets_on_colab() -> None:
         output.enable_custom_widget_manager()
 
 
-_KEYBOARD = """
+_GUARD = """
 const KEEP = "data-lm-suppress-shortcuts";
 const FOCUSABLE = "select, input, button, [role=slider], [tabindex]";
+const PLAYER = ["Play or pause", "Stop", "Loop"];
 
-function render({ el }) {
-  let watcher;
+function name(view) {
+  view.querySelectorAll(".jupyter-widgets").forEach(control => {
+    const label = control.querySelector(":scope > .widget-label")?.textContent;
+    if (label) control.querySelectorAll("[role=slider]").forEach(part => part.setAttribute("aria-label", label));
+  });
+  view.querySelectorAll(".widget-play").forEach(player =>
+    player.querySelectorAll("button").forEach((part, place) => part.setAttribute("aria-label", PLAYER[place] ?? "")));
+  const words = view.querySelector(".readout")?.textContent ?? "figure";
+  view.querySelectorAll(".js-plotly-plot").forEach(figure => {
+    figure.setAttribute("role", "img");
+    figure.setAttribute("aria-label", words);
+  });
+}
+
+function render({ model, el }) {
+  let watcher, sizes, pause;
   let waiting = requestAnimationFrame(function attach() {
     const view = el.closest(".stepgrpo-view");
     if (!view) {
       waiting = requestAnimationFrame(attach);
       return;
     }
-    const mark = () => view.querySelectorAll(FOCUSABLE).forEach(part => part.setAttribute(KEEP, "true"));
+    const mark = () => {
+      view.querySelectorAll(FOCUSABLE).forEach(part => part.setAttribute(KEEP, "true"));
+      name(view);
+    };
     watcher = new MutationObserver(mark);
     watcher.observe(view, { childList: true, subtree: true });
     mark();
+    sizes = new ResizeObserver(() => {
+      clearTimeout(pause);
+      pause = setTimeout(() => {
+        const width = Math.floor(view.clientWidth);
+        if (width > 0 && width !== model.get("width")) {
+          model.set("width", width);
+          model.save_changes();
+        }
+      }, 100);
+    });
+    sizes.observe(view.parentElement ?? view);
   });
   return () => {
     cancelAnimationFrame(waiting);
+    clearTimeout(pause);
     watcher?.disconnect();
+    sizes?.disconnect();
   };
 }
 
 export default { render };
 """
-"""In its command mode JupyterLab takes arrows and letters for itself, also while a list or a slider of a widget has the
-focus: an arrow would select another cell, and M would turn the cell into text. Elements marked with
-``data-lm-suppress-shortcuts`` keep their keys."""
+"""What a view needs of its page. In its command mode JupyterLab takes arrows and letters for itself, also while a list
+or a slider of a widget has the focus: an arrow would select another cell, and M would turn the cell into text. Elements
+marked with ``data-lm-suppress-shortcuts`` keep their keys. Slider handles, the player's buttons and the figures get a
+name for assistive technology, and the kernel learns how wide the cell is."""
 
 
-def _keyboard_guard() -> Any | None:
-    """A widget without an appearance that lets the controls of its view keep their keys; None without anywidget.
+def _guard() -> Any | None:
+    """A widget without an appearance that looks after its view in the page; None without anywidget.
 
     A widget made of ipywidgets alone cannot set an attribute, so a small anywidget does it for the view around it.
     """
@@ -259,9 +353,10 @@ def _keyboard_guard() -> Any | None:
     except ImportError:
         return None
 
-    class KeyboardGuard(AnyWidget):
-        _esm = _KEYBOARD
+    class Guard(AnyWidget):
+        _esm = _GUARD
+        width = Int(0).tag(sync=True)
 
-    guard = KeyboardGuard()
+    guard = Guard()
     guard.layout.display = "none"
     return guard

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 SLIDER = "22em"
-"""Width of a slider with its label and number."""
+"""Width of a slider with its label and number, where the cell has room for it."""
 
 
 def bind(widget: LabWidget, name: str, control: Any) -> Any:
@@ -23,7 +23,7 @@ def bind(widget: LabWidget, name: str, control: Any) -> Any:
     """
 
     def to_trait(_: Any) -> None:
-        with widget.lock:
+        with widget.moved():
             setattr(widget, name, control.value)
 
     def to_control(_: Any) -> None:
@@ -44,7 +44,7 @@ def _options(label: str, tip: str, width: str = "auto") -> dict[str, Any]:
     return {
         "description": label,
         "style": {"description_width": "initial"},
-        "layout": Layout(width=width, margin="2px 16px 2px 0"),
+        "layout": Layout(width=width, max_width="100%", margin="2px 16px 2px 0"),
         **_tooltip(tip),
     }
 
@@ -81,7 +81,7 @@ def group_menu(widget: LabWidget, label: str, groups: Sequence[RecordedGroup]) -
     """A drop-down list of recorded groups for the trait ``group``; two groups may have the same title."""
     import ipywidgets
 
-    options = [(plain_text(group.title), index) for index, group in enumerate(groups)]
+    options = [(f"{index + 1}. {plain_text(group.title)}", index) for index, group in enumerate(groups)]
     return bind(widget, "group", ipywidgets.Dropdown(options=options, **_options(label, "")))
 
 

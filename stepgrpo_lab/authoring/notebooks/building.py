@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.authoring.notebooks.grading import points_of
 from stepgrpo_lab.course._environment import FAST_VARIABLE, NEEDS_TORCH
+from stepgrpo_lab.widgets._base import FIGURES_MIME, FIGURES_VARIABLE
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -320,7 +321,7 @@ def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         coalesce_streams=True,  # or the pieces of a cell's text would be cut by chance
-    ).execute(env={**os.environ, FAST_VARIABLE: "1" if fast else "0"})
+    ).execute(env={**os.environ, FAST_VARIABLE: "1" if fast else "0", FIGURES_VARIABLE: "1"})
     solved = notebook.metadata["stepgrpo"]["solved"]
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -346,6 +347,8 @@ def _kept(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
         if "data" in output:
             data = output.data
             data.pop(WIDGET_MIME, None)
+            for figure in data.pop(FIGURES_MIME, []):  # a widget's: GitHub and nbviewer show pictures in its place
+                yield _picture_output(figure)
             if FIGURE_MIME in data:
                 drawn = picture(data[FIGURE_MIME])
                 data.clear()
@@ -353,6 +356,12 @@ def _kept(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
             if "text/plain" in data:
                 data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
         yield output
+
+
+def _picture_output(figure: dict[str, Any]) -> NotebookNode:
+    from nbformat.v4 import new_output
+
+    return new_output("display_data", data={"image/png": picture(figure), "text/plain": "Figure"})
 
 
 def picture(figure: dict[str, Any]) -> str:
