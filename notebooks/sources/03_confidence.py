@@ -163,9 +163,15 @@ five_tokens = 100 * geometric_mean([0.80, 1.0, 1.0, 1.0, 1.0])
 five_tokens_guess.compare(five_tokens, tolerance=1.0)
 
 # %% [markdown]
+# <details><summary>What this means for a threshold</summary>
+#
 # An answer that is wrong one time in five passes the published threshold of 0.95 if it is spread over five tokens, and
-# fails over three. **Sure tokens around an unsure one lift the mean.** A threshold has a meaning only together with its
-# rule and with the length of the answers. The library has all four rules:
+# fails over three.
+#
+# </details>
+#
+# **Sure tokens around an unsure one lift the mean.** A threshold has a meaning only together with its rule and with the
+# length of the answers. The library has all four rules:
 
 # %%
 course.source_of(lab.confidence)
@@ -186,10 +192,10 @@ course.source_of(lab.confidence)
 # %% tags=["exercise", "torch"]
 def probe_confidence(logits, token_ids, skip_first=1):
     """Confidence of a trial answer, from the model's logits."""
-    # BEGIN SOLUTION
-    # STUB: return ...  # your code here
     import torch
 
+    # BEGIN SOLUTION
+    # STUB: return ...  # your code here
     token_ids = torch.as_tensor(token_ids)
     logprobs = logits.float().log_softmax(dim=-1)
     chosen = logprobs.gather(-1, token_ids[:, None]).squeeze(-1)
@@ -208,8 +214,7 @@ verdict
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `log_softmax(dim=-1)` goes over the vocabulary. `gather(-1, token_ids[:, None])` takes one entry of each row. Import
-# torch inside the function.
+# `log_softmax(dim=-1)` goes over the vocabulary. `gather(-1, token_ids[:, None])` takes one entry of each row.
 #
 # </details>
 #
@@ -441,9 +446,12 @@ same = right["geometric"] == right["joint"]
 rule_guess.compare("no difference" if same else max(right, key=right.get))
 
 # %% [markdown]
-# Two things to see. At the *same* threshold the joint probability is far more careful. And yet both rules lie on nearly
-# one curve. Here a single token is unsure, so they put the probes in almost the same order; only the *scale* of the
-# threshold differs.
+# <details><summary>Two things to see</summary>
+#
+# At the *same* threshold the joint probability is far more careful. And yet both rules lie on nearly one curve. Here a
+# single token is unsure, so they put the probes in almost the same order; only the *scale* of the threshold differs.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 03.4 · Choose a threshold (●●○, 10 minutes)

@@ -13,7 +13,7 @@ from stepgrpo_lab.method.token_text import TokenText
 Certain = list[str | None]
 
 
-@exercise("02.3", "your scanner sees every token once, and says the same as the library's")
+@exercise("02.4", "your scanner sees every token once, and says the same as the library's")
 def certain_markers(solution: Callable[[Sequence[str], Sequence[str]], Certain]) -> None:
     """``solution(pieces, markers)`` returns for each token the marker that it makes certain, or None.
 
