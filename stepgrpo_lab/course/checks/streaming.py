@@ -43,7 +43,7 @@ def certain_markers(solution: Callable[[Sequence[str], Sequence[str]], Certain])
 def _scanned(pieces: Sequence[str], markers: Sequence[str]) -> Certain:
     scanner = MarkerSegmenter(list(markers)).scanner(TokenText.from_pieces(list(pieces)))
     hits = [scanner.push(token) for token in range(len(pieces))]
-    return [hit and hit.marker for hit in hits]
+    return [hit.marker if hit else None for hit in hits]
 
 
 def _early(pieces: Sequence[str], markers: Sequence[str]) -> Certain:
