@@ -28,8 +28,8 @@ wrong_guess = course.predict(
 wrong_guess
 
 # %% [markdown]
-# Those who think that a model should just think less have an opinion on this question, and so have those who think that
-# it should think more. Choose before you look.
+# If you believe that a model should simply think less, you have an opinion here. If you believe that it should think more,
+# you have another. Choose before you look.
 
 # %% tags=["result"]
 in_order = sorted(group.members, key=lambda member: member.trajectory.tokens)

@@ -480,7 +480,7 @@ for markers in ("paper", ["wait"]):
 # - `blank_lines`: no words. Each paragraph is a step.
 
 # %% [markdown]
-# Seven short passages, each with the number of steps that a person sees in it. Both were **made up for this notebook**, by
+# Seven short passages, each with the number of steps that a person sees in it. Passages and numbers were **made up for this notebook**, by
 # the authors of the rules. So the table shows what each set looks at, not how well it does on your model.
 
 # %%

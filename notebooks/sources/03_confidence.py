@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Confidence and calibration of the probe
-#     minutes: 90
+#     minutes: 80
 #     hardware: any CPU
 # ---
 
@@ -100,8 +100,8 @@ for piece, probability in zip(pieces, probe.probabilities, strict=True):
 # \text{geometric} = \Big(\prod_i p_i\Big)^{1/n} = \exp\Big(\frac1n \sum_i \log p_i\Big)$$
 #
 # and the arithmetic mean and the minimum. The *joint* probability is what the model really states: that of all these
-# tokens in a row. Step-GRPO exits on the *geometric mean* (Eq. 2 of [the paper](https://arxiv.org/abs/2604.16890)). Its
-# reason is fair: a long answer is not worse than a short one, but its joint probability is a product of more factors.
+# tokens in a row. Step-GRPO exits on the *geometric mean* (Eq. 2 of [the paper](https://arxiv.org/abs/2604.16890)). There
+# is a good reason: a long answer is not worse than a short one, but its joint probability is a product of more factors.
 #
 # Suppose an answer has a joint probability of 80 %, all of it because of one unsure digit. The four other tokens are
 # certain.
@@ -459,7 +459,7 @@ rule_guess.compare("no difference" if same else max(right, key=right.get))
 # The points of a curve are `(threshold, tokens, share right)`, in any order. Return the threshold of the point with the
 # fewest tokens among those with at least `least` right, and `None` if there is no such point.
 #
-# Whoever chooses and reports on the same problems fools himself a little. So we choose on one half of the survey and
+# If you choose and report on the same problems, you fool yourself a little. So we choose on one half of the survey and
 # report on the other.
 
 
@@ -521,7 +521,7 @@ diagram(
 
 # %% [markdown]
 # Hardly any first probe scores below 0.5 by the geometric mean, and those around 0.7 are right less than one time in
-# three. A longer answer would look better still. Which is why reliability is always measured with the joint probability
+# three. A longer answer would look better still. That is why reliability is always measured with the joint probability
 # here.
 
 # %% [markdown]

@@ -164,8 +164,8 @@ cost_guess.compare(cost.decoded_tokens)
 
 # %% [markdown]
 # *Replayed* tokens are marker tokens that were fed in vain, here `Wait`. Remember the forced ones: the model did not
-# choose them. The public code of Step-GRPO trains on them all the same, for a forced `</think>` in a good completion is
-# the very thing that the model is meant to pick up.
+# choose them. The public code of Step-GRPO trains on them all the same: a forced `</think>` in a good completion is the
+# very thing that the model is meant to pick up.
 
 # %% [markdown]
 # ### Exercise 04.1 · The exit decision (●○○, 5 minutes)
@@ -389,7 +389,7 @@ for name, ending in (("official", by_hand), ("paper", in_paper)):
 
 # %% [markdown]
 # In `paper` an accepted probe costs next to nothing: what was read for it is kept. But most of these tokens were not
-# sampled by the policy, and the training has to know that. Which is why the record marks them.
+# sampled by the policy, and the training has to know that. That is why the record marks them.
 
 # %% [markdown]
 # ## On real trajectories
