@@ -417,7 +417,7 @@ for name, kind in by_kind.items():
         f"{kind.oracle_tokens:7.1f} {kind.saved.estimate:7.1%}"
     )
 
-# %%
+# %% tags=["result"]
 from stepgrpo_lab.viz.completions import step_labels
 
 step_labels({name: kind.steps for name, kind in by_kind.items()})

@@ -225,7 +225,6 @@ verdict
 # %% tags=["torch"]
 import torch
 
-
 overthinker, _ = lab.load_overthinker()
 inducing = group.token_text.encode(group.settings.probe_prompt)
 for probe in trajectory.probes[:4]:
@@ -512,7 +511,7 @@ for rule in ("geometric", "joint"):
 # The geometric mean is a score. Read it as a probability, and a guess among several digits looks like a good bet. The
 # same first probes, once by their joint probability, once by the geometric mean:
 
-# %%
+# %% tags=["result"]
 by_score = calibration_curve(first.scores("geometric"), first.right)
 diagram(
     {"joint": (rows, ece), "geometric mean": by_score},
