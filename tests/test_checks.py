@@ -43,6 +43,16 @@ def pooled(before: list[float], after: list[float]) -> float:
     return 100 * sum(after) / sum(before)
 
 
+def replayed(completions: Any, threshold: float, closing: int = 1, own: bool = False) -> tuple[float, float]:
+    ends = []
+    for row in completions:
+        stop = exit_rule([confidence for _, confidence, _ in row["probes"]], threshold)
+        place, _, right = (row["tokens"], 0, row["right"]) if stop is None else row["probes"][stop]
+        ends.append((place + closing * (stop is not None) * row["closing"], row["right"] if own else right))
+    before, after = sum(row["tokens"] for row in completions), sum(place for place, _ in ends)
+    return 100 * after / before, 100 * fmean(right for _, right in ends)
+
+
 # ---- notebook 01 -----------------------------------------------------------------------------------------------------
 
 
@@ -78,6 +88,33 @@ def last_trial(trials: list[list[bool]], own: list[bool], steps: int) -> float:
 
 def missing_is_wrong(trials: list[list[bool]], own: list[bool], steps: int) -> float:
     return sum(len(row) >= steps and row[steps - 1] for row in trials) / len(own)
+
+
+def legal_steps(start: int, operations: Any, answer: int, steps: Any) -> list[tuple[bool, bool, bool]]:
+    """Of each step: whether it is legal, completes its pass, and does so rightly."""
+    moves, rest, value = [], list(operations), start
+    for equations in steps:
+        legal = len(equations) in (1, 2) and len(equations) <= len(rest)
+        for equation, operation in zip(equations, rest, strict=False):
+            legal = legal and equation[0] == value and equation[1:3] == operation
+            value = equation[3]
+        rest = rest[len(equations) :] if legal else []
+        moves.append((legal, legal and not rest, legal and not rest and value == answer))
+        if not rest:
+            rest, value = list(operations), start
+    return moves
+
+
+def labels_of_chain(*case: Any, once: bool = True, look_ahead: bool = True) -> list[str]:
+    moves, labels = legal_steps(*case), list[str]()
+    for place, (legal, complete, right) in enumerate(moves):
+        end = next((move for move in moves[place:] if move[1] or not move[0]), (False, False, False))
+        solved = any(move[2] for move in moves[:place])
+        checked = once and any(move[2] and label == "verifying" for move, label in zip(moves, labels, strict=False))
+        verifies = (end[2] if look_ahead else right and complete) and not checked
+        labels.append("needed" if not solved else "verifying" if verifies else "redundant")
+        labels[-1] = labels[-1] if legal else "malformed"
+    return labels
 
 
 # ---- notebook 02 -----------------------------------------------------------------------------------------------------
@@ -124,6 +161,27 @@ def inclusive(pieces: list[str], start: int, end: int) -> list[int]:
 def whole_tokens(pieces: list[str], start: int, end: int) -> list[int]:
     spans = TokenText.from_pieces(pieces).spans(range(len(pieces)))
     return [place for place, (first, last) in enumerate(spans) if start <= first and last <= end]
+
+
+def scan(pieces: Sequence[str], markers: Markers) -> list[str | None]:
+    """By the ends of words in the text so far."""
+    found: list[str | None] = []
+    for place in range(len(pieces)):
+        texts = ["".join(pieces[: place + more]).partition("</think>")[0] for more in (0, 1)]
+        before, now = ([w for w in re.findall(r"\w+(?=\W)", text, re.DOTALL) if w in markers] for text in texts)
+        found.append(now[-1] if len(now) > len(before) else None)
+    return found
+
+
+def scan_too_early(pieces: Sequence[str], markers: Markers) -> list[str | None]:
+    words = [re.findall(r"\w+", "".join(pieces[: place + 1])) for place in range(len(pieces))]
+    return [row[-1] if row and row[-1] in markers else None for row in words]
+
+
+def scan_tokens_alone(pieces: Sequence[str], markers: Markers) -> list[str | None]:
+    closed = [*pieces, "</think>"].index("</think>")
+    words = [re.findall(r"\w+", piece) for piece in pieces[:closed]]
+    return [row[0] if row and row[0] in markers else None for row in words] + [None] * (len(pieces) - closed)
 
 
 def renamed(text: str) -> str:
@@ -637,6 +695,16 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
         lambda b, a: 100 * sum(y / x for x, y in zip(b, a, strict=True)) / len(b),
         "mean of the percentages",
     ),
+    (checks.replay_exits, replayed, RIGHT),
+    (checks.replay_exits, lambda c, t: replayed(c, t, closing=0), "the close and the answer must still be written"),
+    (checks.replay_exits, lambda c, t: replayed(c, t, own=True), "answers with its trial answer"),
+    (checks.replay_exits, lambda c, t: replayed(c, t - 1e-12), "must be greater than the threshold"),
+    (checks.replay_exits, lambda c, t: tuple(x / 100 for x in replayed(c, t)), "give percentages"),
+    (checks.replay_exits, lambda c, t: (100.0, 100.0), "expected"),
+    (checks.label_chain, labels_of_chain, RIGHT),
+    (checks.label_chain, lambda *case: labels_of_chain(*case, once=False), "only the first right pass"),
+    (checks.label_chain, lambda *case: labels_of_chain(*case, look_ahead=False), "all steps of the verifying pass"),
+    (checks.label_chain, lambda s, o, a, steps: ["needed"] * len(steps), "expected"),
     (checks.stop_after_needed, oracle_tokens, RIGHT),
     (checks.stop_after_needed, lambda n, s, c: oracle_tokens(n, s, 0), "the close and the answer must still be"),
     (checks.stop_after_needed, until_the_first_other, "go on to the last"),
@@ -660,6 +728,11 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.count_steps, everywhere, "look only at the text before the first </think>"),
     (checks.count_steps, non_empty, "step 0 is then empty"),
     (checks.count_steps, lambda t, m: by_library(t, "paper"), "use the markers you are given"),
+    (checks.certain_markers, scan, RIGHT),
+    (checks.certain_markers, scan_tokens_alone, "carry the unfinished word over"),
+    (checks.certain_markers, scan_too_early, "expected"),
+    (checks.certain_markers, lambda p, m: scan([x.replace("</think>", ".") for x in p], m), "after </think>"),
+    (checks.certain_markers, lambda p, m: scan(p, ("Wait", "Alternatively")), "use the markers you are given"),
     (checks.covering_tokens, by_spans, RIGHT),
     (checks.covering_tokens, inclusive, "the end is excluded"),
     (checks.covering_tokens, whole_tokens, "it need not lie between"),
@@ -962,6 +1035,12 @@ WRONG: list[tuple[Check, Solution]] = [
     (checks.kept_share, lambda b, a: min(100.0, pooled(b, a))),
     (checks.kept_share, lambda b, a: 100 * max(a) / max(b)),
     (checks.kept_share, lambda b, a: 100 * stdev([*a, 0]) / stdev([*b, 0])),
+    (checks.replay_exits, lambda c, t: (replayed(c, t)[0], 100 * fmean(row["right"] for row in c))),
+    (checks.replay_exits, lambda c, t: replayed(c, 0.95)),
+    (checks.label_chain, lambda *case: ["needed" if x == "malformed" else x for x in labels_of_chain(*case)]),
+    (checks.label_chain, lambda *case: [*labels_of_chain(*case)[:-1], "redundant"]),
+    (checks.certain_markers, lambda p, m: [w and w.lower() for w in scan(p, m)]),
+    (checks.certain_markers, lambda p, m: [*scan(p, m)[1:], None]),
     (checks.stop_after_needed, lambda n, s, c: sum(s[: n.count("needed")]) + c),
     (checks.stop_after_needed, lambda n, s, c: sum(s[: n.index("needed") + 1 if "needed" in n else 0]) + c),
     (

@@ -62,8 +62,8 @@ knows = next(
 stop_guess.compare(knows)
 
 # %% [markdown]
-# The other 127 tokens bought nothing. A model that goes on like this **overthinks**, and large reasoning models do it
-# too, at the price of real computers. This course is about **Step-GRPO**
+# All the other tokens bought nothing. A model that goes on like this **overthinks**. Large reasoning models do it
+# too, and there every token costs money. This course is about **Step-GRPO**
 # ([Chen et al., 2026](https://arxiv.org/abs/2604.16890)), a training after which a model stops by itself.
 
 # %%
@@ -140,8 +140,8 @@ course.drawing(
 # Our model is the *Overthinker*: Qwen3's architecture with a million parameters, trained from scratch to overthink. A
 # *rollout* is the sampling of a completion. In each *forward pass* the model reads one token and says what may come next.
 #
-# The player shows every pass of another rollout of the problem above. It begins with the very same tokens, but this one
-# was probed with the power to stop it. Two questions before you press play (*event* jumps to what matters):
+# The player shows every pass of another rollout of the problem above. It begins with the very same tokens, but this
+# time a confident probe was allowed to stop it. Two questions before you press play (*event* jumps to what matters):
 #
 # 1. At pass 25 a probe ends. What was the trial answer, and what happens to its tokens in the next passes?
 # 2. A second probe ends at pass 49. Why do the thoughts end there, and not at the first one?
@@ -179,12 +179,14 @@ forward_passes(player.frames, current=25)
 # What did it cost? 38 tokens were kept. The two probes took 8 tokens each. And each marker was read once in vain, the
 # first before it was put back, the second before it was dropped.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "result"]
 stopped = player.recorded.members[1].trajectory
 print("by hand:", 38 + 2 * 8 + 2, "- recorded:", stopped.cost.decoded_tokens)
 print("without probes:", alone.trajectory.tokens)
-same = alone.trajectory.completion_ids[:31] == stopped.completion_ids[:31]
-print("the first 31 tokens are the same:", same)
+same = (
+    alone.trajectory.completion_ids[:knows] == stopped.completion_ids[:knows]
+)
+print(f"the first {knows} tokens are the same:", same)
 
 # %% [markdown]
 # ## How exercises work
@@ -229,13 +231,13 @@ verdict
 #
 # </details>
 #
-# The library has the same rule, for the rollout and for every replay. `course.source_of` shows the lines that run. They
-# also know at which markers to ask, and after how many questions to give up asking.
+# The library's rule is a class, `ExitRule`. In a rollout the probes come one at a time, and each gets this verdict.
+# `course.source_of` shows the lines that run. (*Near budget* is a rule for the last tokens; notebook 04 has it.)
 
 # %%
 import stepgrpo_lab as lab
 
-course.source_of(lab.ExitRule.first_exit)
+course.source_of(lab.ExitRule.verdict)
 
 # %% [markdown]
 # ### Exercise 00.2 · What if it had been stopped? (●●○, 15 minutes)
@@ -275,7 +277,7 @@ def replay_exits(completions, threshold):
 
 
 # %% tags=["check"]
-verdict = checks.replay_exits(replay_exits)
+verdict = checks.replay_exits(replay_exits, number="00.2")
 replay_exits = verdict.solution
 verdict
 

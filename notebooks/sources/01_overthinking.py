@@ -28,8 +28,8 @@ wrong_guess = course.predict(
 wrong_guess
 
 # %% [markdown]
-# Those who think that a model should just think less have an opinion on this question, and so have those who think that
-# it should think more. Choose before you look.
+# If you believe that a model should simply think less, you have an opinion here. If you believe that it should think more,
+# you have another. Choose before you look.
 
 # %% tags=["result"]
 in_order = sorted(group.members, key=lambda member: member.trajectory.tokens)
@@ -83,8 +83,8 @@ course.drawing(
 # ## Where we are
 #
 # A *reasoning model* writes a long chain of thought before it answers. Often the answer is there early, and the model
-# checks it again and again: it **overthinks**. Chen et al. showed it for o1-like models that spend hundreds of tokens on
-# 2+3 ([arXiv 2412.21187](https://arxiv.org/abs/2412.21187)). Step-GRPO is a training that shortens the thoughts. Before we
+# checks it again and again: it **overthinks**. [Chen et al. (2024)](https://arxiv.org/abs/2412.21187) found large
+# models that spend hundreds of tokens on 2+3. Step-GRPO is a training that shortens the thoughts. Before we
 # shorten anything, we look at what there is to save, and at what has to stay.
 #
 # The model of this course is the *Overthinker*: a million parameters, trained from scratch to overthink. Its problems are
@@ -417,7 +417,7 @@ for name, kind in by_kind.items():
         f"{kind.oracle_tokens:7.1f} {kind.saved.estimate:7.1%}"
     )
 
-# %%
+# %% tags=["result"]
 from stepgrpo_lab.viz.completions import step_labels
 
 step_labels({name: kind.steps for name, kind in by_kind.items()})
@@ -585,7 +585,7 @@ course.score()
 # - A good exit asks the completion at hand: *do you know it yet?*
 
 # %% [markdown]
-# **Further reading.** Overthinking in large models: Chen et al., "Do NOT think that much for 2+3=?"
+# **Further reading.** Overthinking in large models: Chen et al. (2024), "Do NOT think that much for 2+3=?"
 # ([arXiv 2412.21187](https://arxiv.org/abs/2412.21187)). Fixed budgets, and why a model can be made to obey them: L1,
 # which trains on a length that stands in the prompt ([arXiv 2503.04697](https://arxiv.org/abs/2503.04697)). Asking for the
 # answer on the way: DEER ([arXiv 2504.15895](https://arxiv.org/abs/2504.15895)). Words: the

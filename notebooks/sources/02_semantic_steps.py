@@ -266,18 +266,22 @@ words = {3: "with ' Wa'", 4: "with 'it'", 5: "with the comma"}
 certain_guess.compare(words[next(i for i, hit in enumerate(hits) if hit)])
 
 # %% [markdown]
-# `.Wait` alone looked like a marker. Then came `ing`. A marker is certain only once the character after it is known, and
-# so the hit may come one token late. It also says how many tokens to hold back: `held=3` are ` Wa`, `it` and the
-# *lookahead* `,`.
+# <details><summary>Why then?</summary>
+#
+# `.Wait` alone looked like a marker. Then came `ing`. A marker is certain only once the character after it is known, so
+# the hit may come one token late. It also says how many tokens to hold back: `held=3` are ` Wa`, `it` and the *lookahead*
+# `,`.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 02.3 · A scanner (●●●, 20 minutes)
 #
 # Write `certain_markers(pieces, markers)`. It goes over the tokens once, from left to right, and returns for each token
-# the marker that this token makes certain, or `None`. For the six tokens above that is `None` five times, then `"Wait"`.
+# the marker that this token makes certain, or `None`. *Certain* means that nothing which may follow can turn it into
+# another word.
 #
-# - A marker may be spread over tokens, and may end inside one: in `.Wait,` the comma comes with it.
-# - A word that has not ended by the last token is not certain.
+# - A marker may be spread over several tokens, and it may end inside one.
 # - `</think>` is always a token of its own. After it there are no markers.
 #
 # A rollout calls this for every token of thousands of completions. So do not go back over the text: keep no more of it
@@ -306,7 +310,7 @@ def certain_markers(pieces, markers):
 
 
 # %% tags=["check"]
-verdict = checks.certain_markers(certain_markers)
+verdict = checks.certain_markers(certain_markers, number="02.3")
 certain_markers = verdict.solution
 verdict
 
@@ -476,7 +480,7 @@ for markers in ("paper", ["wait"]):
 # - `blank_lines`: no words. Each paragraph is a step.
 
 # %% [markdown]
-# Seven short passages, each with the number of steps that a person sees in it. Both were **made up for this notebook**, by
+# Seven short passages, each with the number of steps that a person sees in it. Passages and numbers were **made up for this notebook**, by
 # the authors of the rules. So the table shows what each set looks at, not how well it does on your model.
 
 # %%
@@ -636,7 +640,7 @@ course.score()
 #
 # - A semantic step begins at a marker: a standalone, case-sensitive word before the first `</think>`. $k = 1 + $ markers.
 # - Steps follow the turns of thought, sentences and lines follow the layout.
-# - On tokens, whole tokens are held back, content never, and a marker may be certain only one token late.
+# - On tokens, whole tokens are held back, content never, and a scanner has to know when a marker is certain.
 # - A marker set must fit the model, and one that does not raises no error.
 # - A count of words can be cheated by other words. Watch tokens per step.
 

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Confidence and calibration of the probe
-#     minutes: 90
+#     minutes: 80
 #     hardware: any CPU
 # ---
 
@@ -100,8 +100,8 @@ for piece, probability in zip(pieces, probe.probabilities, strict=True):
 # \text{geometric} = \Big(\prod_i p_i\Big)^{1/n} = \exp\Big(\frac1n \sum_i \log p_i\Big)$$
 #
 # and the arithmetic mean and the minimum. The *joint* probability is what the model really states: that of all these
-# tokens in a row. Step-GRPO exits on the *geometric mean* (Eq. 2 of [the paper](https://arxiv.org/abs/2604.16890)). Its
-# reason is fair: a long answer is not worse than a short one, but its joint probability is a product of more factors.
+# tokens in a row. Step-GRPO exits on the *geometric mean* (Eq. 2 of [the paper](https://arxiv.org/abs/2604.16890)). There
+# is a good reason: a long answer is not worse than a short one, but its joint probability is a product of more factors.
 #
 # Suppose an answer has a joint probability of 80 %, all of it because of one unsure digit. The four other tokens are
 # certain.
@@ -163,9 +163,15 @@ five_tokens = 100 * geometric_mean([0.80, 1.0, 1.0, 1.0, 1.0])
 five_tokens_guess.compare(five_tokens, tolerance=1.0)
 
 # %% [markdown]
+# <details><summary>What this means for a threshold</summary>
+#
 # An answer that is wrong one time in five passes the published threshold of 0.95 if it is spread over five tokens, and
-# fails over three. **Sure tokens around an unsure one lift the mean.** A threshold has a meaning only together with its
-# rule and with the length of the answers. The library has all four rules:
+# fails over three.
+#
+# </details>
+#
+# **Sure tokens around an unsure one lift the mean.** A threshold has a meaning only together with its rule and with the
+# length of the answers. The library has all four rules:
 
 # %%
 course.source_of(lab.confidence)
@@ -186,10 +192,10 @@ course.source_of(lab.confidence)
 # %% tags=["exercise", "torch"]
 def probe_confidence(logits, token_ids, skip_first=1):
     """Confidence of a trial answer, from the model's logits."""
-    # BEGIN SOLUTION
-    # STUB: return ...  # your code here
     import torch
 
+    # BEGIN SOLUTION
+    # STUB: return ...  # your code here
     token_ids = torch.as_tensor(token_ids)
     logprobs = logits.float().log_softmax(dim=-1)
     chosen = logprobs.gather(-1, token_ids[:, None]).squeeze(-1)
@@ -208,8 +214,7 @@ verdict
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `log_softmax(dim=-1)` goes over the vocabulary. `gather(-1, token_ids[:, None])` takes one entry of each row. Import
-# torch inside the function.
+# `log_softmax(dim=-1)` goes over the vocabulary. `gather(-1, token_ids[:, None])` takes one entry of each row.
 #
 # </details>
 #
@@ -440,9 +445,12 @@ same = right["geometric"] == right["joint"]
 rule_guess.compare("no difference" if same else max(right, key=right.get))
 
 # %% [markdown]
-# Two things to see. At the *same* threshold the joint probability is far more careful. And yet both rules lie on nearly
-# one curve. Here a single token is unsure, so they put the probes in almost the same order; only the *scale* of the
-# threshold differs.
+# <details><summary>Two things to see</summary>
+#
+# At the *same* threshold the joint probability is far more careful. And yet both rules lie on nearly one curve. Here a
+# single token is unsure, so they put the probes in almost the same order; only the *scale* of the threshold differs.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 03.4 · Choose a threshold (●●○, 10 minutes)
@@ -450,7 +458,7 @@ rule_guess.compare("no difference" if same else max(right, key=right.get))
 # The points of a curve are `(threshold, tokens, share right)`, in any order. Return the threshold of the point with the
 # fewest tokens among those with at least `least` right, and `None` if there is no such point.
 #
-# Whoever chooses and reports on the same problems fools himself a little. So we choose on one half of the survey and
+# If you choose and report on the same problems, you fool yourself a little. So we choose on one half of the survey and
 # report on the other.
 
 
@@ -503,7 +511,7 @@ for rule in ("geometric", "joint"):
 # The geometric mean is a score. Read it as a probability, and a guess among several digits looks like a good bet. The
 # same first probes, once by their joint probability, once by the geometric mean:
 
-# %%
+# %% tags=["result"]
 by_score = calibration_curve(first.scores("geometric"), first.right)
 diagram(
     {"joint": (rows, ece), "geometric mean": by_score},
@@ -512,7 +520,7 @@ diagram(
 
 # %% [markdown]
 # Hardly any first probe scores below 0.5 by the geometric mean, and those around 0.7 are right less than one time in
-# three. A longer answer would look better still. Which is why reliability is always measured with the joint probability
+# three. A longer answer would look better still. That is why reliability is always measured with the joint probability
 # here.
 
 # %% [markdown]

@@ -137,14 +137,14 @@ for piece in thoughts:
 # is never fed. Instead the machine goes *back to place 2*, where `Wait` stood, and feeds the first token of the
 # inducing prompt there. A function of the library does the rest:
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "result"]
 for step in drive(machine, ScriptedPolicy(toy, answer, [sure])):
     print(f"{step.phase:<6} {step.place:>2}  {step.piece!r}")
 
 # %% [markdown]
-# Follow the places. The probe wrote places 2 to 9. Then the close began at place 2 again and wrote over them. Nothing was
-# copied and nothing was deleted: *going back means writing at a smaller place*. The finished record says what was kept
-# and what it cost.
+# Follow the places. The probe began at place 2. When it was over, the close began at place 2 again and wrote over it.
+# Nothing was copied and nothing was deleted: *going back means writing at a smaller place*. The finished record says what
+# was kept and what it cost.
 
 # %% tags=["nbval-check-output", "result"]
 by_hand = machine.trajectory([0])
@@ -164,8 +164,8 @@ cost_guess.compare(cost.decoded_tokens)
 
 # %% [markdown]
 # *Replayed* tokens are marker tokens that were fed in vain, here `Wait`. Remember the forced ones: the model did not
-# choose them. The public code of Step-GRPO trains on them all the same, for a forced `</think>` in a good completion is
-# the very thing that the model is meant to pick up.
+# choose them. The public code of Step-GRPO trains on them all the same: a forced `</think>` in a good completion is the
+# very thing that the model is meant to pick up.
 
 # %% [markdown]
 # ### Exercise 04.1 · The exit decision (●○○, 5 minutes)
@@ -245,7 +245,7 @@ verdict
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# In the rollout above a prompt of 4 tokens and a trial answer of 5 made 8 probe tokens.
+# Count the PROBE lines of the rollout above: its prompt has 4 tokens, its trial answer 5.
 #
 # </details>
 
@@ -389,7 +389,7 @@ for name, ending in (("official", by_hand), ("paper", in_paper)):
 
 # %% [markdown]
 # In `paper` an accepted probe costs next to nothing: what was read for it is kept. But most of these tokens were not
-# sampled by the policy, and the training has to know that. Which is why the record marks them.
+# sampled by the policy, and the training has to know that. That is why the record marks them.
 
 # %% [markdown]
 # ## On real trajectories
@@ -522,8 +522,7 @@ class ModelWriter:
         self.markers = {*text.encode(" Wait"), *text.encode(" Alternatively")}
         self.probe_prompt = text.encode("\n**Final Answer**\n\\boxed")
         self.forced_close = text.encode("\n</think>\n\n")
-        [self.close] = text.encode("</think>")
-        self.end = min(text.eos_ids)
+        self.close, self.end = *text.encode("</think>"), min(text.eos_ids)
 
     def sample(self, tokens):
         """Each place has a random number of its own."""
@@ -592,7 +591,7 @@ for threshold in (0.0, 0.5, 0.8, 0.95, 0.99, 1.0):
 bill_guess.compare(cost_of_rule(survey, lab.ExitRule(0.95)).decoded_tokens)
 
 # %% [markdown]
-# A threshold of 1 never exits: it keeps everything, and pays for eight probes on top. That is dearer than not asking at
+# A threshold of 1 never exits: it keeps everything, and pays for eight probes on top. That costs more than not asking at
 # all. At 0.95 the questions are worth their price.
 
 # %% [markdown]
@@ -638,8 +637,12 @@ push_guess.compare(
 )
 
 # %% [markdown]
+# <details><summary>Why?</summary>
+#
 # The better the exits work, the less they teach. If all completions are short, short is not special. The second line is
 # the way out: half of the group was never probed, ran on to nine steps, and now there is something to be better than.
+#
+# </details>
 #
 # `probe_rate` says what share of a group is probed. The published method probes every member (a rate of 1); the course's
 # own run probes half:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 CELL_LINES = 20
+EXERCISE_LINES = 45
+"""Most lines of an exercise's cell, solution included."""
 LINE_LENGTH = 79
 TEXT_WORDS = 130
 """Most words in a cell of text."""
@@ -93,12 +95,13 @@ def _lint_cell(cell: NotebookNode) -> Iterator[str]:
         if words > TEXT_WORDS and "|" not in cell.source:
             yield f"cell {cell.id} has {words} words; at most {TEXT_WORDS}"
         return
-    if len(lines) > CELL_LINES:
-        yield f"cell {cell.id} has {len(lines)} lines; at most {CELL_LINES}"
+    tags = cell.metadata.get("tags", [])
+    most = EXERCISE_LINES if "exercise" in tags else CELL_LINES
+    if len(lines) > most:
+        yield f"cell {cell.id} has {len(lines)} lines; at most {most}"
     for line in lines:
         if len(line) > LINE_LENGTH:
             yield f"cell {cell.id} has a line of {len(line)} characters; at most {LINE_LENGTH}: {line[:40]}..."
-    tags = cell.metadata.get("tags", [])
     if cell.outputs and cell.execution_count is None:  # nbval takes its outputs for those of a cell that was never run
         yield f"cell {cell.id} has outputs but no execution count"
     if COMPARED in tags and not cell.outputs:

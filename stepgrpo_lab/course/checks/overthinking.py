@@ -182,7 +182,7 @@ def _labelled(
     """The labels, by default right, or with a mistake."""
     moves, place, value = [], 0, start
     for equations in steps:
-        legal, before = bool(empty_is_legal or equations) and len(equations) <= most, (place, value)
+        legal, before = (empty_is_legal or len(equations) > 0) and len(equations) <= most, (place, value)
         for left, symbol, operand, result in equations:
             legal = legal and left == value and [(symbol, operand)] == [*operations[place : place + 1]]
             legal = legal and (slips_are_legal or work_out(left, [(symbol, operand)]) == result)

@@ -13,7 +13,7 @@ from stepgrpo_lab.method.token_text import TokenText
 Certain = list[str | None]
 
 
-@exercise("02.3", "your scanner sees every token once, and says the same as the library's")
+@exercise("02.4", "your scanner sees every token once, and says the same as the library's")
 def certain_markers(solution: Callable[[Sequence[str], Sequence[str]], Certain]) -> None:
     """``solution(pieces, markers)`` returns for each token the marker that it makes certain, or None.
 
@@ -43,7 +43,7 @@ def certain_markers(solution: Callable[[Sequence[str], Sequence[str]], Certain])
 def _scanned(pieces: Sequence[str], markers: Sequence[str]) -> Certain:
     scanner = MarkerSegmenter(list(markers)).scanner(TokenText.from_pieces(list(pieces)))
     hits = [scanner.push(token) for token in range(len(pieces))]
-    return [hit and hit.marker for hit in hits]
+    return [hit.marker if hit else None for hit in hits]
 
 
 def _early(pieces: Sequence[str], markers: Sequence[str]) -> Certain:

@@ -117,7 +117,7 @@ def replay_exits(solution: Callable[[Sequence[RecordedExits], float], tuple[floa
         "that stops at the last confident probe; the thoughts end at the first": lambda *case: _replayed(
             *case, find=_last
         ),
-        "give percentages, not shares": lambda *case: tuple(share / 100 for share in _replayed(*case)),  # type: ignore[dict-item,return-value]
+        "give percentages, not shares": lambda *case: tuple(share / 100 for share in _replayed(*case)),
         "divide all tokens by all tokens; that is the mean of the completions' percentages": _mean_of_kept,
         "a completion without a confident probe stays as it is": lambda completions, threshold: _replayed(
             [row for row in completions if _first([c for _, c, _ in row["probes"]], threshold) is not None]
