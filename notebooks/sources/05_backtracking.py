@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: "Backtracking: why the probe must leave no trace"
-#     minutes: 57
+#     minutes: 55
 #     hardware: any CPU
 # ---
 

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: GRPO from scratch, and TRL's
-#     minutes: 75
+#     minutes: 90
 #     hardware: any CPU
 # ---
 
@@ -136,9 +136,10 @@ wrong_guess.compare("likelier" if after[sampled] > 1 / 3 else "less likely")
 #
 # </details>
 #
-# So subtract what was to be expected. PPO ([1707.06347](https://arxiv.org/abs/1707.06347)) trains a
-# second network, a *critic*, to guess that. GRPO needs none: it samples a
-# group and takes the group's mean.
+# So subtract what was to be expected. PPO
+# ([1707.06347](https://arxiv.org/abs/1707.06347)) trains a second network, a
+# *critic*, to guess that. GRPO needs none: it samples a group and takes the
+# group's mean.
 
 # %% tags=["torch", "nbval-check-output"]
 advantages = lab.group_advantages(rewards.tolist())
@@ -147,7 +148,7 @@ print("advantages:", [round(a, 3) for a in advantages])
 print("after the step:", [round(p, 3) for p in after.tolist()])
 
 # %% [markdown]
-# ## The division nobody questions
+# ## What the division does
 #
 # The mean makes the push fair inside a group. The division by the standard
 # deviation decides how groups compare with *each other*. Take right-or-wrong
@@ -267,8 +268,8 @@ clip_guess
 # [2503.14476](https://arxiv.org/abs/2503.14476), takes 0.2 and 0.28, so that a
 # rare good token may rise further).
 #
-# *Why it matters:* a policy that runs away from its samples is the most common
-# way in which this kind of training dies.
+# *Why it matters:* without the clip a few lucky samples can carry the policy
+# away. The end of this notebook shows it.
 
 # %% tags=["exercise"]
 from math import exp
@@ -512,6 +513,8 @@ batch = LossBatch(
     masks=masks,
     advantages=advantages,
 )
+
+# %% tags=["torch"]
 before = batch_logprobs(model, batch)
 policy_loss(model, batch, LossSettings()).backward()
 with torch.no_grad():

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Reading a result
-#     minutes: 70
+#     minutes: 60
 #     hardware: any CPU
 # ---
 

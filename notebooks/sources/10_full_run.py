@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: "The full training run: your reward in a race"
-#     minutes: 65
+#     minutes: 55
 #     hardware: two CPU cores (about 8 minutes of training)
 #     extras: [quant]
 # ---
