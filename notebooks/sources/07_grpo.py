@@ -443,7 +443,7 @@ token_guess.compare(diluted)
 # %% [markdown]
 # ### Exercise 07.3 · The loss, in torch (●●●, 15 minutes)
 #
-# The whole of it but the KL, for a batch of padded completions. `logprobs`,
+# All of it except the KL, for a batch of padded completions. `logprobs`,
 # `old_logprobs` and `mask` have the shape `[completions, tokens]`,
 # `advantages` has `[completions]`. Average over all tokens that the mask
 # allows (`dapo`) and return one number to minimise. Autograd does the rest.
@@ -837,7 +837,7 @@ keep_guess.compare(max(last, key=last.get))
 # <details><summary>What we see</summary>
 #
 # Run B has three times the learning rate. Its loss falls sooner and further
-# while its reward goes down. Whoever watches the loss keeps the wrong model.
+# while its reward goes down. If you watch the loss, you keep the wrong model.
 # Watch reward, accuracy and length instead, under plain decoding and on
 # problems that were not trained on.
 #

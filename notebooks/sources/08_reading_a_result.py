@@ -614,7 +614,7 @@ for row in record.rows:
 # %% [markdown]
 # If the untrained model is rarely right above its levels, then "no worse there"
 # says little: there is little to lose. What the table calls *not measured*
-# stands open. Whoever reports a result should fill in these rows.
+# stands open. If you report a result, fill in these rows.
 
 # %% [markdown]
 # ## Your predictions
