@@ -621,7 +621,8 @@ def rollout(policy, groups=4, size=8):
 
 # %%
 end_guess = course.predict(
-    "Where does the step-aware reward lead the policy?", choices=NAMES
+    "Where does the step-aware reward lead the policy?",
+    choices=("guess", "think", "think long"),
 )
 end_guess
 
