@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: "Backtracking: why the probe must leave no trace"
-#     minutes: 57
+#     minutes: 55
 #     hardware: any CPU
 # ---
 
@@ -192,17 +192,17 @@ course.source_of(LockstepCache.begin_step)
 #
 # *Why it matters:* with these lines missing you get the brace.
 
+
 # %% tags=["exercise", "torch"]
-from stepgrpo_lab.engines.cache import cache_argument
-
-
 def next_logits(model, cache, length, token):
     """Logits after feeding a token behind the first `length` positions."""
     # BEGIN SOLUTION
     # STUB: import torch
+    # STUB: from stepgrpo_lab.engines.cache import cache_argument
     # STUB:
     # STUB: ...  # your code here
     import torch
+    from stepgrpo_lab.engines.cache import cache_argument
 
     surplus = cache.get_seq_length() - length
     if surplus > 0:

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: GRPO from scratch, and TRL's
-#     minutes: 75
+#     minutes: 90
 #     hardware: any CPU
 # ---
 
@@ -136,9 +136,10 @@ wrong_guess.compare("likelier" if after[sampled] > 1 / 3 else "less likely")
 #
 # </details>
 #
-# So subtract what was to be expected. PPO ([1707.06347](https://arxiv.org/abs/1707.06347)) trains a
-# second network, a *critic*, to guess that. GRPO needs none: it samples a
-# group and takes the group's mean.
+# So subtract what was to be expected. PPO
+# ([1707.06347](https://arxiv.org/abs/1707.06347)) trains a second network, a
+# *critic*, to guess that. GRPO needs none: it samples a group and takes the
+# group's mean.
 
 # %% tags=["torch", "nbval-check-output"]
 advantages = lab.group_advantages(rewards.tolist())
@@ -147,7 +148,7 @@ print("advantages:", [round(a, 3) for a in advantages])
 print("after the step:", [round(p, 3) for p in after.tolist()])
 
 # %% [markdown]
-# ## The division nobody questions
+# ## What the division does
 #
 # The mean makes the push fair inside a group. The division by the standard
 # deviation decides how groups compare with *each other*. Take right-or-wrong
@@ -267,8 +268,8 @@ clip_guess
 # [2503.14476](https://arxiv.org/abs/2503.14476), takes 0.2 and 0.28, so that a
 # rare good token may rise further).
 #
-# *Why it matters:* a policy that runs away from its samples is the most common
-# way in which this kind of training dies.
+# *Why it matters:* without the clip a few lucky samples can carry the policy
+# away. The end of this notebook shows it.
 
 # %% tags=["exercise"]
 from math import exp
@@ -442,7 +443,7 @@ token_guess.compare(diluted)
 # %% [markdown]
 # ### Exercise 07.3 · The loss, in torch (●●●, 15 minutes)
 #
-# The whole of it but the KL, for a batch of padded completions. `logprobs`,
+# All of it except the KL, for a batch of padded completions. `logprobs`,
 # `old_logprobs` and `mask` have the shape `[completions, tokens]`,
 # `advantages` has `[completions]`. Average over all tokens that the mask
 # allows (`dapo`) and return one number to minimise. Autograd does the rest.
@@ -512,6 +513,8 @@ batch = LossBatch(
     masks=masks,
     advantages=advantages,
 )
+
+# %% tags=["torch"]
 before = batch_logprobs(model, batch)
 policy_loss(model, batch, LossSettings()).backward()
 with torch.no_grad():
@@ -618,7 +621,8 @@ def rollout(policy, groups=4, size=8):
 
 # %%
 end_guess = course.predict(
-    "Where does the step-aware reward lead the policy?", choices=NAMES
+    "Where does the step-aware reward lead the policy?",
+    choices=("guess", "think", "think long"),
 )
 end_guess
 
@@ -834,7 +838,7 @@ keep_guess.compare(max(last, key=last.get))
 # <details><summary>What we see</summary>
 #
 # Run B has three times the learning rate. Its loss falls sooner and further
-# while its reward goes down. Whoever watches the loss keeps the wrong model.
+# while its reward goes down. If you watch the loss, you keep the wrong model.
 # Watch reward, accuracy and length instead, under plain decoding and on
 # problems that were not trained on.
 #

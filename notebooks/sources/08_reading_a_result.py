@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Reading a result
-#     minutes: 70
+#     minutes: 60
 #     hardware: any CPU
 # ---
 
@@ -315,7 +315,7 @@ step_labels(steps)
 # | GRPO ([2402.03300](https://arxiv.org/abs/2402.03300)) | right answers earn, whatever they cost |
 # | length penalty ([2502.04463](https://arxiv.org/abs/2502.04463)) | right answers earn less, the longer they are in their group |
 # | soft overlong punishment ([2503.14476](https://arxiv.org/abs/2503.14476)) | only the last stretch before the limit costs |
-# | GRPO-λ ([2505.18086](https://arxiv.org/abs/2505.18086)) | the length penalty, but only in groups that are mostly right |
+# | GRPO-λ ([2505.18086](https://arxiv.org/abs/2505.18086)) | the length penalty, but only in those groups of a batch that are most often right |
 # | S-GRPO ([2505.07686](https://arxiv.org/abs/2505.07686)) | one chain, answered at several of its places; early right answers earn most |
 # | DEER + SFT | imitate the shortest right completions that probes have cut ([DEER](https://arxiv.org/abs/2504.15895)), sampled once |
 # | Step-GRPO ([2604.16890](https://arxiv.org/abs/2604.16890)) | probes cut in training, and steps are compared in the group |
@@ -614,7 +614,7 @@ for row in record.rows:
 # %% [markdown]
 # If the untrained model is rarely right above its levels, then "no worse there"
 # says little: there is little to lose. What the table calls *not measured*
-# stands open. Whoever reports a result should fill in these rows.
+# stands open. If you report a result, fill in these rows.
 
 # %% [markdown]
 # ## Your predictions
@@ -636,7 +636,7 @@ course.score()
 # **Further reading.** [On-policy SFT](https://arxiv.org/abs/2602.13407) and
 # [DLER](https://arxiv.org/abs/2510.15110) are the two papers to hold against
 # this one. [The Art of Efficient Reasoning](https://arxiv.org/abs/2602.20945)
-# trains six sizes of Qwen3 and asks for accuracy at several token budgets.
+# trains Qwen3 from 0.6B to 30B and asks for accuracy at several token budgets.
 # [*Deep Reinforcement Learning at the Edge of the Statistical
 # Precipice*](https://arxiv.org/abs/2108.13264) is the classic on few seeds.
 #

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Scaling to Qwen3
-#     minutes: 65
+#     minutes: 70
 #     hardware: any CPU
 # ---
 
