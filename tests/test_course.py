@@ -123,7 +123,7 @@ def test_the_setup_cell_runs_again_and_again_without_installing(
     for _ in range(2):
         names: dict[str, object] = {}
         exec(source, names)  # our own text
-        assert isinstance(names["lab"], course.Lab)
+        assert isinstance(names["setup"], course.Lab)
 
 
 @pytest.mark.parametrize(
