@@ -595,6 +595,12 @@ def test_the_lab_tells_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment._version("no-such-package") == "missing"
 
 
+def test_the_lab_says_what_is_missing_for_widgets_that_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "pip install" not in repr(course.setup())
+    monkeypatch.setattr(environment, "find_spec", lambda name: None if name == "anywidget" else name)
+    assert "anywidget missing: pip install 'stepgrpo-lab[notebooks]'" in repr(course.setup())
+
+
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
 def test_precision_follows_the_compute_capability(
     capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch

@@ -255,6 +255,13 @@ def test_every_shipped_trajectory_replays(group: RecordedGroup) -> None:
         assert len(member.policy_logprobs or []) == member.trajectory.tokens
 
 
+def test_a_group_is_printed_in_a_few_lines_and_named_in_words() -> None:
+    for record in (RECORDED[0], RECORDED[0].members[0], RECORDED[0].members[0].trajectory):
+        assert type(record).__name__ in repr(record) and len(repr(record)) < 1500
+    for group in RECORDED:
+        assert group.problem.id not in group.title and group.problem.prompt[:12] in group.title
+
+
 def test_the_shipped_set_is_what_the_widgets_need() -> None:
     assert sum(path.stat().st_size for path in Path("data/trajectories").glob("*")) < 500_000
     for model in ("untrained", "trained"):

@@ -282,17 +282,19 @@ def enable_widgets_on_colab() -> None:
 
 
 _GUARD = """
+const MARGIN = 16;
 const KEEP = "data-lm-suppress-shortcuts";
 const FOCUSABLE = "select, input, button, [role=slider], [tabindex]";
-const PLAYER = ["Play or pause", "Stop", "Loop"];
+const ICONS = { play: "Play or pause", pause: "Play or pause", stop: "Stop", retweet: "Loop", repeat: "Loop" };
 
 function name(view) {
   view.querySelectorAll(".jupyter-widgets").forEach(control => {
     const label = control.querySelector(":scope > .widget-label")?.textContent;
     if (label) control.querySelectorAll("[role=slider]").forEach(part => part.setAttribute("aria-label", label));
   });
-  view.querySelectorAll(".widget-play").forEach(player =>
-    player.querySelectorAll("button").forEach((part, place) => part.setAttribute("aria-label", PLAYER[place] ?? "")));
+  for (const [icon, label] of Object.entries(ICONS))
+    view.querySelectorAll(`.widget-play .fa-${icon}`).forEach(part =>
+      part.closest("button")?.setAttribute("aria-label", label));
   const words = view.querySelector(".readout")?.textContent ?? "figure";
   view.querySelectorAll(".js-plotly-plot").forEach(figure => {
     figure.setAttribute("role", "img");
@@ -318,7 +320,7 @@ function render({ model, el }) {
     sizes = new ResizeObserver(() => {
       clearTimeout(pause);
       pause = setTimeout(() => {
-        const width = Math.floor(view.clientWidth);
+        const width = Math.floor(view.clientWidth) - MARGIN;
         if (width > 0 && width !== model.get("width")) {
           model.set("width", width);
           model.save_changes();

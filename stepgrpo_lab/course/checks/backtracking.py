@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from functools import cache
+from io import StringIO
 from itertools import accumulate
 from typing import Any
 
@@ -172,7 +174,8 @@ LOGIT_TOLERANCE = 2e-3
 def _policy() -> Any:
     from stepgrpo_lab.overthinker import load_overthinker
 
-    return load_overthinker()[0]
+    with redirect_stderr(StringIO()):  # a check shows its result and no progress of loading
+        return load_overthinker()[0]
 
 
 @torch_exercise(
