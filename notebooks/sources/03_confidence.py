@@ -206,7 +206,7 @@ def probe_confidence(logits, token_ids, skip_first=1):
     # END SOLUTION
 
 
-# %% tags=["check", "torch"]
+# %% tags=["check"]
 verdict = checks.probe_confidence_from_logits(probe_confidence, number="03.2")
 probe_confidence = verdict.solution
 verdict
