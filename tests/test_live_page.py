@@ -1,7 +1,8 @@
-"""The live page's scripts in Node, against the package itself: tokens, verdicts, problems, and the page's random numbers."""
+"""The live page's scripts in Node against the package itself: tokens, verdicts, problems, random numbers."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="no node: the page's script
 
 Ask = Callable[..., list[Any]]
 LIMIT = load_recipe("overthinker-2").rollout.max_tokens
-CLOSE_CALL, NEAR_THRESHOLD = 1e-4, 1e-3
+CLOSE, NEAR_THRESHOLD = 1e-4, 1e-3
 """A difference is excused where the two likeliest tokens are closer, or a score is nearer to the threshold."""
 
 
@@ -81,7 +82,8 @@ def odd_texts(count: int) -> Iterator[str]:
     """Random strings with whatever a tokenizer may trip over."""
     rng = random.Random(0)
     parts = ["Wait", " Alternatively", "</think>", "<think>", "<|im_end|>", "\n", "\r\n", "  ", "\t", "\x85", "\ufeff"]
-    parts += ["'S", "'ll", "don't", "é", "e\u0301", "等等", "🙂", "Ω", "٣", "12", "_", "}}", "\\boxed{", "\x00", " ,", "ﬁ"]
+    parts += ["'S", "'ll", "don't", "é", "e\u0301", "等等", "🙂", "Ω", "٣", "12", "_", "}}", "\\boxed{", "\x00"]
+    parts += [" ,", "ﬁ"]
     parts += ["\u00a0", "\u2028", "İ", "</thin", "k>", "\U0001d7d8"]
     for _ in range(count):
         yield "".join(rng.choice([*parts, chr(rng.randrange(32, 127))]) for _ in range(rng.randrange(1, 24)))
@@ -193,7 +195,7 @@ def differences(answer: dict[str, Any], trajectory: Trajectory) -> list[str]:
         abs(page["confidence"] - package.confidence)
         for page, package in zip(answer["probes"], trajectory.probes, strict=False)
     ]
-    return [*found, *(["confidence"] if max(scores, default=0.0) > CLOSE_CALL else [])]
+    return [*found, *(["confidence"] if max(scores, default=0.0) > CLOSE else [])]
 
 
 def probe_of(probe: dict[str, Any]) -> tuple[Any, ...]:
@@ -243,18 +245,18 @@ def page_rollouts(
     return list(answers)
 
 
-def is_close_call(model: Any, answer: dict[str, Any], trajectory: Trajectory, settings: RolloutSettings | None) -> bool:
-    """Whether the first difference is one that rounding may turn."""
+def is_close_call(
+    model: Any, prompt_ids: list[int], answer: dict[str, Any], trajectory: Trajectory, settings: RolloutSettings
+) -> bool:
+    """Whether the first difference is one that rounding may make; ``prompt_ids`` are those of the inducing prompt."""
     for page, package in zip(answer["probes"], trajectory.probes, strict=False):
-        if settings is not None and abs(package.confidence - settings.exit_threshold) < NEAR_THRESHOLD:
+        if abs(package.confidence - settings.exit_threshold) < NEAR_THRESHOLD:
             return True
         if page["ids"] != package.token_ids:
-            place = first_difference(page["ids"], package.token_ids)
-            prompt = load_model("overthinker-2", device="cpu")[1].encode(settings.probe_prompt if settings else "")
-            return gap(model, [*trajectory.completion_ids[: package.position], *prompt, *package.token_ids[:place]],
-                       trajectory) < CLOSE_CALL  # fmt: skip
+            trial = package.token_ids[: first_difference(page["ids"], package.token_ids)]
+            return gap(model, trajectory, [*trajectory.completion_ids[: package.position], *prompt_ids, *trial]) < CLOSE
     place = first_difference(answer["kept"], trajectory.completion_ids)
-    return gap(model, trajectory.completion_ids[:place], trajectory) < CLOSE_CALL
+    return gap(model, trajectory, trajectory.completion_ids[:place]) < CLOSE
 
 
 def first_difference(one: Sequence[int], other: Sequence[int]) -> int:
@@ -262,8 +264,8 @@ def first_difference(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 @torch.no_grad()
-def gap(model: Any, completion: list[int], trajectory: Trajectory) -> float:
-    """How far apart the two likeliest next tokens' logits are."""
+def gap(model: Any, trajectory: Trajectory, completion: list[int]) -> float:
+    """How far apart the logits of the two likeliest tokens after a completion are."""
     logits = model(torch.tensor([[*trajectory.prompt_ids, *completion]])).logits[0, -1]
     first, second = logits.topk(2).values.tolist()
     return float(first - second)
@@ -277,12 +279,9 @@ def test_greedy_tokens_are_those_of_transformers(ask: Ask) -> None:
         ids = encode_prompt(tokenizer, prompt)
         assert answer["prompt_ids"] == ids
         generated = model.generate(torch.tensor([ids]), max_new_tokens=LIMIT, do_sample=False)[0, len(ids) :].tolist()
-        assert answer["kept"] == generated or gap_at_difference(model, ids, answer["kept"], generated) < CLOSE_CALL
-
-
-def gap_at_difference(model: Any, ids: list[int], one: list[int], other: list[int]) -> float:
-    shared = Trajectory(ids, other, [], "", 1, None, "eos")
-    return gap(model, other[: first_difference(one, other)], shared)
+        if answer["kept"] != generated:
+            shared = generated[: first_difference(answer["kept"], generated)]
+            assert gap(model, Trajectory(ids, generated, [], "", 1, None, "eos"), shared) < CLOSE
 
 
 CASES = [(preset, threshold) for preset in PAGE_PRESETS for threshold in (0.95, 0.8)]
@@ -292,7 +291,6 @@ def compare(ask: Ask, name: str, source: str, laboratory: str, count: int, cases
     """The completions in which page and package differ, one line each; those not excused say so."""
     model, tokenizer = rounded(source)
     prompts = prompts_of(laboratory, count)
-    recipe = load_recipe("overthinker-2").rollout.settings
     margin = load_recipe("overthinker-2").rollout.near_budget_margin
     settings = [
         rollout_settings(preset, markers="paper", exit_threshold=threshold, near_budget_margin=margin)
@@ -303,7 +301,8 @@ def compare(ask: Ask, name: str, source: str, laboratory: str, count: int, cases
         trajectories = greedy_rollouts(model, tokenizer, prompts, one)
         for prompt, answer, trajectory in zip(prompts, answers, trajectories, strict=True):
             if unlike := differences(answer, trajectory):
-                excuse = "close call" if is_close_call(model, answer, trajectory, one) else "NO EXCUSE"
+                close = is_close_call(model, tokenizer.encode(one.probe_prompt), answer, trajectory, one)
+                excuse = "close call" if close else "NO EXCUSE"
                 found.append(f"{one.preset} {one.exit_threshold} {prompt!r}: {', '.join(unlike)} ({excuse})")
     return found
 
@@ -360,7 +359,7 @@ def test_random_numbers_are_even_and_differ_by_seed_and_position(ask: Ask) -> No
     for numbers in (one, other):
         tenths = [sum(int(number * 10) == tenth for number in numbers) for tenth in range(10)]
         assert all(1800 < count < 2200 for count in tenths)
-        pairs = sum(a < 0.5 and b < 0.5 for a, b in zip(numbers, numbers[1:], strict=False))
+        pairs = sum(a < 0.5 and b < 0.5 for a, b in itertools.pairwise(numbers))
         assert 4600 < pairs < 5400
     assert len({*one, *other}) > 39_900
 

@@ -73,9 +73,7 @@ def write_live(folder: str | Path, models: Mapping[str, str], *, laboratory: str
     with as_file(files("stepgrpo_lab.site") / "live") as page:
         shutil.copytree(page, folder, dirs_exist_ok=True)
     rollout = load_recipe(laboratory).rollout
-    entries = [
-        _write_model(data, name, path, rollout.settings, rollout.max_tokens) for name, path in models.items()
-    ]
+    entries = [_write_model(data, name, path, rollout.settings, rollout.max_tokens) for name, path in models.items()]
     manifest = {"limit": rollout.max_tokens, "models": entries, "problems": _examples(laboratory)}
     _write_json(data / "live.json", manifest)
     return folder / "index.html"

@@ -131,7 +131,7 @@ class Column {
       make: () => {
         const node = h("li", `step s${index % 6}${held ? " held" : ""}`);
         if (result !== null) node.append(this.#sign(result, "result"));
-        node.append(...this.#written(ids));
+        node.append(...this.#written(ids), ...(held ? [h("span", "tag", " held back")] : []));
         return node;
       },
     };
