@@ -1,4 +1,4 @@
-"""The live page in Chromium, from a plain file server: it thinks, obeys the keyboard, fits a phone, asks nobody else."""
+"""The live page in Chromium, from a plain file server: it thinks, obeys keys, fits a phone, asks nobody else."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class Live:
 
 
 @pytest.fixture
-def open_live(browser: Any, address: str) -> Iterator[Callable[..., Live]]:
+def open_live(plain_browser: Any, address: str) -> Iterator[Callable[..., Live]]:
     contexts = []
 
     def make(viewport: dict[str, int] = DESKTOP, **options: Any) -> Live:
-        context = browser.new_context(viewport=viewport, **options)
+        context = plain_browser.new_context(viewport=viewport, **options)
         contexts.append(context)
         return Live(context.new_page(), address)
 
