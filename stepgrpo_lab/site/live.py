@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 EXAMPLES = 4
 """Problems of each family and level to pick from."""
 
+MANIFEST = "live.json"
+"""Names the models and problems of a page; in its folder ``data``."""
+
 PAGE_PRESETS = ("official", "paper")
+"""The rollouts that the page offers."""
 
 _MODEL_TYPE = "qwen3"
 _CONFIG = (
@@ -69,13 +73,15 @@ def write_live(folder: str | Path, models: Mapping[str, str], *, laboratory: str
             raise ValueError(f"model name {name!r} makes no file name: use letters, digits and spaces")
     folder = Path(folder)
     data = folder / "data"
+    if (data / MANIFEST).is_file():
+        shutil.rmtree(data)  # an earlier page's models
     data.mkdir(parents=True, exist_ok=True)
     with as_file(files("stepgrpo_lab.site") / "live") as page:
         shutil.copytree(page, folder, dirs_exist_ok=True)
     rollout = load_recipe(laboratory).rollout
     entries = [_write_model(data, name, path, rollout.settings, rollout.max_tokens) for name, path in models.items()]
     manifest = {"limit": rollout.max_tokens, "models": entries, "problems": _examples(laboratory)}
-    _write_json(data / "live.json", manifest)
+    _write_json(data / MANIFEST, manifest)
     return folder / "index.html"
 
 

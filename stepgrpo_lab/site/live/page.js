@@ -146,9 +146,10 @@ class Column {
   *#written(ids) {
     const tags = new Map([...this.tokenizer.added].map(([text, id]) => [id, text]));
     let words = [];
-    for (const id of [...ids, -1]) {
+    for (const [place, id] of [...ids, -1].entries()) {
       if (id >= 0 && !tags.has(id)) { words.push(id); continue; }
-      if (words.length) yield* shown(this.tokenizer.decode(words));
+      const text = this.tokenizer.decode(words);
+      yield* shown(words.length === place ? text.replace(/^ +/, "") : text); // a marker brings a space along
       if (id >= 0) yield h("span", "tag", tags.get(id));
       words = [];
     }
@@ -217,9 +218,9 @@ class Column {
   }
 }
 
-/** A text whose line breaks can be seen, without the space that a marker brings along. */
+/** A text whose line breaks can be seen. */
 const shown = (text) => text.split(/(\n+)/).filter(Boolean).map((part) =>
-  part[0] === "\n" ? h("span", "tag", "↵".repeat(part.length)) : part.trimStart());
+  part[0] === "\n" ? h("span", "tag", "↵".repeat(part.length)) : part);
 
 const EMPTY = {
   phase: "start", close: null, done: false, ended: false, passes: 0, answer: null, kept: [], dropped: [], probes: [],
@@ -409,7 +410,7 @@ async function load() {
   $("threshold").value = presets.official.exit_threshold;
   $("columns").replaceChildren(...columns.map((column) => column.root));
   listen();
-  pick(Math.floor(manifest.problems.length / 3));
+  pick(Math.max(0, manifest.problems.length / 2 - 1) | 0); // one of the harder chains
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) restart(false);
 }
 
