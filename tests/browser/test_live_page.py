@@ -111,7 +111,7 @@ def test_both_models_think_and_nothing_leaves_the_machine(open_live: Callable[..
 
 def test_probes_that_may_not_exit_leave_plain_decoding_and_the_page_says_so(open_live: Callable[..., Live]) -> None:
     live = open_live(reduced_motion="reduce")
-    live.press("x", "r") if live.page.text_content("#run") == "Run" else live.press("x")
+    live.press("x")
     live.until_done()
     own_1, plain_1, own_2, plain_2 = live.tokens()
     assert (own_1, own_2) == (plain_1, plain_2)
@@ -141,7 +141,8 @@ def test_the_keyboard_is_enough(open_live: Callable[..., Live]) -> None:
     problem = live.page.input_value("#typed")
     live.press("n")
     assert live.page.input_value("#typed") != problem
-    live.press("r")
+    live.until_done()
+    live.press("Home", "r")
     live.until_done()
     live.press("p")
     assert live.page.is_checked("input[value=paper]")
