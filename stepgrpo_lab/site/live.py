@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +61,9 @@ def write_live(folder: str | Path, models: Mapping[str, str], *, laboratory: str
         ValueError: No models, a name that makes no file name, or a model or tokenizer that the page cannot run.
 
     Example:
-        >>> from tempfile import mkdtemp
-        >>> write_live(mkdtemp(), {"untrained": "overthinker-2"}).name
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_live(folder, {"untrained": "overthinker-2"}).name
         'index.html'
     """
     if not models:
@@ -76,8 +76,7 @@ def write_live(folder: str | Path, models: Mapping[str, str], *, laboratory: str
     if (data / MANIFEST).is_file():
         shutil.rmtree(data)  # an earlier page's models
     data.mkdir(parents=True, exist_ok=True)
-    with as_file(files("stepgrpo_lab.site") / "live") as page:
-        shutil.copytree(page, folder, dirs_exist_ok=True)
+    shutil.copytree(Path(__file__).with_suffix(""), folder, dirs_exist_ok=True)  # the scripts in live/
     rollout = load_recipe(laboratory).rollout
     entries = [_write_model(data, name, path, rollout.settings, rollout.max_tokens) for name, path in models.items()]
     manifest = {"limit": rollout.max_tokens, "models": entries, "problems": _examples(laboratory)}
@@ -186,7 +185,7 @@ def describe_rollout(settings: RolloutSettings, limit: int, token_text: TokenTex
         ValueError: Markers that are no plain words, or ``stop_decided``, which the page does not do.
     """
     markers = resolve_markers(settings.markers)
-    if not is_plain(markers) or settings.markers == "reader" or settings.stop_decided:
+    if not is_plain(markers) or settings.stop_decided:
         raise ValueError("the page's rollout has plain marker words, and does not know stop_decided")
     return {
         "markers": markers,
