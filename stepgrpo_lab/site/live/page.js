@@ -244,7 +244,7 @@ function patch(parent, items) {
 
 // ---- the page --------------------------------------------------------------------------------------------------------
 
-let manifest, columns = [], place = 0, running = false, lastTick = 0;
+let manifest, columns = [], place = 0, running = false, lastTick = 0, nextTick = 0;
 
 const rule = () => document.querySelector("input[name=rule]:checked").value;
 
@@ -285,7 +285,7 @@ function restart(run) {
   $("watching").disabled = !taken.probing;
   place = 0;
   setRunning(run && fits && taken.text !== "");
-  for (const id of ["run", "forward"]) $(id).disabled = !fits || taken.text === "";
+  $("run").disabled = !fits || taken.text === "";
   draw();
 }
 
@@ -295,7 +295,7 @@ function draw() {
   $("back").disabled = place === 0;
   $("compare").textContent = ended && columns.length > 1 ? "Left alone, without probes: " +
     columns.map((column, index) => `${column.name} ${frames[index].plain} tokens`).join(", ") + "." : "";
-  if (frames.some((frame) => frame.phase !== "start")) $("forward").disabled = ended;
+  $("forward").disabled = ended || $("run").disabled;
   $("place").textContent = place ? `frame ${place}` : "";
   if (ended && running) {
     setRunning(false);
@@ -307,7 +307,8 @@ function draw() {
 
 function setRunning(now) {
   running = now;
-  if (now) requestAnimationFrame(tick);
+  cancelAnimationFrame(nextTick);
+  if (now) nextTick = requestAnimationFrame(tick);
 }
 
 function tick(time) {
@@ -318,7 +319,7 @@ function tick(time) {
     do place += 1; while (speed === 0 && performance.now() - time < 12 && columns.some((column) => !column.frame(place).ended));
     draw();
   }
-  if (running) requestAnimationFrame(tick);
+  if (running) nextTick = requestAnimationFrame(tick);
 }
 
 function toggleRun() {
