@@ -1,4 +1,4 @@
-"""A JupyterLab server and a browser; without them these tests skip, or fail where they are required."""
+"""A browser and a JupyterLab server; without them these tests skip, or fail where they are required."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from browser.jupyter_page import CHROMIUM, Jupyter, Page, chromium
 REQUIRE = "STEPGRPO_REQUIRE_BROWSER"
 
 
-def missing() -> str:
-    """What is not here, in words; empty if all is."""
-    wanted = {name: find_spec(name) is not None for name in ("playwright", "jupyterlab", "ipykernel", "anywidget")}
-    wanted["chromium"] = CHROMIUM is not None
-    return ", ".join(name for name, found in wanted.items() if not found)
+def require(*modules: str) -> None:
+    """Skip, or fail where a browser is required, if a module or Chromium is not here."""
+    lacking = [name for name in modules if find_spec(name) is None] + (["chromium"] if CHROMIUM is None else [])
+    if lacking and os.environ.get(REQUIRE) == "1":
+        pytest.fail(f"{REQUIRE} is 1, but there is no {', '.join(lacking)}")
+    if lacking:
+        pytest.skip(f"no {', '.join(lacking)}: install '.[test,browser]' and chromium")
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    lacking = missing()
-    if lacking and os.environ.get(REQUIRE) == "1":
-        pytest.fail(f"{REQUIRE} is 1, but there is no {lacking}")
-    if lacking:
-        pytest.skip(f"no {lacking}: install '.[test,browser]' and chromium")
+def plain_browser() -> Iterator[Any]:
+    """Chromium, for pages that need no kernel."""
+    require("playwright")
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def browser(plain_browser: Any) -> Any:
+    """Chromium where there is a JupyterLab too."""
+    require("jupyterlab", "ipykernel", "anywidget")
+    return plain_browser
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Static pages: what can be tried without installing anything."""
