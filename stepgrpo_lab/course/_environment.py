@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
+from stepgrpo_lab.course import _browser
 from stepgrpo_lab.recipes import Recipe, load_recipe
 
 FAST_VARIABLE = "STEPGRPO_FAST"
@@ -93,16 +94,19 @@ class Lab:
         return f"<p>{' · '.join(cells)}</p>"
 
     def _facts(self) -> list[tuple[str, str]]:
-        place = "Google Colab" if self.colab else "this machine"
         size = f"tested size ({FAST_VARIABLE}=1)" if self.fast else "full size"
         device = self.gpu or f"{os.cpu_count()} CPU cores, no GPU"
-        return [("runs on", f"{place}, {device}"), ("size", size), ("Python", self.python), *self.versions.items()]
+        place = f"{'Google Colab' if self.colab else 'this machine'}, {device}"
+        if _browser.in_browser():
+            place = "this browser; cells that need torch are skipped"
+        return [("runs on", place), ("size", size), ("Python", self.python), *self.versions.items()]
 
 
 def setup() -> Lab:
     """Make a notebook ready; it may be called again at any time.
 
-    On Colab it lets widgets from outside Google load. Nothing heavy is imported.
+    On Colab it lets widgets from outside Google load; in a browser (Pyodide), cells that need torch are skipped from
+    here on, with a line. Nothing heavy is imported.
 
     Raises:
         ValueError: ``STEPGRPO_FAST`` has a value that means nothing.
@@ -117,6 +121,10 @@ def setup() -> Lab:
         from stepgrpo_lab.widgets._base import enable_widgets_on_colab
 
         enable_widgets_on_colab()
+    if _browser.in_browser():
+        from IPython import get_ipython
+
+        _browser.make_ready(get_ipython())
     return Lab(fast_mode(), colab, platform.python_version(), {name: _version(name) for name in PACKAGES}, _gpu_name())
 
 

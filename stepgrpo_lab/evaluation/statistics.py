@@ -14,7 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
+
+from stepgrpo_lab.evaluation import _without_numpy
 
 if TYPE_CHECKING:  # numpy itself is imported where it is used: records and widgets work without it
     import numpy as np
@@ -133,10 +136,12 @@ def seeds_bootstrap(
         >>> seeds_bootstrap([[50, 40, 30], [100, 80, 60]], [100, 80, 60], statistic="ratio")
         Interval(estimate=0.75, low=0.5, high=1.0)
     """
-    import numpy as np
-
     if statistic not in ("difference", "ratio"):
         raise ValueError(f"statistic is {statistic!r}; use 'difference' or 'ratio'")
+    try:
+        import numpy as np
+    except ModuleNotFoundError:
+        return Interval(*_without_numpy.resample(seeds, before, statistic, resamples, level, seed))
     columns = [_problem_means(values, "values" if before is None else "after") for values in seeds]
     if not columns:
         raise ValueError("there are no seeds; pass the values of at least one training run")
@@ -265,8 +270,10 @@ def calibration(
         >>> round(calibration([0.9, 0.9, 0.9, 0.9], [True, True, True, False]).ece, 2)
         0.15
     """
-    import numpy as np
-
+    try:
+        import numpy as np
+    except ModuleNotFoundError:
+        return _plain_calibration(_without_numpy.bin_answers(probabilities, correct, bins, equal_mass))
     stated, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if stated.ndim != 1 or stated.shape != truth.shape or stated.size == 0:
         raise ValueError(
@@ -288,12 +295,23 @@ def calibration(
         _calibration_bin(edges[index], edges[index + 1], stated[place == index], truth[place == index])
         for index in range(bins)
     ]
+    return _summary(rows)
+
+
+def _summary(rows: list[CalibrationBin]) -> Calibration:
     gaps = [
         row.count * abs(row.confidence - row.accuracy)
         for row in rows
         if row.confidence is not None and row.accuracy is not None
     ]
-    return Calibration(rows, float(sum(gaps)) / stated.size, stated.size)
+    count = sum(row.count for row in rows)
+    return Calibration(rows, float(sum(gaps)) / count, count)
+
+
+def _plain_calibration(bins: list[tuple[float, float, list[tuple[float, bool]]]]) -> Calibration:
+    means = [tuple(map(fmean, zip(*answers, strict=True))) or (None, None) for _, _, answers in bins]
+    rows = zip(bins, means, strict=True)
+    return _summary([CalibrationBin(low, high, len(answers), *mean) for (low, high, answers), mean in rows])
 
 
 def _calibration_bin(low: float, high: float, stated: _Column, truth: _Column) -> CalibrationBin:

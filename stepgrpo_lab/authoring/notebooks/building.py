@@ -38,9 +38,11 @@ FIGURE_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 SETUP = """\
+import sys
 from importlib.util import find_spec
 
-if find_spec("stepgrpo_lab") is None:  # on Colab, for one
+# On Colab, for one; a browser has it, or cannot get it.
+if find_spec("stepgrpo_lab") is None and sys.platform != "emscripten":
     address = "{repository}"
     %pip install -q "stepgrpo-lab[{extras}] @ git+{{address}}"
 from stepgrpo_lab import course
