@@ -38,7 +38,8 @@ from stepgrpo_lab import widgets
 
 for name in widgets.__all__:
     if name != "LiveDashboard":
-        print(name, len(getattr(widgets, name)().sentence) > 20)
+        widget = getattr(widgets, name)()
+        print(name, len(widget.sentence) > 20 and widget.view is not None)
 """
 
 NOTEBOOK = """

@@ -1,7 +1,187 @@
+"""The course in the browser: JupyterLite with Pyodide, from packages of npm and PyPI alone.
+
+Nothing that the site serves asks another server for anything. Pyodide's core comes from npm; the wheels that its lock file
+names are replaced by those of PyPI in the same versions; binary packages, which PyPI does not have for Pyodide, leave the
+lock file. The package itself is installed without its requirements, before a notebook's first cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+from stepgrpo_lab._imports import require
+from stepgrpo_lab.authoring.notebooks.building import find_lessons, notebook_path
+from stepgrpo_lab.site._commands import Say, run_command
 
 IN_BROWSER = ("00", "01", "02", "03", "04", "05", "06", "08")
+"""The notebooks that need recordings alone."""
+
+BOOT = ("micropip", "packaging", "ipython", "jedi", "traitlets", "comm", "typing-extensions", "pure-eval", "narwhals")
+"""What the kernel starts with; their requirements stand in Pyodide's lock file."""
+
+OURS = ("anywidget", "comm", "filelock", "ipywidgets", "plotly", "psygnal")
+"""What widgets and figures need beyond that."""
+
+PACKAGE = "stepgrpo-lab"
+KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
+_BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\) *")
 
 
-def browser_notebooks(root: Path) -> list[Path]:
-    return [path for path in sorted((root / "notebooks" / "solutions").glob("*.ipynb")) if path.name[:2] in IN_BROWSER]
+def browser_notebooks(root: Path, *, solved: bool = True) -> list[Path]:
+    """The notebooks that run in a browser, in order.
+
+    Args:
+        root: Folder of a checkout.
+        solved: Those with solutions, or those with exercises.
+
+    Raises:
+        ValueError: The folder is no checkout.
+    """
+    lessons = [lesson for lesson in find_lessons(root) if lesson.number in IN_BROWSER]
+    return [notebook_path(root, lesson, solved=solved) for lesson in lessons]
+
+
+def build_lite(root: Path, folder: Path, *, cache: Path, say: Say) -> None:
+    """Build the course in the browser.
+
+    Args:
+        root: Folder of a checkout.
+        folder: Where to build it; what lies there is replaced.
+        cache: Keeps what was downloaded for the next time.
+        say: Receives what is being done.
+
+    Raises:
+        ImportError: JupyterLite is not installed.
+        ValueError: npm is missing, or a command failed; the message ends with what it said.
+    """
+    require("building the course for the browser", "jupyterlite_core", "jupyterlite_pyodide_kernel", install=EXTRA)
+    source = cache / "lite"
+    shutil.rmtree(source, ignore_errors=True)
+    pyodide = source / "static" / "pyodide"
+    say("fetching Pyodide from npm")
+    _unpack_pyodide(cache, pyodide)
+    say("fetching wheels from PyPI")
+    _provide_wheels(root, pyodide, cache / "wheels")
+    _write_contents(root, source / "contents")
+    _write_settings(source)
+    say("building JupyterLite")
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "jupyterlite_core", "build", "--lite-dir", str(source), "--output-dir", str(folder)]
+    command += ["--contents", str(source / "contents"), "--apps", "lab", "--no-sourcemaps"]
+    run_command(command, source)
+
+
+EXTRA = "'stepgrpo-lab[site]'"
+
+
+def _unpack_pyodide(cache: Path, folder: Path) -> None:
+    """Pyodide's core, in the version that the installed kernel is made for."""
+    version = import_module("jupyterlite_pyodide_kernel.constants").PYODIDE_VERSION
+    archive = cache / f"pyodide-{version}.tgz"
+    if not archive.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        run_command(["npm", "pack", "--silent", f"pyodide@{version}"], cache)
+    with tarfile.open(archive) as packed:
+        for member in packed:
+            name = Path(member.name).name
+            if member.isfile() and Path(name).suffix in {".mjs", ".wasm", ".zip", ".json"}:
+                folder.mkdir(parents=True, exist_ok=True)
+                content = packed.extractfile(member)
+                assert content is not None
+                (folder / name).write_bytes(content.read())
+
+
+def _provide_wheels(root: Path, pyodide: Path, wheels: Path) -> None:
+    """Put every wheel that the kernel and the course need beside Pyodide, and its name into the lock file."""
+    path = pyodide / "pyodide-lock.json"
+    lock = json.loads(path.read_text(encoding="utf-8"))
+    known = lock["packages"]
+    named = _with_requirements(BOOT, known)
+    pinned = [f"{name}=={known[name]['version']}" for name in named if name in known]
+    _download(pinned, wheels, lock["info"]["python"], constraints=None)
+    others = sorted({name for name in (*named, *OURS) if name not in known})
+    _download(others, wheels, lock["info"]["python"], constraints=root / "constraints.txt")
+    run_command([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), str(root)], wheels)
+    wanted = {name: _wheel(wheels, name, known.get(name, {}).get("version")) for name in (*named, *others, PACKAGE)}
+    lock["packages"] = {
+        name: _entry(name, wheel, known.get(name, {}), depends=(*named, *others) if name == PACKAGE else ())
+        for name, wheel in wanted.items()
+    }
+    for wheel in wanted.values():
+        shutil.copy(wheel, pyodide)
+    path.write_text(json.dumps(lock), encoding="utf-8")
+
+
+def _with_requirements(roots: Iterable[str], known: dict[str, Any]) -> list[str]:
+    """Names with all that the lock file says they need."""
+    found: dict[str, None] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop().lower().replace("_", "-")
+        if name not in found:
+            found[name] = None
+            waiting += known.get(name, {}).get("depends", [])
+    return sorted(found)
+
+
+def _download(requirements: list[str], folder: Path, python: str, constraints: Path | None) -> None:
+    """Wheels for any platform."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--platform", "any"]
+    command += ["--python-version", python, "-d", str(folder), *requirements]
+    run_command(command + (["-c", str(constraints)] if constraints else []), folder)
+
+
+def _wheel(folder: Path, name: str, version: str | None) -> Path:
+    pattern = name.replace("-", "_").lower()
+    found = [
+        path
+        for path in folder.glob("*.whl")
+        if path.name.lower().startswith(f"{pattern}-{version or ''}") and path.stat().st_size
+    ]
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _entry(name: str, wheel: Path, known: dict[str, Any], depends: Iterable[str]) -> dict[str, Any]:
+    """A package as the lock file describes it."""
+    module = name.replace("-", "_")
+    return {
+        "name": name,
+        "version": wheel.name.split("-")[1],
+        "file_name": wheel.name,
+        "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "install_dir": "site",
+        "package_type": "package",
+        "imports": known.get("imports", [module]),
+        "depends": known.get("depends") or sorted(depends),
+        "unvendored_tests": False,
+    }
+
+
+def _write_contents(root: Path, folder: Path) -> None:
+    """The notebooks, without what would ask another server."""
+    for solved in (False, True):
+        for path in browser_notebooks(root, solved=solved):
+            place = folder / ("solutions" if solved else "") / path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(_BADGE.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _write_settings(folder: Path) -> None:
+    """Load the package before a notebook's first cell, and look nowhere else for packages."""
+    kernel = {"disablePyPIFallback": True, "loadPyodideOptions": {"packages": [PACKAGE]}}
+    settings = {"appName": "stepgrpo_lab", "litePluginSettings": {KERNEL: kernel}}
+    lite = {"jupyter-lite-schema-version": 0, "jupyter-config-data": settings}
+    (folder / "jupyter-lite.json").write_text(json.dumps(lite), encoding="utf-8")
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    overrides = {"@jupyterlab/apputils-extension:notification": news}
+    (folder / "overrides.json").write_text(json.dumps(overrides), encoding="utf-8")
