@@ -1,4 +1,8 @@
-"""How Sphinx builds the book. `stepgrpo site` copies this folder, adds the pages that the library writes, and runs it."""
+"""How Sphinx builds the book: `stepgrpo site` copies this folder, adds what the library writes, and runs Sphinx."""
+
+import inspect
+import sys
+from pathlib import Path
 
 import stepgrpo_lab
 
@@ -11,10 +15,11 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
-    "sphinx.ext.viewcode",
+    "sphinx.ext.linkcode",
     "sphinx_copybutton",
+    "sphinx_design",
 ]
-exclude_patterns = ["interface.md"]  # the book's own reference says more
+exclude_patterns = ["interface.md", "_generated"]  # the book's own reference says more; included elsewhere
 nb_execution_mode = "off"  # the outputs were stored when the notebooks were built
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -37,3 +42,17 @@ html_copy_source = False
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+_ROOT = Path(stepgrpo_lab.__file__).parents[1]
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Where the source of a name can be read."""
+    module = sys.modules.get(info["module"])
+    try:
+        value = inspect.unwrap(getattr(module, info["fullname"].split(".")[0]))
+        path = Path(inspect.getsourcefile(value) or "").resolve().relative_to(_ROOT)
+        line = inspect.getsourcelines(value)[1]
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+    return f"https://github.com/stepgrpo-lab/stepgrpo-lab/blob/main/{path.as_posix()}#L{line}"

@@ -147,3 +147,24 @@ def check_notebooks(options: Namespace) -> int:
     findings = lint_course(options.root)
     print("\n".join(map(printable, findings) if findings else ["every notebook is as its script builds it"]))
     return 1 if findings else 0
+
+
+def build_site(options: Namespace) -> int:
+    """``stepgrpo site``."""
+    quiet()
+    from stepgrpo_lab.run._kept import cache_folder
+    from stepgrpo_lab.site import LIVE_MODELS, build_site
+
+    models = LIVE_MODELS
+    if options.models:
+        if wrong := [given for given in options.models if not all(given.partition("="))]:
+            raise ValueError(f"--model {wrong[0]}: give NAME=MODEL, such as untrained=overthinker-2")
+        models = {name: model for name, _, model in (given.partition("=") for given in options.models)}
+    cache = options.cache or (cache_folder() or Path("build")) / "site"
+
+    def say(line: str) -> None:
+        print(printable(line), flush=True)
+
+    build_site(options.root, options.output, options.parts, cache=cache, models=models, say=say)
+    print(f"written: {printable(str(options.output))}")
+    return 0

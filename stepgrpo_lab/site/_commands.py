@@ -10,6 +10,9 @@ from pathlib import Path
 Say = Callable[[str], None]
 """Receives a line about what is being done."""
 
+EXTRA = "'stepgrpo-lab[site]'"
+"""What pip is to install for building the site."""
+
 MOST_SECONDS = 1800
 
 
@@ -22,7 +25,7 @@ def run_command(command: Sequence[str], folder: Path, **variables: str) -> str:
         variables: More environment variables.
 
     Raises:
-        ValueError: There is no such program, it failed, or it ran for half an hour; the message ends with its last lines.
+        ValueError: There is no such program, it failed, or it ran for half an hour; the message ends with what it said.
 
     Example:
         >>> import sys
@@ -48,3 +51,16 @@ def run_command(command: Sequence[str], folder: Path, **variables: str) -> str:
         tail = "\n".join(done.stdout.strip().splitlines()[-20:])
         raise ValueError(f"`{' '.join(map(str, command[:5]))} ...` failed with {done.returncode}:\n{tail}")
     return done.stdout
+
+
+def fetch_from_npm(package: str, version: str, cache: Path) -> Path:
+    """The archive of a package on npm, kept for the next time.
+
+    Raises:
+        ValueError: npm is not installed, or could not fetch it.
+    """
+    archive = cache / f"{package}-{version}.tgz"
+    if not archive.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        run_command(["npm", "pack", "--silent", f"{package}@{version}"], cache)
+    return archive

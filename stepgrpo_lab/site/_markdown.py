@@ -35,8 +35,10 @@ class Links:
 
         Example:
             >>> links = Links(Path("."), "https://example.org/lab", {"docs/glossary.md": "glossary.md"})
-            >>> links.rewrite("[word](../docs/glossary.md#step), [code](conftest.py)", "notebooks/01.ipynb", "course/01.ipynb")
-            '[word](../glossary.md#step), [code](https://example.org/lab/blob/main/notebooks/conftest.py)'
+            >>> links.rewrite("[word](../docs/glossary.md#step)", "notebooks/01.ipynb", "course/01.ipynb")
+            '[word](../glossary.md#step)'
+            >>> links.rewrite("[code](conftest.py)", "notebooks/01.ipynb", "course/01.ipynb")
+            '[code](https://example.org/lab/blob/main/notebooks/conftest.py)'
         """
 
         def found(match: re.Match[str]) -> str:

@@ -7,10 +7,9 @@ import inspect
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import stepgrpo_lab
 from stepgrpo_lab._imports import MOVED, ROOT
@@ -25,6 +24,8 @@ from stepgrpo_lab.site.lite import IN_BROWSER
 
 RESULTS = "data/results"
 COURSE = "course"
+GENERATED = "_generated"
+"""What pages of ``docs/`` include."""
 _ARXIV = re.compile(r"arXiv:?\s*(\d{4}\.\d{4,5})")
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
@@ -44,14 +45,15 @@ def write_pages(root: Path, book: Path, parts: frozenset[str]) -> None:
     links = Links(root, lessons[0].repository, dict(_known_pages(root, lessons)))
     for name, text in (
         *_api_pages(),
-        ("recipes.md", _recipes_page(root, links)),
-        ("method.md", _method_page(root)),
-        ("papers.md", _papers_page(root, links)),
-        ("instructors.md", _instructors_page(root, links)),
-        ("course_table.md", _course_table(lessons, parts)),
-        ("moved.md", _moved_table()),
-        ("doors.html", _doors(lessons, parts)),
         *_result_pages(root, links),
+        ("instructors.md", _instructors_page(root, links)),
+        (f"{GENERATED}/recipes.md", _recipes(root)),
+        (f"{GENERATED}/layers.md", _layers(root)),
+        (f"{GENERATED}/update.py", (root / "stepgrpo_lab" / "method" / "update.py").read_text(encoding="utf-8")),
+        (f"{GENERATED}/papers.md", _papers(root, links)),
+        (f"{GENERATED}/course.md", _course_table(lessons, parts)),
+        (f"{GENERATED}/moved.md", _moved_table()),
+        (f"{GENERATED}/doors.html", _doors(lessons, parts)),
     ):
         path = book / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,22 +94,16 @@ def _api_pages() -> Iterator[tuple[str, str]]:
     pages = {subject: re.sub(r"\W+", "-", subject.lower()).strip("-") for subject in subjects}
     for subject, homes in subjects.items():
         parts = [f"# {subject}\n"]
-        for module, name in sorted(((module, name) for module, names in homes.items() for name in names), key=_by_name):
+        found = [(module, name) for module, names in homes.items() for name in names]
+        for module, name in sorted(found, key=_by_name):
             parts.append(f"## {name}\n\n```{{eval-rst}}\n{_directive(module, name)}\n```\n")
         yield f"api/{pages[subject]}.md", "\n".join(parts)
     rows = [
         [f"[{subject}]({page}.md)", ", ".join(f"`{name}`" for names in subjects[subject].values() for name in names)]
         for subject, page in pages.items()
     ]
-    yield (
-        "api/index.md",
-        "# The public interface\n\nWhat coursework can build on, by subject: `import stepgrpo_lab as lab` and ask for it by "
-        "name. A module whose name begins with `_` is private.\n\n"
-        + markdown_table(["subject", "names"], rows)
-        + "\n\n```{toctree}\n:hidden:\n"
-        + "\n".join(pages.values())
-        + "\n```\n",
-    )
+    contents = "\n".join(["```{toctree}", ":hidden:", *pages.values(), "```"])
+    yield f"{GENERATED}/api.md", f"{markdown_table(['subject', 'names'], rows)}\n\n{contents}\n"
 
 
 def _by_name(home: tuple[str, str]) -> str:
@@ -127,41 +123,30 @@ def _directive(module: str, name: str) -> str:
 # ---- recipes, method, results ----------------------------------------------------------------------------------------
 
 
-def _recipes_page(root: Path, links: Links) -> str:
+def _recipes(root: Path) -> str:
+    """The planner's tables, and each recipe with its components."""
     recipes = [load_recipe(name) for name in recipe_names()]
     plans = {recipe.name: plan_memory(recipe) for recipe in recipes if recipe.name.startswith("qwen3")}
-    parts = [
-        "# Recipes and the memory planner\n\nEvery setting of a run stands in one YAML file. `stepgrpo train --recipe NAME` "
-        "runs it, `--set KEY=VALUE` changes one value, and `stepgrpo plan` computes what it needs of a GPU. The tables on this "
-        "page are what the planner says, in GiB on each GPU, with every completion as long as it may be. **They are computed**: "
-        "the recipes for Qwen3 have not been run on their GPUs. What each one trades is told in the "
-        f"[recipes' own page]({links.repository}/blob/main/stepgrpo_lab/recipes/README.md).\n",
-        recipes_table(list(plans.values())),
-    ]
+    parts = [recipes_table(list(plans.values())) + "\n"]
     for recipe in recipes:
         path = root / "stepgrpo_lab" / "recipes" / f"{recipe.name}.yaml"
-        text = path.read_text(encoding="utf-8").strip()
         parts.append(f"## {recipe.name}\n\n{recipe.description}.\n")
         if recipe.name in plans:
             parts.append(components_table(plans[recipe.name]) + "\n")
-        parts.append(f":::{{dropdown}} The recipe\n```yaml\n{text}\n```\n:::\n")
+        text = path.read_text(encoding="utf-8").strip()
+        parts.append(f"::::{{dropdown}} The recipe\n```yaml\n{text}\n```\n::::\n")
     return "\n".join(parts) + "\n"
 
 
-def _method_page(root: Path) -> str:
-    """Equations, departures and layers, all from where they are kept."""
+def _layers(root: Path) -> str:
+    """The folders as the import contract orders them, each with its docstring's first sentence."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
     rows = []
     for name in (name for layer in layers for name in layer.split(" | ") if not name.startswith("_")):
         sentence = re.split(r"(?<=[.?!])\s|\n\n", (import_module(ROOT + name).__doc__ or "").strip())[0]
         rows.append([f"`{name}`", " ".join(sentence.split())])
-    return (
-        "# How it is built\n\n## Equations, functions and departures\n\n```{eval-rst}\n.. automodule:: stepgrpo_lab.method\n"
-        "   :no-members:\n```\n\n## One update on one page\n\n```{eval-rst}\n.. literalinclude:: /_code/update.py\n"
-        "   :pyobject: step_grpo_update\n```\n\n## Layers\n\nFolders are the layers: each imports only from those below it in "
-        "this table, which `lint-imports` holds.\n\n" + markdown_table(["folder", "what it holds"], rows) + "\n"
-    )
+    return markdown_table(["folder", "what it holds"], rows) + "\n"
 
 
 def _result_pages(root: Path, links: Links) -> Iterator[tuple[str, str]]:
@@ -210,7 +195,8 @@ def _course_table(lessons: list[Lesson], parts: frozenset[str]) -> str:
     rows = []
     for lesson in lessons:
         about = lesson.about
-        ways = " · ".join(f'<a href="{address}">{html.escape(words)}</a>' for words, address in ways_to(lesson, parts, ""))
+        found = ways_to(lesson, parts, "")
+        ways = " · ".join(f'<a href="{address}">{html.escape(words)}</a>' for words, address in found)
         name = f"[{lesson.number} {about['title']}]({COURSE}/{lesson.name}.ipynb)"
         rows.append([name, str(about["minutes"]), about["hardware"], ways])
     return markdown_table(["notebook", "minutes", "hardware", "work on it"], rows) + "\n"
@@ -218,11 +204,11 @@ def _course_table(lessons: list[Lesson], parts: frozenset[str]) -> str:
 
 def _doors(lessons: list[Lesson], parts: frozenset[str]) -> str:
     """The ways in, as cards."""
-    first = lessons[0].name
+    lab = f"lite/lab/index.html?path={lessons[0].name}.ipynb"
     doors = [
-        ("live", "live/index.html", "See it live", "Two models think beside each other, in your browser."),
-        ("lite", f"lite/lab/index.html?path={first}.ipynb", "Do the course", "Notebooks that run in the browser; no installation."),
-        ("", "course.html", "Read the course", f"{len(lessons)} notebooks with pictures, exercises and folded solutions."),
+        ("live", "live/index.html", "See it live", "Models think beside each other, in your browser."),
+        ("lite", lab, "Do the course", "Notebooks that run in the browser; nothing to install."),
+        ("", "course.html", "Read the course", f"{len(lessons)} notebooks, with pictures and folded solutions."),
         ("", "results.html", "See the results", "Every figure with the command that makes it."),
         ("", "api/index.html", "Look it up", "The public interface, with examples."),
     ]
@@ -263,14 +249,11 @@ def _words_before(text: str, place: int) -> str:
     return before.strip(" (,#\"'")
 
 
-def _papers_page(root: Path, links: Links) -> str:
+def _papers(root: Path, links: Links) -> str:
     rows = []
     for number, places in cited_papers(root).items():
         words = max((words for _, words in places), key=lambda words: bool(words) * (200 - len(words)), default="")
         files = dict.fromkeys(path for path, _ in places)
         shown = ", ".join(f"[{Path(path).name}]({links.repository}/blob/main/{path})" for path in files)
         rows.append([f"[{number}](https://arxiv.org/abs/{number})", html.escape(words), shown])
-    return (
-        "# Papers\n\nEvery arXiv paper that the code, the course or these pages cite, and where: collected from the docstrings "
-        "when this book is built.\n\n" + markdown_table(["arXiv", "cited for", "where"], rows) + "\n"
-    )
+    return markdown_table(["arXiv", "cited for", "where"], rows) + "\n"

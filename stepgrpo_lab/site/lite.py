@@ -1,15 +1,14 @@
 """The course in the browser: JupyterLite with Pyodide, from packages of npm and PyPI alone.
 
-Nothing that the site serves asks another server for anything. Pyodide's core comes from npm; the wheels that its lock file
-names are replaced by those of PyPI in the same versions; binary packages, which PyPI does not have for Pyodide, leave the
-lock file. The package itself is installed without its requirements, before a notebook's first cell.
+Nothing that the site serves asks another server for anything. Pyodide's core comes from npm. The wheels that its lock
+file names are replaced by those of PyPI in the same versions; binary packages, which PyPI does not have for Pyodide,
+leave the lock file. The package itself is there without its requirements before a notebook's first cell.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import sys
 import tarfile
@@ -20,7 +19,8 @@ from typing import Any
 
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.authoring.notebooks.building import find_lessons, notebook_path
-from stepgrpo_lab.site._commands import Say, run_command
+from stepgrpo_lab.site._commands import EXTRA, Say, fetch_from_npm, run_command
+from stepgrpo_lab.site._notebooks import without_badge
 
 IN_BROWSER = ("00", "01", "02", "03", "04", "05", "06", "08")
 """The notebooks that need recordings alone."""
@@ -33,7 +33,6 @@ OURS = ("anywidget", "comm", "filelock", "ipywidgets", "plotly", "psygnal")
 
 PACKAGE = "stepgrpo-lab"
 KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
-_BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\) *")
 
 
 def browser_notebooks(root: Path, *, solved: bool = True) -> list[Path]:
@@ -63,7 +62,8 @@ def build_lite(root: Path, folder: Path, *, cache: Path, say: Say) -> None:
         ImportError: JupyterLite is not installed.
         ValueError: npm is missing, or a command failed; the message ends with what it said.
     """
-    require("building the course for the browser", "jupyterlite_core", "jupyterlite_pyodide_kernel", install=EXTRA)
+    packages = ("jupyterlite_core", "jupyterlite_pyodide_kernel", "ipywidgets", "anywidget", "nbformat", "hatchling")
+    require("building the course for the browser", *packages, install=EXTRA)
     source = cache / "lite"
     shutil.rmtree(source, ignore_errors=True)
     pyodide = source / "static" / "pyodide"
@@ -75,22 +75,15 @@ def build_lite(root: Path, folder: Path, *, cache: Path, say: Say) -> None:
     _write_settings(source)
     say("building JupyterLite")
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "jupyterlite_core", "build", "--lite-dir", str(source), "--output-dir", str(folder)]
-    command += ["--contents", str(source / "contents"), "--apps", "lab", "--no-sourcemaps"]
-    run_command(command, source)
-
-
-EXTRA = "'stepgrpo-lab[site]'"
+    command = [sys.executable, "-m", "jupyterlite_core", "build", "--apps", "lab", "--no-sourcemaps"]
+    places = {"--lite-dir": source, "--output-dir": folder, "--contents": source / "contents"}
+    run_command([*command, *(str(part) for pair in places.items() for part in pair)], source)
 
 
 def _unpack_pyodide(cache: Path, folder: Path) -> None:
     """Pyodide's core, in the version that the installed kernel is made for."""
     version = import_module("jupyterlite_pyodide_kernel.constants").PYODIDE_VERSION
-    archive = cache / f"pyodide-{version}.tgz"
-    if not archive.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        run_command(["npm", "pack", "--silent", f"pyodide@{version}"], cache)
-    with tarfile.open(archive) as packed:
+    with tarfile.open(fetch_from_npm("pyodide", version, cache)) as packed:
         for member in packed:
             name = Path(member.name).name
             if member.isfile() and Path(name).suffix in {".mjs", ".wasm", ".zip", ".json"}:
@@ -110,7 +103,8 @@ def _provide_wheels(root: Path, pyodide: Path, wheels: Path) -> None:
     _download(pinned, wheels, lock["info"]["python"], constraints=None)
     others = sorted({name for name in (*named, *OURS) if name not in known})
     _download(others, wheels, lock["info"]["python"], constraints=root / "constraints.txt")
-    run_command([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), str(root)], wheels)
+    options = ["-q", "--no-deps", "--no-build-isolation", "-w", str(wheels)]
+    run_command([sys.executable, "-m", "pip", "wheel", *options, str(root)], wheels)
     wanted = {name: _wheel(wheels, name, known.get(name, {}).get("version")) for name in (*named, *others, PACKAGE)}
     lock["packages"] = {
         name: _entry(name, wheel, known.get(name, {}), depends=(*named, *others) if name == PACKAGE else ())
@@ -169,11 +163,15 @@ def _entry(name: str, wheel: Path, known: dict[str, Any], depends: Iterable[str]
 
 def _write_contents(root: Path, folder: Path) -> None:
     """The notebooks, without what would ask another server."""
+    import nbformat
+
     for solved in (False, True):
         for path in browser_notebooks(root, solved=solved):
             place = folder / ("solutions" if solved else "") / path.name
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(_BADGE.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
+            notebook = nbformat.read(path, as_version=4)
+            notebook.cells[0].source = without_badge(notebook.cells[0].source)
+            place.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def _write_settings(folder: Path) -> None:

@@ -98,11 +98,14 @@ def table(
         >>> "&lt;b&gt;" in table("Answers", ["", "answer"], [["1", "<b>"]])
         True
     """
+
     def cells(row: Iterable[str]) -> str:
         shown = [visible_text(each) for each in row]
         if small_bounds:
             shown = [each.replace("[", "<small>[").replace("]", "]</small>") for each in shown]
-        return "".join(f"<td>{each}</td>" if place else f'<th scope="row">{each}</th>' for place, each in enumerate(shown))
+        return "".join(
+            [f'<th scope="row">{each}</th>' for each in shown[:1]] + [f"<td>{each}</td>" for each in shown[1:]]
+        )
 
     title = visible_text(caption)
     columns = "".join(f'<th scope="col">{visible_text(each)}</th>' for each in head)
