@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stepgrpo_lab.site._commands import Say
 from stepgrpo_lab.site.book import build_book
+from stepgrpo_lab.site.checking import check_pages
 from stepgrpo_lab.site.lite import build_lite
 
 PARTS = ("book", "live", "lite")
@@ -38,8 +39,8 @@ def build_site(
 
     Raises:
         ImportError: A package that builds it is not installed.
-        ValueError: There is no such part, the folder is no checkout, or a program failed; the message ends with what
-            it said.
+        ValueError: There is no such part, the folder is no checkout, a program failed (the message ends with what it
+            said), or the book has broken links or pictures without a text (the message lists them).
     """
     chosen = set(parts)
     if unknown := sorted(chosen - set(PARTS)):
@@ -57,3 +58,5 @@ def build_site(
     if "book" in chosen:
         there = frozenset(part for part in PARTS[1:] if (output / part / "index.html").exists())
         build_book(root, output, there, cache=cache, say=say)
+        if findings := check_pages(output):
+            raise ValueError("\n".join(["the book is built, but not right:", *findings]))
