@@ -24,7 +24,7 @@ nb_execution_mode = "off"  # the outputs were stored when the notebooks were bui
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
-suppress_warnings = ["misc.highlighting_failure", "mystnb.unknown_mime_type"]
+suppress_warnings = ["misc.highlighting_failure", "mystnb.unknown_mime_type", "myst.header"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

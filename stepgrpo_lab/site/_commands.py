@@ -48,7 +48,7 @@ def run_command(command: Sequence[str], folder: Path, **variables: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"{command[0]} took more than {MOST_SECONDS} s") from error
     if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-20:])
+        tail = "\n".join(done.stdout.strip().splitlines()[-60:])
         raise ValueError(f"`{' '.join(map(str, command[:5]))} ...` failed with {done.returncode}:\n{tail}")
     return done.stdout
 

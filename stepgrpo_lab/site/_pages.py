@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import inspect
 import re
@@ -117,7 +118,15 @@ def _directive(module: str, name: str) -> str:
         return f".. autoclass:: {path}\n   :members:\n   :exclude-members: __init__, __new__"
     if callable(value):
         return f".. autofunction:: {path}"
-    return f".. autodata:: {path}\n   :no-value:"
+    return f".. autodata:: {ROOT}{_home(module, name)}.{name}\n   :no-value:"
+
+
+def _home(module: str, name: str) -> str:
+    """Where a constant is defined, and so described: modules hand on what they import."""
+    for node in ast.parse(inspect.getsource(import_module(ROOT + module))).body:
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
+            return _home(node.module.removeprefix(ROOT), name)
+    return module
 
 
 # ---- recipes, method, results ----------------------------------------------------------------------------------------
@@ -157,7 +166,8 @@ def _result_pages(root: Path, links: Links) -> Iterator[tuple[str, str]]:
     for path in sorted((root / RESULTS).rglob("*.md")):
         if path.name != "README.md":
             origin, page = path.relative_to(root).as_posix(), f"results/{path.name}"
-            yield page, links.rewrite(path.read_text(encoding="utf-8"), origin, page)
+            text = links.rewrite(path.read_text(encoding="utf-8"), origin, page)
+            yield page, text if _TITLE.search(text) else f"# {path.stem.capitalize()}\n\n{text}"
             names.append(page)
     picture = "![Change of accuracy against length, for every method and every ablation](results/comparison.svg)"
     overview = _TITLE.sub(rf"# \1\n\n{picture}", overview, count=1)
@@ -235,7 +245,7 @@ def cited_papers(root: Path) -> dict[str, list[tuple[str, str]]]:
         root: Folder of a checkout.
     """
     cited: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    files = [*(root / "stepgrpo_lab").rglob("*.py"), *(root / "docs").glob("*.md"), root / "README.md"]
+    files = [*(root / "stepgrpo_lab").rglob("*.py"), root / "README.md"]
     for path in sorted({*files, *(root / "notebooks" / "sources").glob("*.py")}):
         text = re.sub(r"\n\s*#? ?", " ", path.read_text(encoding="utf-8"))
         for match in _ARXIV.finditer(text):
@@ -246,7 +256,11 @@ def cited_papers(root: Path) -> dict[str, list[tuple[str, str]]]:
 def _words_before(text: str, place: int) -> str:
     """What leads to a citation: the end of its sentence so far."""
     before = re.split(r"(?<=[.!?:])\s|\"\"\"|`{2,}|[;|\[\]]", text[max(0, place - 160) : place])[-1]
-    return before.strip(" (,#\"'")
+    return re.sub(r"\s*\([^)]*$", "", before).strip(" ,#\"'")
+
+
+def _short(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
 
 
 def _papers(root: Path, links: Links) -> str:
@@ -254,6 +268,6 @@ def _papers(root: Path, links: Links) -> str:
     for number, places in cited_papers(root).items():
         words = max((words for _, words in places), key=lambda words: bool(words) * (200 - len(words)), default="")
         files = dict.fromkeys(path for path, _ in places)
-        shown = ", ".join(f"[{Path(path).name}]({links.repository}/blob/main/{path})" for path in files)
+        shown = ", ".join(f"[`{_short(path)}`]({links.repository}/blob/main/{path})" for path in files)
         rows.append([f"[{number}](https://arxiv.org/abs/{number})", html.escape(words), shown])
     return markdown_table(["arXiv", "cited for", "where"], rows) + "\n"

@@ -12,11 +12,12 @@ import json
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import stepgrpo_lab
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.authoring.notebooks.building import find_lessons, notebook_path
 from stepgrpo_lab.site._commands import EXTRA, Say, fetch_from_npm, run_command
@@ -98,21 +99,27 @@ def _provide_wheels(root: Path, pyodide: Path, wheels: Path) -> None:
     path = pyodide / "pyodide-lock.json"
     lock = json.loads(path.read_text(encoding="utf-8"))
     known = lock["packages"]
-    named = _with_requirements(BOOT, known)
-    pinned = [f"{name}=={known[name]['version']}" for name in named if name in known]
-    _download(pinned, wheels, lock["info"]["python"], constraints=None)
-    others = sorted({name for name in (*named, *OURS) if name not in known})
-    _download(others, wheels, lock["info"]["python"], constraints=root / "constraints.txt")
+    pins = dict(_pins(root / "constraints.txt"))
+    wanted = sorted({*_with_requirements(BOOT, known), *OURS})
+    versions = {name: known[name]["version"] if name in known else pins[name] for name in wanted}
+    _download(versions, wheels, lock["info"]["python"])
     options = ["-q", "--no-deps", "--no-build-isolation", "-w", str(wheels)]
     run_command([sys.executable, "-m", "pip", "wheel", *options, str(root)], wheels)
-    wanted = {name: _wheel(wheels, name, known.get(name, {}).get("version")) for name in (*named, *others, PACKAGE)}
-    lock["packages"] = {
-        name: _entry(name, wheel, known.get(name, {}), depends=(*named, *others) if name == PACKAGE else ())
-        for name, wheel in wanted.items()
-    }
-    for wheel in wanted.values():
+    versions[PACKAGE] = stepgrpo_lab.__version__
+    lock["packages"] = {}
+    for name, version in versions.items():
+        [wheel] = _wheels(wheels, name, version)
         shutil.copy(wheel, pyodide)
+        lock["packages"][name] = _entry(name, wheel, known.get(name, {}), wanted if name == PACKAGE else ())
     path.write_text(json.dumps(lock), encoding="utf-8")
+
+
+def _pins(path: Path) -> Iterator[tuple[str, str]]:
+    """Name and version of every line of a constraints file."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") and "==" in line:
+            name, _, version = line.partition("==")
+            yield name.strip().lower().replace("_", "-"), version.strip()
 
 
 def _with_requirements(roots: Iterable[str], known: dict[str, Any]) -> list[str]:
@@ -127,22 +134,20 @@ def _with_requirements(roots: Iterable[str], known: dict[str, Any]) -> list[str]
     return sorted(found)
 
 
-def _download(requirements: list[str], folder: Path, python: str, constraints: Path | None) -> None:
-    """Wheels for any platform."""
+def _download(versions: Mapping[str, str], folder: Path, python: str) -> None:
+    """Wheels for any platform, as far as they are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--platform", "any"]
-    command += ["--python-version", python, "-d", str(folder), *requirements]
-    run_command(command + (["-c", str(constraints)] if constraints else []), folder)
+    missing = [f"{name}=={version}" for name, version in versions.items() if not _wheels(folder, name, version)]
+    if missing:
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+        command += ["--platform", "any", "--python-version", python, "-d", str(folder)]
+        run_command([*command, *missing], folder)
 
 
-def _wheel(folder: Path, name: str, version: str | None) -> Path:
-    pattern = name.replace("-", "_").lower()
-    found = [
-        path
-        for path in folder.glob("*.whl")
-        if path.name.lower().startswith(f"{pattern}-{version or ''}") and path.stat().st_size
-    ]
-    return max(found, key=lambda path: path.stat().st_mtime)
+def _wheels(folder: Path, name: str, version: str) -> list[Path]:
+    """The wheel of a package in a version, if it is there; file names write the name in more than one way."""
+    start = f"{name}-{version}-".replace("-", "_").lower()
+    return [path for path in folder.glob("*.whl") if path.name.replace("-", "_").lower().startswith(start)]
 
 
 def _entry(name: str, wheel: Path, known: dict[str, Any], depends: Iterable[str]) -> dict[str, Any]:

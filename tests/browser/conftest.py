@@ -14,16 +14,25 @@ from browser.jupyter_page import CHROMIUM, Jupyter, Page, chromium
 REQUIRE = "STEPGRPO_REQUIRE_BROWSER"
 
 
-def missing() -> str:
+def missing(*packages: str) -> str:
     """What is not here, in words; empty if all is."""
-    wanted = {name: find_spec(name) is not None for name in ("playwright", "jupyterlab", "ipykernel", "anywidget")}
+    wanted = {name: find_spec(name) is not None for name in packages}
     wanted["chromium"] = CHROMIUM is not None
     return ", ".join(name for name, found in wanted.items() if not found)
 
 
 @pytest.fixture(scope="session")
+def plain_browser() -> Iterator[Any]:
+    """Chromium, for pages that need no server of ours but for files."""
+    yield from _opened(missing("playwright"))
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    lacking = missing()
+    yield from _opened(missing("playwright", "jupyterlab", "ipykernel", "anywidget"))
+
+
+def _opened(lacking: str) -> Iterator[Any]:
     if lacking and os.environ.get(REQUIRE) == "1":
         pytest.fail(f"{REQUIRE} is 1, but there is no {lacking}")
     if lacking:

@@ -86,8 +86,8 @@ def lay_over(site: Path, over: Path, name: str, cells: list[str]) -> None:
 
 
 @pytest.fixture
-def lite(browser: Any, address: str) -> Iterator[LitePage]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1600})
+def lite(plain_browser: Any, address: str) -> Iterator[LitePage]:
+    context = plain_browser.new_context(viewport={"width": 1280, "height": 1600})
     yield LitePage(context.new_page(), address)
     context.close()
 
@@ -118,8 +118,8 @@ def moves(lite: LitePage, place: int, case: Case) -> None:
     assert lite.changes(lambda: lite.figure(view, case.figure), figure, SECONDS), f"{case.name}: the figure did not"
 
 
-def test_the_book_s_search_finds_a_word_of_the_glossary(browser: Any, address: str) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844})
+def test_the_book_s_search_finds_a_word_of_the_glossary(plain_browser: Any, address: str) -> None:
+    context = plain_browser.new_context(viewport={"width": 390, "height": 844})
     page = Page(context.new_page(), None)  # type: ignore[arg-type]
     page.page.goto(f"{address}/search.html?q=backtracking")
     page.page.locator("#search-results li a").first.wait_for(timeout=SECONDS * 1000)
@@ -130,8 +130,8 @@ def test_the_book_s_search_finds_a_word_of_the_glossary(browser: Any, address: s
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_page_of_the_book_is_wider_than_the_window(width: int, browser: Any, address: str) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 844})
+def test_no_page_of_the_book_is_wider_than_the_window(width: int, plain_browser: Any, address: str) -> None:
+    context = plain_browser.new_context(viewport={"width": width, "height": 844})
     page = Page(context.new_page(), None)  # type: ignore[arg-type]
     folder = Path(os.environ["STEPGRPO_SITE"])
     names = ["index", "course", "recipes", "results", "papers", "method", "api/index", "course/06_step_aware_reward"]
