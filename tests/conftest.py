@@ -24,6 +24,7 @@ SLOW = (
     *("browser", "distributed", "with_vllm", "robustness/test_foreign_files", "robustness/test_hostile_output"),
     *("robustness/test_killed_runs", "robustness/test_machine_troubles", "robustness/test_signals"),
     *("robustness/test_streams", "test_user_paths"),
+    *("test_browser_imports", "test_site"),
     *("test_ci", "test_embedded_model", "test_experiments", "test_methods", "test_recipes_run", "test_recordings"),
     *("test_tools", "test_vllm_engine", "test_vllm_training"),
 )

@@ -292,7 +292,7 @@ def test_status_line_rewrites_itself_on_a_terminal_only(
 def test_every_command_has_a_function() -> None:
     parser = build_parser()
     lines = ["train", "evaluate m", "rollout", "export a b", "report a", "reproduce headline", "compare", "benchmark m"]
-    lines += ["record a", "overthinker build --output o", "notebooks build 02", "notebooks check"]
+    lines += ["record a", "overthinker build --output o", "notebooks build 02", "notebooks check", "site --output o"]
     for line in lines:
         assert callable(find_command(parser.parse_args(line.split()).function))
 

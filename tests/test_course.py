@@ -99,7 +99,7 @@ def test_one_script_makes_the_exercise_and_its_twin(lesson: Lesson) -> None:
     for notebook in (exercises, solved):
         nbformat.validate(notebook)
         assert code(notebook, "check") == code(notebook, COMPARED)[:1] == ["double(2)"]
-        assert code(notebook, "torch") == ["# needs PyTorch\nimport torch"]
+        assert code(notebook, "torch") == ["import torch"]
         assert notebook.metadata.kernelspec.name == "python3"
         assert all("SOLUTION" not in cell.source and "STUB" not in cell.source for cell in notebook.cells)
     assert exercises == lesson.build(solved=False)
@@ -310,13 +310,6 @@ def test_an_outcome_in_an_exercise_notebook_is_found(cell: dict[str, Any]) -> No
     for solved in (False, True):
         notebook = nbformat.v4.new_notebook(cells=cells, metadata={"stepgrpo": {"solved": solved}})
         assert any("shows its outcome" in finding for finding in lint(notebook)) != solved
-
-
-def test_without_torch_a_cell_that_needs_it_prints_one_line() -> None:
-    lines = ["# needs PyTorch\n", "import torch\n"]
-    [printed] = environment.without_torch(lines)
-    assert printed.startswith("print(")
-    assert environment.without_torch(lines[1:]) == lines[1:] and environment.without_torch([]) == []
 
 
 def test_another_kernel_is_found() -> None:

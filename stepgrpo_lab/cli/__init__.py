@@ -27,7 +27,10 @@ from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
 from stepgrpo_lab.method.markers import MARKER_SETS
 from stepgrpo_lab.overthinker.tasks import LABORATORIES, OVERTHINKER, find_laboratory
 
-_RESULT_IN_FILES = ("train", "compare", "reproduce", "authoring.record", "scaling.rate", "authoring.build_overthinker")
+_RESULT_IN_FILES = (
+    *("train", "compare", "reproduce", "scaling.rate"),
+    *("authoring.record", "authoring.build_overthinker", "authoring.build_site"),
+)
 """Commands that have done their work even if nobody could be told."""
 
 _EXAMPLES = """examples:
@@ -115,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_overthinker(commands)
     _add_notebooks(commands)
     _add_grade(commands)
+    _add_site(commands)
     return parser
 
 
@@ -403,3 +407,25 @@ def _add_grade(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--output", type=place, help="CSV file to write (default: print it)")
     add_number(command, "--seconds", 1, 86_400, default=120, help="most an exercise may take (default: %(default)s)")
     add_number(command, "--memory", 1, 1024, default=8, help="most a notebook may take, in GiB (default: %(default)s)")
+
+
+def _add_site(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "site",
+        "authoring.build_site",
+        "build the web site: the book, the live page, and the course in the browser",
+        "stepgrpo site --output site --parts book live",
+    )
+    parts = ("book", "live", "lite")
+    command.add_argument("--output", type=place, required=True, help="folder to build in")
+    command.add_argument("--parts", nargs="+", choices=parts, default=parts, help="these parts alone (default: all)")
+    command.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        metavar="NAME=MODEL",
+        help="a model of the live page and what it is called there; can be repeated (default: untrained=overthinker-2)",
+    )
+    command.add_argument("--cache", type=place, help="folder for downloads (default: in the user's caches)")
+    command.add_argument("--root", type=place, default=Path(), help="folder of the checkout (default: here)")

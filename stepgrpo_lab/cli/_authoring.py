@@ -181,3 +181,24 @@ def grade(options: Namespace) -> int:
     else:
         print(table(rows), end="")
     return 0
+
+
+def build_site(options: Namespace) -> int:
+    """``stepgrpo site``."""
+    quiet()
+    from stepgrpo_lab.run._kept import cache_folder
+    from stepgrpo_lab.site import LIVE_MODELS, build_site
+
+    models = LIVE_MODELS
+    if options.models:
+        if wrong := [given for given in options.models if not all(given.partition("="))]:
+            raise ValueError(f"--model {wrong[0]}: give NAME=MODEL, such as untrained=overthinker-2")
+        models = {name: model for name, _, model in (given.partition("=") for given in options.models)}
+    cache = options.cache or (cache_folder() or Path("build")) / "site"
+
+    def say(line: str) -> None:
+        print(printable(line), flush=True)
+
+    build_site(options.root, options.output, options.parts, cache=cache, models=models, say=say)
+    print(f"written: {printable(str(options.output))}")
+    return 0

@@ -21,14 +21,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from stepgrpo_lab.course import _browser
 from stepgrpo_lab.recipes import Recipe, load_recipe
 
 FAST_VARIABLE = "STEPGRPO_FAST"
 """Environment variable: "1" runs the notebooks in the size in which they are tested."""
 PACKAGES = ("stepgrpo-lab", "torch", "transformers", "trl", "peft", "ipywidgets", "plotly")
-
-NEEDS_TORCH = "# needs PyTorch"
-"""First line of a cell that is skipped where torch is missing, as in a browser."""
 
 WIDGET_PACKAGES, WIDGET_EXTRA = ("ipywidgets", "anywidget"), "stepgrpo-lab[notebooks]"
 
@@ -99,10 +97,12 @@ class Lab:
         return f"<p>{' · '.join(cells)}</p>"
 
     def _facts(self) -> list[tuple[str, str]]:
-        place = "Google Colab" if self.colab else "this machine"
         size = f"tested size ({FAST_VARIABLE}=1)" if self.fast else "full size"
         device = self.gpu or f"{os.cpu_count()} CPU cores, no GPU"
-        facts = [("runs on", f"{place}, {device}"), ("size", size), ("Python", self.python), *self.versions.items()]
+        place = f"{'Google Colab' if self.colab else 'this machine'}, {device}"
+        if _browser.in_browser():
+            place = "this browser; cells that need torch are skipped"
+        facts = [("runs on", place), ("size", size), ("Python", self.python), *self.versions.items()]
         missing = [name for name in WIDGET_PACKAGES if find_spec(name) is None]
         if missing:
             facts.append(("widgets stand still", f"{' and '.join(missing)} missing: pip install '{WIDGET_EXTRA}'"))
@@ -112,8 +112,8 @@ class Lab:
 def setup() -> Lab:
     """Make a notebook ready; it may be called again at any time.
 
-    On Colab it lets widgets from outside Google load. Where torch is missing, cells that begin with "# needs PyTorch"
-    are skipped with one line. Nothing heavy is imported.
+    On Colab it lets widgets from outside Google load. Where torch is missing, as in a browser (Pyodide), cells that need
+    it are skipped from here on, with a line. Nothing heavy is imported.
 
     Raises:
         ValueError: ``STEPGRPO_FAST`` has a value that means nothing.
@@ -128,31 +128,9 @@ def setup() -> Lab:
         from stepgrpo_lab.widgets._base import enable_widgets_on_colab
 
         enable_widgets_on_colab()
-    if find_spec("torch") is None:
-        _skip_cells_that_need_torch()
+    if find_spec("torch") is None and "IPython" in sys.modules:
+        _browser.make_ready(sys.modules["IPython"].get_ipython())
     return Lab(fast_mode(), colab, platform.python_version(), {name: _version(name) for name in PACKAGES}, _gpu_name())
-
-
-def _skip_cells_that_need_torch() -> None:
-    if "IPython" in sys.modules:
-        shell = sys.modules["IPython"].get_ipython()
-        if shell is not None and without_torch not in shell.input_transformers_cleanup:
-            shell.input_transformers_cleanup.append(without_torch)
-
-
-def without_torch(lines: list[str]) -> list[str]:
-    """A cell as it runs where torch is missing.
-
-    Args:
-        lines: The cell's lines, as IPython hands them to its input transformers.
-
-    Example:
-        >>> without_torch(["# needs PyTorch\\n", "import torch\\n"])
-        ['print("This cell needs PyTorch, which is not here: skipped.")\\n']
-    """
-    if not lines or lines[0].strip() != NEEDS_TORCH:
-        return lines
-    return ['print("This cell needs PyTorch, which is not here: skipped.")\n']
 
 
 def _version(package: str) -> str:

@@ -13,10 +13,12 @@ of 30 correct) yields an interval of width zero: the bootstrap cannot see what t
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 from typing import TYPE_CHECKING, Literal
+
+from stepgrpo_lab.evaluation import _without_numpy
 
 if TYPE_CHECKING:  # numpy itself is imported where it is used: records and widgets work without it
     import numpy as np
@@ -137,11 +139,13 @@ def seeds_bootstrap(
         >>> seeds_bootstrap([[50, 40, 30], [100, 80, 60]], [100, 80, 60], statistic="ratio")
         Interval(estimate=0.75, low=0.5, high=1.0)
     """
-    import numpy as np
-
     if statistic not in ("difference", "ratio"):
         raise ValueError(f"statistic is {statistic!r}; use 'difference' or 'ratio'")
     others = [before] if before is not None else list(before_seeds)
+    try:
+        import numpy as np
+    except ModuleNotFoundError:
+        return Interval(*_without_numpy.resample(seeds, others, statistic, resamples, level, seed))
     columns = [_problem_means(values, "after" if others else "values") for values in seeds]
     if not columns:
         raise ValueError("there are no seeds; pass the values of at least one training run")
@@ -193,8 +197,8 @@ def t_interval(after: Sequence[float], before: Sequence[float], *, level: float 
     """
     if min(len(after), len(before)) < 2:
         raise ValueError("a t interval needs at least two seeds on each side")
-    estimate = statistics.fmean(after) - statistics.fmean(before)
-    parts = [statistics.variance(seeds) / len(seeds) for seeds in (after, before)]
+    estimate = fmean(after) - fmean(before)
+    parts = [variance(seeds) / len(seeds) for seeds in (after, before)]
     if not sum(parts):
         return Interval(estimate, estimate, estimate)
     spread = sum(part**2 / (len(seeds) - 1) for part, seeds in zip(parts, (after, before), strict=True))
@@ -315,8 +319,10 @@ def calibration(
         >>> round(calibration([0.9, 0.9, 0.9, 0.9], [True, True, True, False]).ece, 2)
         0.15
     """
-    import numpy as np
-
+    try:
+        import numpy as np
+    except ModuleNotFoundError:
+        return _plain_calibration(_without_numpy.bin_answers(probabilities, correct, bins, equal_mass))
     stated, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if stated.ndim != 1 or stated.shape != truth.shape or stated.size == 0:
         raise ValueError(
@@ -338,12 +344,23 @@ def calibration(
         _calibration_bin(edges[index], edges[index + 1], stated[place == index], truth[place == index])
         for index in range(bins)
     ]
+    return _summary(rows)
+
+
+def _summary(rows: list[CalibrationBin]) -> Calibration:
     gaps = [
         row.count * abs(row.confidence - row.accuracy)
         for row in rows
         if row.confidence is not None and row.accuracy is not None
     ]
-    return Calibration(rows, float(sum(gaps)) / stated.size, stated.size)
+    count = sum(row.count for row in rows)
+    return Calibration(rows, float(sum(gaps)) / count, count)
+
+
+def _plain_calibration(bins: list[tuple[float, float, list[tuple[float, bool]]]]) -> Calibration:
+    means = [tuple(map(fmean, zip(*answers, strict=True))) or (None, None) for _, _, answers in bins]
+    rows = zip(bins, means, strict=True)
+    return _summary([CalibrationBin(low, high, len(answers), *mean) for (low, high, answers), mean in rows])
 
 
 def _calibration_bin(low: float, high: float, stated: _Column, truth: _Column) -> CalibrationBin:

@@ -1,6 +1,7 @@
 """HTML: one self-contained page of text, tables and figures that loads nothing, and untrusted text made safe.
 
-The templates lie in ``page/``; Jinja2 fills them and escapes whatever is not marked as HTML.
+The page's template lies in ``page/``; Jinja2 fills it and escapes whatever is not marked as HTML. Tables, which widgets
+show too, are made without it, because a browser does not have it.
 """
 
 from __future__ import annotations
@@ -97,17 +98,22 @@ def table(
         >>> "&lt;b&gt;" in table("Answers", ["", "answer"], [["1", "<b>"]])
         True
     """
-    from markupsafe import Markup
 
-    def cell(text: str) -> Markup:
-        shown = visible_text(text)
-        return Markup(shown.replace("[", "<small>[").replace("]", "]</small>") if small_bounds else shown)
+    def cells(row: Iterable[str]) -> str:
+        shown = [visible_text(each) for each in row]
+        if small_bounds:
+            shown = [each.replace("[", "<small>[").replace("]", "]</small>") for each in shown]
+        return "".join(
+            [f'<th scope="row">{each}</th>' for each in shown[:1]] + [f"<td>{each}</td>" for each in shown[1:]]
+        )
 
-    return _template("table.html").render(
-        caption=Markup(visible_text(caption)),
-        head=[Markup(visible_text(each)) for each in head],
-        rows=[[cell(each) for each in row] for row in rows],
-        chosen=chosen,
+    title = visible_text(caption)
+    columns = "".join(f'<th scope="col">{visible_text(each)}</th>' for each in head)
+    marked = ' class="chosen" aria-current="true"'
+    body = "".join(f"<tr{marked if place == chosen else ''}>{cells(row)}</tr>\n" for place, row in enumerate(rows))
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{title}"><table><caption>{title}</caption>'
+        f"<thead><tr>{columns}</tr></thead><tbody>\n{body}</tbody></table></div>"
     )
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Unicode
 
+from stepgrpo_lab.engines.files import inside
 from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.evaluation.results import Comparison, Evaluation, compare
 from stepgrpo_lab.evaluation.statistics import bootstrap_mean
-from stepgrpo_lab.run.folder import read_run
+from stepgrpo_lab.run.folder import read_evaluation
 from stepgrpo_lab.viz._html import table, visible_text
 from stepgrpo_lab.viz.tradeoff import ChangePoint, TradeoffPoint, tradeoff, tradeoff_changes
 from stepgrpo_lab.widgets import _controls as controls
@@ -139,9 +140,9 @@ def run_evaluations(folder: str | Path) -> dict[str, Evaluation]:
     Raises:
         ValueError: There is no such folder, or a file in it is broken.
     """
-    run = read_run(folder)
-    return {
-        f"{run.name}, {when}": evaluation
-        for when, evaluation in (("before", run.before), ("after", run.after))
-        if evaluation is not None
-    }
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"run folder {str(folder)!r} does not exist; pass the output folder of a finished run")
+    paths = {when: inside(folder, f"evaluation_{when}.json") for when in ("before", "after")}
+    name = folder.resolve().name
+    return {f"{name}, {when}": read_evaluation(path) for when, path in paths.items() if path.exists()}

@@ -11,7 +11,7 @@ A script is read by jupytext. What this module adds to its cells:
   does for every cell tagged ``nbval-check-output``.
 - A cell that compares a prediction, or is tagged ``result``, shows an outcome: its output stands in the twin alone, so
   that nobody reads an answer before the question.
-- A cell tagged ``torch`` that is no exercise begins with ``# needs PyTorch``: where torch is missing it is skipped.
+- A cell that needs torch is tagged ``torch``: where torch is missing, as in a browser, it is skipped.
 
 A run keeps the outputs that teach or are compared.
 """
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.authoring.notebooks.grading import points_of
-from stepgrpo_lab.course._environment import FAST_VARIABLE, NEEDS_TORCH
+from stepgrpo_lab.course._environment import FAST_VARIABLE
 from stepgrpo_lab.widgets._base import FIGURES_MIME, FIGURES_VARIABLE
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ PROJECT = "https://github.com/stepgrpo-lab/stepgrpo-lab"
 """Where the package is installed from by notebooks of a folder that names no repository of its own."""
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 SETUP = """\
+import sys
 from importlib.util import find_spec
 
-if find_spec("stepgrpo_lab") is None:  # on Colab, for one
+# On Colab, for one; a browser has it, or cannot get it.
+if find_spec("stepgrpo_lab") is None and sys.platform != "emscripten":
     address = "{repository}"
     %pip install -q "stepgrpo-lab[{extras}] @ git+{{address}}"
 from stepgrpo_lab import course
@@ -152,9 +154,7 @@ class Lesson:
         text = str(cell.source)
         if ("exercise" in tags) != (BEGIN in text):
             raise ValueError(f"{self.path}: a cell tagged exercise, and no other, holds {BEGIN}:\n{text}")
-        if "exercise" in tags:
-            return split_solution(text, solved=solved)
-        return f"{NEEDS_TORCH}\n{text}" if TORCH in tags else text
+        return split_solution(text, solved=solved) if "exercise" in tags else text
 
 
 def nbgrader_metadata(number: str, heading: str, *, check: bool) -> dict[str, Any]:
