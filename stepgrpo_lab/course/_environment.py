@@ -112,8 +112,8 @@ class Lab:
 def setup() -> Lab:
     """Make a notebook ready; it may be called again at any time.
 
-    On Colab it lets widgets from outside Google load. Where torch is missing, as in a browser (Pyodide), cells that need
-    it are skipped from here on, with a line. Nothing heavy is imported.
+    On Colab it lets widgets from outside Google load. Where torch is missing, as in a browser (Pyodide), cells that
+    need it are skipped from here on, with a line. Nothing heavy is imported.
 
     Raises:
         ValueError: ``STEPGRPO_FAST`` has a value that means nothing.

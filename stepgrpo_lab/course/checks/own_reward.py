@@ -64,7 +64,8 @@ def _group(rng: random.Random, size: int) -> Group:
 
 
 def _rewards(solution: Reward, group: Group) -> list[float]:
-    given = solution(*(list(part) for part in group))
+    correct, steps, formatted, tokens = group
+    given = solution(list(correct), list(steps), list(formatted), list(tokens))
     if given is None or given is ...:
         raise Unsolved("my_reward gives nothing yet; write the body (expected one number for each member)")
     values = list(given.tolist() if hasattr(given, "tolist") else given)

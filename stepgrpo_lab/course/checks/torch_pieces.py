@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.course.checks._result import Unsolved, agree, draws, torch_exercise
@@ -63,7 +64,7 @@ def length_penalty(solution: Callable[..., Tensor]) -> None:
         "that is the unbiased deviation; the population's divides by the number of right members": {"unbiased": True},
         "a wrong member earns 0": {"keeps_wrong": True},
     }
-    wrong = {message: lambda *case, how=how: by_hand(*case, **how) for message, how in mistakes.items()}
+    wrong: dict[str, Callable[..., Any]] = {message: partial(by_hand, **how) for message, how in mistakes.items()}
     wrong["strength is an argument: use the one that you are given"] = lambda correct, tokens, _: _length_penalty(
         correct, tokens
     )
