@@ -58,7 +58,7 @@ def length_penalty(solution: Callable[..., Tensor]) -> None:
         reward = 1 - strength * torch.sigmoid((lengths - mean) / (std + 1e-7))
         return reward if keeps_wrong else right * reward
 
-    mistakes = {
+    mistakes: dict[str, dict[str, Any]] = {
         "mean and deviation are those of the right members alone": {"over": "all"},
         "that divides by the size of the group: divide by the number of right members": {"divisor": "all"},
         "that is the unbiased deviation; the population's divides by the number of right members": {"unbiased": True},
