@@ -171,11 +171,12 @@ def benchmark(options: Namespace) -> int:
 
 def own_problems(model: str) -> str:
     """The test problems that a model is asked by default: those of its laboratory, which its run's recipe names."""
-    from stepgrpo_lab.overthinker.tasks import LABORATORIES
+    from stepgrpo_lab.engines.hub import EMBEDDED
+    from stepgrpo_lab.overthinker.tasks import LABORATORIES, laboratory_of
     from stepgrpo_lab.recipes import load_recipe
 
-    if model in LABORATORIES:
-        return f"{model}:test"
+    if model in EMBEDDED:
+        return f"{laboratory_of(model)}:test"
     folder = Path(model).resolve()
     if folder.name == "model":
         folder = folder.parent

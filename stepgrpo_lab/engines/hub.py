@@ -13,7 +13,7 @@ from stepgrpo_lab.engines.paths import data_path
 from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.records import from_json
 
-EMBEDDED = ("overthinker", "overthinker-2")
+EMBEDDED = ("overthinker", "overthinker-2", "overthinker-2-step-grpo")
 """Names of the embedded models wherever a model path is asked for; each is also its folder in the package's data."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

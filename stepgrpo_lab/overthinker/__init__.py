@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stepgrpo_lab.engines.paths import data_path
-from stepgrpo_lab.overthinker.tasks import find_laboratory, overthinker_problems
+from stepgrpo_lab.overthinker.tasks import laboratory_of, overthinker_problems
 from stepgrpo_lab.overthinker.verifier import label_steps
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def load_overthinker(name: str = "overthinker") -> tuple[PreTrainedModel, PreTra
     """Load an embedded model (float32, CPU) and its tokenizer.
 
     Args:
-        name: "overthinker" or "overthinker-2".
+        name: "overthinker"; "overthinker-2"; or "overthinker-2-step-grpo", the second one as Step-GRPO trained it.
 
     Raises:
         ValueError: There is no embedded model of that name.
@@ -37,4 +37,5 @@ def load_overthinker(name: str = "overthinker") -> tuple[PreTrainedModel, PreTra
     """
     from stepgrpo_lab.engines.models import load_model
 
-    return load_model(data_path(find_laboratory(name).name), device="cpu")
+    laboratory_of(name)  # a name that is none is refused before anything is read
+    return load_model(data_path(name), device="cpu")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from stepgrpo_lab.engines.hub import EMBEDDED
-from stepgrpo_lab.method.names import did_you_mean
+from stepgrpo_lab.method.names import did_you_mean, listed, shown
 from stepgrpo_lab.method.records import Problem
 
 Split = Literal["train", "validation", "test", "gates"]
@@ -207,8 +207,25 @@ OVERTHINKER = Laboratory(
 )
 """The laboratory of the first Overthinker."""
 
-LABORATORIES = EMBEDDED
-"""Names of the laboratories: those of the models that were trained in them."""
+LABORATORIES = ("overthinker", "overthinker-2")
+"""Names of the laboratories; the untrained model of each has its name."""
+
+
+def laboratory_of(model: str) -> str:
+    """Name of the laboratory that an embedded model belongs to.
+
+    Raises:
+        ValueError: There is no embedded model of that name.
+
+    Example:
+        >>> laboratory_of("overthinker-2-step-grpo")
+        'overthinker-2'
+    """
+    if model not in EMBEDDED:
+        raise ValueError(
+            f"no embedded model {shown(model)}: use one of {listed(EMBEDDED)}{did_you_mean(model, EMBEDDED)}"
+        )
+    return max((name for name in LABORATORIES if model.startswith(name)), key=len)
 
 
 def find_laboratory(name: str = "overthinker") -> Laboratory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
+from stepgrpo_lab.engines.hub import EMBEDDED
 from stepgrpo_lab.evaluation.problems import BENCHMARKS, find_benchmark
 from stepgrpo_lab.method.baselines import scaled_tokens
 from stepgrpo_lab.method.names import did_you_mean, listed, near_name, shown
@@ -145,7 +146,7 @@ def _model(recipe: Recipe) -> Iterator[Broken]:
     if not model.path.strip():
         yield (
             ("model.path",),
-            f"model.path is {model.path!r}: give overthinker, overthinker-2, a folder or a Hugging Face id",
+            f"model.path is {model.path!r}: give {', '.join(EMBEDDED)}, a folder or a Hugging Face id",
         )
     if model.quantization and model.lora is None:
         yield (

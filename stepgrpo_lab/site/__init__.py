@@ -12,7 +12,7 @@ from stepgrpo_lab.site.checking import check_pages
 from stepgrpo_lab.site.lite import build_lite
 
 PARTS = ("book", "live", "lite")
-LIVE_MODELS = {"untrained": "overthinker-2"}
+LIVE_MODELS = {"untrained": "overthinker-2", "trained": "overthinker-2-step-grpo"}
 """What the live page shows by default."""
 
 
