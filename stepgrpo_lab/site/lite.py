@@ -21,6 +21,7 @@ import stepgrpo_lab
 from stepgrpo_lab._imports import require
 from stepgrpo_lab.authoring.notebooks.building import find_lessons, notebook_path
 from stepgrpo_lab.site._commands import EXTRA, Say, fetch_from_npm, run_command
+from stepgrpo_lab.site._markdown import Links
 from stepgrpo_lab.site._notebooks import without_badge
 
 IN_BROWSER = ("00", "01", "02", "03", "04", "05", "06", "08")
@@ -167,16 +168,22 @@ def _entry(name: str, wheel: Path, known: dict[str, Any], depends: Iterable[str]
 
 
 def _write_contents(root: Path, folder: Path) -> None:
-    """The notebooks, without what would ask another server."""
+    """The notebooks, without what would ask another server; links to what is not here lead to the repository."""
     import nbformat
 
-    for solved in (False, True):
-        for path in browser_notebooks(root, solved=solved):
-            place = folder / ("solutions" if solved else "") / path.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            notebook = nbformat.read(path, as_version=4)
-            notebook.cells[0].source = without_badge(notebook.cells[0].source)
-            place.write_text(json.dumps(notebook), encoding="utf-8")
+    found = {
+        path.relative_to(root).as_posix(): path.relative_to(root / "notebooks").as_posix()
+        for solved in (False, True)
+        for path in browser_notebooks(root, solved=solved)
+    }
+    links = Links(root, find_lessons(root)[0].repository, found)
+    for origin, page in found.items():
+        notebook = nbformat.read(root / origin, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = links.rewrite(without_badge(cell.source), origin, page)
+        (folder / page).parent.mkdir(parents=True, exist_ok=True)
+        (folder / page).write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def _write_settings(folder: Path) -> None:

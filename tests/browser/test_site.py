@@ -77,9 +77,11 @@ def lay_over(site: Path, over: Path, name: str, cells: list[str]) -> None:
     listing = json.loads((site / "lite" / "api" / "contents" / "all.json").read_text(encoding="utf-8"))
     entry = next(item for item in listing["content"] if item["type"] == "notebook")
     listing["content"].append({**entry, "name": f"{name}.ipynb", "path": f"{name}.ipynb"})
+    notebook = Jupyter._notebook(cells)
+    notebook["metadata"]["language_info"] = {"name": "python"}  # by which the kernel is found without a question
     for path, content in (
         (over / "lite" / "api" / "contents" / "all.json", listing),
-        (over / "lite" / "files" / f"{name}.ipynb", Jupyter._notebook(cells)),
+        (over / "lite" / "files" / f"{name}.ipynb", notebook),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content), encoding="utf-8")
