@@ -49,9 +49,9 @@ def test_stored_outputs_hold_no_error_and_stay_small(lesson: Lesson) -> None:
                 assert output.output_type != "error", f"{path.name}: {cell.source}"
 
 
-def test_readme_lists_every_notebook_with_its_minutes_and_hardware() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\d\d) (.+?)\]\(notebooks/(\w+)\.ipynb\) \| (\d+) \| (.+?) \|", readme, re.MULTILINE)
+def test_the_course_s_page_lists_every_notebook_with_its_minutes_and_hardware() -> None:
+    page = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d\d) (.+?)\]\((\w+)\.ipynb\) \| (\d+) \| (.+?) \|", page, re.MULTILINE)
     wanted = [
         (lesson.number, lesson.about["title"], lesson.name, str(lesson.about["minutes"]), lesson.about["hardware"])
         for lesson in LESSONS
