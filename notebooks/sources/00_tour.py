@@ -197,6 +197,7 @@ print(f"the first {knows} tokens are the same:", same)
 #
 # Nothing stops at an unsolved exercise. Once yours is green, the notebook goes on with *your* function; until then it
 # uses the library's. Difficulty runs from ●○○ to ●●●, and the minutes are for somebody who knows Python well.
+# (The minutes at the top of a notebook: 200 words a minute, ten lines of code a minute, and its exercises.)
 
 # %% [markdown]
 # ### Exercise 00.1 · The exit rule (●○○, 5 minutes)
