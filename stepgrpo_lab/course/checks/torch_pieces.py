@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.course.checks._result import Unsolved, agree, draws, torch_exercise
@@ -57,13 +58,13 @@ def length_penalty(solution: Callable[..., Tensor]) -> None:
         reward = 1 - strength * torch.sigmoid((lengths - mean) / (std + 1e-7))
         return reward if keeps_wrong else right * reward
 
-    mistakes = {
+    mistakes: dict[str, dict[str, Any]] = {
         "mean and deviation are those of the right members alone": {"over": "all"},
         "that divides by the size of the group: divide by the number of right members": {"divisor": "all"},
         "that is the unbiased deviation; the population's divides by the number of right members": {"unbiased": True},
         "a wrong member earns 0": {"keeps_wrong": True},
     }
-    wrong = {message: lambda *case, how=how: by_hand(*case, **how) for message, how in mistakes.items()}
+    wrong: dict[str, Callable[..., Any]] = {message: partial(by_hand, **how) for message, how in mistakes.items()}
     wrong["strength is an argument: use the one that you are given"] = lambda correct, tokens, _: _length_penalty(
         correct, tokens
     )
