@@ -425,7 +425,7 @@ def _add_site(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         dest="models",
         action="append",
         metavar="NAME=MODEL",
-        help="a model of the live page and what it is called there; can be repeated (default: an untrained and a trained one)",
+        help="a model of the live page and its name there; can be repeated (default: an untrained and a trained one)",
     )
     command.add_argument("--cache", type=place, help="folder for downloads (default: in the user's caches)")
     command.add_argument("--root", type=place, default=Path(), help="folder of the checkout (default: here)")
