@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -228,6 +229,30 @@ def test_the_published_records_hold_their_declared_rows(name: str) -> None:
     assert record.text() == (RESULTS / f"{name}.json").read_text(encoding="utf-8")
     if name != "headline":  # its question is answered by the comparison; notebooks read single runs of it
         assert (RESULTS / f"{name}.md").read_text(encoding="utf-8") == record_markdown(record)
+
+
+@pytest.mark.parametrize("name", ["overthinker-2", "sweep-2"])
+def test_the_records_of_the_second_laboratory_hold_whole_rows(name: str) -> None:
+    """Its rows are many; those that are done hold every declared seed."""
+    record, declared = load_record(name), {each.name: each for each in EXPERIMENTS[name].rows}
+    assert record.plan == EXPERIMENTS[name].plan
+    for each in record.rows:
+        row = declared[each.name]
+        assert (each.title, each.kind, tuple(run.seed for run in each.seeds)) == (row.title, row.kind, row.seeds)
+        assert each.test.problems == record.plan.test
+    assert record.text() == (RESULTS / f"{name}.json").read_text(encoding="utf-8")
+    assert (RESULTS / f"{name}.md").read_text(encoding="utf-8") == record_markdown(record)
+
+
+def test_the_second_headline_compares_step_grpo_with_grpo() -> None:
+    record = load_record("overthinker-2")
+    rows = {each.name: each for each in record.rows}
+    assert {len(rows[name].seeds) for name in ("step-grpo", "grpo")} == {5}
+    against = next(each for each in record.contrasts if (each.after, each.before) == ("Step-GRPO", "GRPO"))
+    gained = against.test.accuracy_points
+    assert gained.low <= against.seeds.estimate <= gained.high
+    means = {name: fmean(run.accuracy for run in rows[name].seeds) for name in ("step-grpo", "grpo")}
+    assert gained.estimate == pytest.approx(100 * (means["step-grpo"] - means["grpo"]))
 
 
 def test_the_published_comparison_holds_every_declared_row_at_its_plan() -> None:
