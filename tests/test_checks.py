@@ -557,9 +557,9 @@ def position_counts_on(model: Any, cache: Any, length: int, token: int) -> Any:
     return fed(model, cache, further, token)
 
 
-def keys_alone(model: Any, cache: Any, length: int, token: int) -> Any:
+def with_zeros(model: Any, cache: Any, length: int, token: int) -> Any:
     for layer in cache.layers:
-        layer.values = layer.values[:, :, :length]
+        layer.values[:, :, length:] = 0  # the keys are still attended to
     return fed(model, cache, length, token)
 
 
@@ -964,7 +964,7 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.backtracking_cache, without_cutting, "still there"),
     (checks.backtracking_cache, position_counts_on, "the position goes on counting"),
     (checks.backtracking_cache, lambda m, c, n, t: go_back(m, c, n - 1, t), "one position too few"),
-    (checks.backtracking_cache, keys_alone, "other logits"),
+    (checks.backtracking_cache, with_zeros, "other logits"),
     (checks.backtracking_cache, forgets_after_it, "positions in the cache"),
     (checks.group_advantages, all_groups, RIGHT),
     (checks.group_advantages, lambda r, eps=1e-4: (r - r.mean()) / (r.std() + eps), "its own mean and deviation"),
