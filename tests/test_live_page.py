@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -313,11 +314,10 @@ def test_rollouts_equal_the_packages_on_a_few_problems(ask: Ask) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "source"), [("second", "overthinker-2"), ("first", "overthinker")])
-def test_rollouts_equal_the_packages_on_200_problems(
-    ask: Ask, name: str, source: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_rollouts_equal_the_packages_on_200_problems(ask: Ask, name: str, source: str) -> None:
     found = compare(ask, name, source, source, 200, CASES)
-    record_property("differences", found)
+    for line in found:
+        warnings.warn(line, stacklevel=1)  # pytest lists them at its end
     assert not [line for line in found if "NO EXCUSE" in line], "\n".join(found)
     assert len(found) <= 0.01 * 200 * len(CASES), "\n".join(found)
 
