@@ -108,7 +108,7 @@ def _write_model(data: Path, name: str, source: str, settings: RolloutSettings, 
     from safetensors.torch import save
 
     model, tokenizer = load_model(source, device="cpu", merge=True)
-    file = name.replace(" ", "-")
+    file = "model-" + name.replace(" ", "-")
     (data / f"{file}.safetensors").write_bytes(save(half_weights(model)))
     _write_json(data / f"{file}.json", describe_model(model, tokenizer, settings, limit))
     return {"name": name, "description": f"{file}.json", "weights": f"{file}.safetensors"}
