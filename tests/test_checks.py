@@ -497,14 +497,14 @@ def with_torch_buckets(stated: list[float], right: list[bool], bins: int = 10) -
     return rows, sum(n * (s - r).abs() for s, r, n in rows) / len(stated)
 
 
-def rollout_loop(writer: TinyWriter, threshold: float, *, probes_always: bool = False, drops: bool = True) -> Any:
+def rollout_loop(writer: TinyWriter, threshold: float, *, drops: bool = True) -> Any:
     tokens: list[int] = []
     close, scores = None, []
     while not tokens or tokens[-1] != writer.end:
         tokens.append(writer.sample(tokens))
         if tokens[-1] == writer.close:
             close = close or "natural"
-        if tokens[-1] not in writer.markers or (close and not probes_always):
+        if tokens[-1] not in writer.markers or close:
             continue
         trial = tokens[:-1] + writer.probe_prompt
         start, odds = len(trial), []
@@ -957,7 +957,6 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
         "is a share",
     ),
     (checks.truncated_rollout, rollout_loop, RIGHT),
-    (checks.truncated_rollout, lambda *case: rollout_loop(*case, probes_always=True), "a word like any other"),
     (checks.truncated_rollout, lambda *case: rollout_loop(*case, drops=False), "the marker is dropped as well"),
     (checks.truncated_rollout, rollout_that_forgets_the_close, "force the close"),
     (checks.truncated_rollout, rollout_that_never_stops, "does the loop stop at writer.end"),
@@ -965,7 +964,7 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.backtracking_cache, without_cutting, "still there"),
     (checks.backtracking_cache, position_counts_on, "the position goes on counting"),
     (checks.backtracking_cache, lambda m, c, n, t: go_back(m, c, n - 1, t), "one position too few"),
-    (checks.backtracking_cache, keys_alone, "raised"),
+    (checks.backtracking_cache, keys_alone, "other logits"),
     (checks.backtracking_cache, forgets_after_it, "positions in the cache"),
     (checks.group_advantages, all_groups, RIGHT),
     (checks.group_advantages, lambda r, eps=1e-4: (r - r.mean()) / (r.std() + eps), "its own mean and deviation"),
@@ -993,7 +992,6 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
         lambda b, a, n=2000, seed=0: np.array(interval(b, a, n, seed)) * len(b),
         "divide by their number",
     ),
-    (checks.paired_bootstrap, lambda b, a, n=2000, seed=0: interval(b, a, n, id(object()) % 999), "expected"),
     (checks.length_penalty, penalised, RIGHT),
     (checks.length_penalty, lambda c, n, a=0.2: penalised(torch.ones_like(c), n, a) * c, "of the right members alone"),
     (checks.length_penalty, lambda c, n, a=0.2: penalised(c, n), "use the one that you are given"),

@@ -18,9 +18,11 @@
 
 # %% tags=["torch"]
 import stepgrpo_lab as lab
+from stepgrpo_lab.cli.quiet import quiet
 from stepgrpo_lab.course import leaky_rollout
 from stepgrpo_lab.engines.completions import text_of
 
+quiet()  # other libraries report on themselves; not here
 overthinker, tokenizer = lab.load_overthinker()
 vocabulary = text_of(tokenizer, overthinker.generation_config.eos_token_id)
 problem = lab.overthinker_problems("train", 6)[5]

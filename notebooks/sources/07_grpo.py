@@ -710,9 +710,13 @@ course.source_of(lab.step_grpo_update)
 # problems each, four completions of each.
 
 # %% tags=["torch"]
+from stepgrpo_lab.cli.quiet import quiet
 from stepgrpo_lab.engines.lockstep import rollout_sampler
 
+quiet()  # other libraries report on themselves; not here
 overthinker, tokenizer = lab.load_overthinker()
+
+# %% tags=["torch"]
 adam = torch.optim.AdamW(overthinker.parameters(), lr=1e-4, weight_decay=0.0)
 settings = lab.rollout_settings("official", markers="paper")
 sample = rollout_sampler(overthinker, tokenizer, lab.Decoding(256, settings))

@@ -46,7 +46,7 @@ course.drawing(
 # - read a recipe, and say what each key decides;
 # - watch a training live, stop it in order, and resume it;
 # - judge models by plain decoding on held-out problems, with intervals;
-# - see a reward being gamed on a real model;
+# - test on a real model whether a reward can be gamed;
 # - export the model and load it with plain `transformers`.
 
 # %% [markdown]
@@ -397,7 +397,7 @@ for name, path in folders.items():
     print(f"{name}: keep the model of step {step}")
 
 # %% [markdown]
-# ## What can go wrong: a reward that is gamed
+# ## What can go wrong: a reward that asks to be gamed
 #
 # Break the house rules on purpose. The *priced* reward of notebook 06 pays 1
 # for a right answer and takes 0.02 for every token, from wrong answers as well.
@@ -434,9 +434,12 @@ print(f"tokens: {figures['tokens']}")
 gamed_guess.compare(100 * figures["accuracy"].estimate)
 
 # %% [markdown]
-# Watch the two panels side by side. The reward is what you asked for, not what
-# you meant. That is why accuracy on held-out problems stands beside every
-# length in this package, and why house rule 1 is one.
+# Read the two panels side by side. If the reward climbs while the accuracy falls,
+# you have watched a reward being gamed. If the accuracy holds, these few steps
+# were not enough to find the shortcut, and more of them would keep looking: this
+# reward pays for it. The reward is what you asked for, not what you meant. That
+# is why accuracy on held-out problems stands beside every length in this
+# package.
 
 # %% [markdown]
 # ## Save, export, load
@@ -497,7 +500,7 @@ course.score()
 # - One recipe defines a run, and one folder holds all that came of it. A run can
 #   be stopped in order and resumed without a seam.
 # - The evidence is plain decoding on held-out problems, not the rollout.
-# - A reward that pays for being short and wrong will be earned that way.
+# - A reward that pays for being short and wrong asks to be earned that way.
 # - One race with one seed is fun. It is not a comparison.
 
 # %% [markdown]

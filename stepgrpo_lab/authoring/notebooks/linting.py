@@ -232,7 +232,7 @@ def _resolve(node: ast.expr, names: Mapping[str, Any]) -> Any:
 def _keywords(called: Callable[..., Any]) -> set[str] | None:
     """The keywords it takes; None where any will do. A widget takes its traits beside the parameters that it names."""
     traits = getattr(called, "class_trait_names", None)
-    known = set() if traits is None else set(traits(state=True))
+    known: set[str] = set() if traits is None else set(traits(state=True))
     try:
         parameters = inspect.signature(called, follow_wrapped=False).parameters.values()
     except (TypeError, ValueError):

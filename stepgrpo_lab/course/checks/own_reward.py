@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
+from typing import Any
 
 from stepgrpo_lab.course.checks._result import Unsolved, draws, exercise
 
@@ -65,7 +66,7 @@ def _group(rng: random.Random, size: int) -> Group:
 
 def _rewards(solution: Reward, group: Group) -> list[float]:
     correct, steps, formatted, tokens = group
-    given = solution(list(correct), list(steps), list(formatted), list(tokens))
+    given: Any = solution(list(correct), list(steps), list(formatted), list(tokens))
     if given is None or given is ...:
         raise Unsolved("my_reward gives nothing yet; write the body (expected one number for each member)")
     values = list(given.tolist() if hasattr(given, "tolist") else given)
