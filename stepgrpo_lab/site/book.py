@@ -26,7 +26,7 @@ def build_book(root: Path, folder: Path, parts: frozenset[str], *, cache: Path, 
         folder: Where to build it; other parts that lie there stay.
         parts: What else of the site is built ("live", "lite"), and may be linked.
         cache: Where its sources are put together.
-        say: Receives what is being done.
+        say: Receives what is being done, and what Sphinx warns of.
 
     Raises:
         ImportError: Sphinx or MyST-NB is not installed.
@@ -43,10 +43,12 @@ def build_book(root: Path, folder: Path, parts: frozenset[str], *, cache: Path, 
     write_pages(root, source, parts)
     _provide_mathjax(cache, source / "_static" / "mathjax")
     say("building the book")
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", str(cache / "doctrees")]
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-d", str(cache / "doctrees")]
     for part in sorted(parts):
         command += ["-t", part]
-    run_command([*command, str(source), str(folder)], root, PYTHONPATH=str(root), OMP_NUM_THREADS="1")
+    warnings = run_command([*command, str(source), str(folder)], root, PYTHONPATH=str(root), OMP_NUM_THREADS="1")
+    for line in warnings.splitlines():
+        say(line)
 
 
 def _provide_mathjax(cache: Path, folder: Path) -> None:
