@@ -35,18 +35,37 @@ def test_the_recorded_run_is_the_headline_s_first_row() -> None:
 
 def test_tables_are_those_of_the_records() -> None:
     """``stepgrpo compare NAME --published`` prints them."""
-    tables = dict(re.findall(r"<!-- table: (\w+) -->\n(.*?)\n<!-- /table -->", README, flags=re.DOTALL))
-    assert set(tables) == {"methods", "ablations"}
+    tables = dict(re.findall(r"<!-- table: ([\w-]+) -->\n(.*?)\n<!-- /table -->", README, flags=re.DOTALL))
+    assert set(tables) == {"overthinker-2"}
     for name, table in tables.items():
         assert table == headline_markdown(load_record(name)), name
 
 
-def test_the_picture_is_drawn_from_the_record() -> None:
-    [picture] = re.findall(r"!\[[^\]]*\]\((\S+\.svg)\)", README)
-    assert (ROOT / picture).read_text(encoding="utf-8") == draw_record(load_record("all"))
+def test_pictures_are_there_and_the_drawn_ones_are_the_records() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\((?!http)([^)\s]+)\)", README)
+    assert len(pictures) >= 3 and all((ROOT / picture).is_file() for picture in pictures)
+    for name, path in (("all", "comparison/comparison.svg"), ("overthinker-2", "overthinker-2.svg")):
+        assert (RECORDED.parent / path).read_text(encoding="utf-8") == draw_record(load_record(name))
 
 
-def test_the_readme_s_readings_of_the_comparison_hold() -> None:
+def test_the_readme_s_readings_of_the_second_laboratory_hold() -> None:
+    record, sweep = load_record("overthinker-2"), {row.title: row.test for row in load_record("sweep-2").rows}
+    rows = {row.name: row for row in record.rows}
+    vanilla, step = rows["vanilla"], rows["step-grpo"]
+    assert (round(100 * vanilla.test.accuracy.estimate), round(vanilla.test.tokens.estimate)) == (73, 84)
+    assert round(100 * vanilla.habits["flips"]) == 17
+    assert step.test.accuracy_points.low > 0 and step.test.token_ratio.high < 0.7
+    against = next(each for each in record.contrasts if each.before == "GRPO").test
+    assert 0.2 <= 1 - against.token_ratio.estimate <= 0.3 and round(against.accuracy_points.estimate) == -3
+    assert against.parts["chain"].accuracy_points.high < 0 < against.parts["search"].accuracy_points.low
+    shown = [
+        (round(100 * sweep[title].accuracy.estimate), round(100 * sweep[title].token_ratio.estimate))
+        for title in ("the published settings", "probe_rate 0.75")
+    ]
+    assert shown == [(87, 83), (82, 60)]
+
+
+def test_the_readings_of_the_comparison_hold() -> None:
     rows = {row.name: row for row in load_record("all").rows}
     trained = [row for row in rows.values() if row.kind == "method"]
     assert rows["vanilla"].test.accuracy.low == 1
