@@ -508,7 +508,7 @@ def rollout_loop(writer: TinyWriter, threshold: float, *, drops: bool = True) ->
             continue
         trial = tokens[:-1] + writer.probe_prompt
         start, odds = len(trial), []
-        while writer.close not in trial[start:]:
+        while writer.close not in trial[start:] and len(odds) < 20:
             token, odd = writer.likeliest(trial)
             trial.append(token)
             odds.append(odd)

@@ -162,7 +162,7 @@ class TinyWriter:
         self.forced_close = self.token_text.encode("\n</think>\n\n")
         self.close, self.end = map(WRITER_PIECES.index, ("</think>", "<eos>"))
         self._numbers = random.Random(seed)
-        self._left = 400
+        self._left, self._trials_left = 200, 2000
 
     def sample(self, tokens: Sequence[int]) -> int:
         """Draw the token that follows these.
@@ -177,7 +177,14 @@ class TinyWriter:
         return WRITER_PIECES.index(self._numbers.choices(list(odds), list(odds.values()))[0])
 
     def likeliest(self, tokens: Sequence[int]) -> tuple[int, float]:
-        """The likeliest token after these, and its probability."""
+        """The likeliest token after these, and its probability.
+
+        Raises:
+            ValueError: More is asked for than the probes of any completion hold.
+        """
+        self._trials_left -= 1
+        if self._trials_left < 0:
+            raise ValueError("a trial answer goes on for ever: does it stop at writer.close, or after 20 tokens?")
         odds = self._odds(tokens)
         piece = max(odds, key=lambda name: odds[name])
         return WRITER_PIECES.index(piece), odds[piece] / sum(odds.values())
