@@ -49,7 +49,7 @@ def test_pictures_are_there_and_the_drawn_ones_are_the_records() -> None:
 
 
 def test_the_readme_s_readings_of_the_second_laboratory_hold() -> None:
-    record, sweep = load_record("overthinker-2"), {row.title: row.test for row in load_record("sweep-2").rows}
+    record = load_record("overthinker-2")
     rows = {row.name: row for row in record.rows}
     vanilla, step = rows["vanilla"], rows["step-grpo"]
     assert (round(100 * vanilla.test.accuracy.estimate), round(vanilla.test.tokens.estimate)) == (73, 84)
@@ -58,11 +58,11 @@ def test_the_readme_s_readings_of_the_second_laboratory_hold() -> None:
     against = next(each for each in record.contrasts if each.before == "GRPO").test
     assert 0.2 <= 1 - against.token_ratio.estimate <= 0.3 and round(against.accuracy_points.estimate) == -3
     assert against.parts["chain"].accuracy_points.high < 0 < against.parts["search"].accuracy_points.low
-    shown = [
-        (round(100 * sweep[title].accuracy.estimate), round(100 * sweep[title].token_ratio.estimate))
-        for title in ("the published settings", "probe_rate 0.75")
-    ]
-    assert shown == [(87, 83), (82, 60)]
+    published = rows["every-member-probed"]
+    assert round(100 * published.test.token_ratio.estimate) == 86
+    assert published.test.token_ratio.high > rows["grpo"].test.token_ratio.low
+    over = next(each for each in record.contrasts if each.before == published.title).test.accuracy_points
+    assert round(over.estimate) == -2 and over.high < 0
 
 
 def test_the_readings_of_the_comparison_hold() -> None:
