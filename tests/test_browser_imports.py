@@ -132,12 +132,14 @@ def test_intervals_without_numpy_are_those_with_it_but_for_the_draws(
     values: list[float], statistic: str, seeds: int
 ) -> None:
     runs = [[value * (1 + 0.2 * ((place + seed) % 3)) for place, value in enumerate(values)] for seed in range(seeds)]
-    by_numpy = seeds_bootstrap(runs, values, statistic=statistic, seed=1)
-    plain = Interval(*_without_numpy.resample(runs, values, statistic, 10_000, 0.95, 1))
-    width = by_numpy.high - by_numpy.low
+    by_numpy, wide, narrow = (
+        seeds_bootstrap(runs, values, statistic=statistic, level=level, seed=1) for level in (0.95, 0.995, 0.8)
+    )
+    plain = Interval(*_without_numpy.resample(runs, [values], statistic, 10_000, 0.95, 1))
     assert plain.estimate == pytest.approx(by_numpy.estimate)
-    assert plain.low == pytest.approx(by_numpy.low, abs=0.2 * width + 1e-9)
-    assert plain.high == pytest.approx(by_numpy.high, abs=0.2 * width + 1e-9)
+    slack = 1e-9 * max(1.0, abs(plain.estimate))  # few problems have few means, so a bound may jump to the next one
+    assert wide.low - slack <= plain.low <= narrow.low + slack
+    assert narrow.high - slack <= plain.high <= wide.high + slack
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40), st.integers(1, 12), st.booleans())
@@ -154,4 +156,4 @@ def test_bins_without_numpy_are_those_with_it(answers: list[tuple[float, bool]],
 @pytest.mark.parametrize("values", [[], [[[]]], [[]], [[float("nan")]], [[1.0], [1.0, 2.0]]])
 def test_without_numpy_values_that_mean_nothing_are_refused(values: list[list[float]]) -> None:
     with pytest.raises(ValueError):
-        _without_numpy.resample(values, None, "difference", 10, 0.95, 0)
+        _without_numpy.resample(values, [], "difference", 10, 0.95, 0)

@@ -128,7 +128,7 @@ def setup() -> Lab:
         from stepgrpo_lab.widgets._base import enable_widgets_on_colab
 
         enable_widgets_on_colab()
-    if find_spec("torch") is None and "IPython" in sys.modules:
+    if (_browser.in_browser() or find_spec("torch") is None) and "IPython" in sys.modules:
         _browser.make_ready(sys.modules["IPython"].get_ipython())
     return Lab(fast_mode(), colab, platform.python_version(), {name: _version(name) for name in PACKAGES}, _gpu_name())
 
