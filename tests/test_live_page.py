@@ -313,13 +313,13 @@ def test_rollouts_equal_the_packages_on_a_few_problems(ask: Ask) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "source"), [("second", "overthinker-2"), ("first", "overthinker")])
-def test_rollouts_equal_the_packages_on_200_problems(ask: Ask, name: str, source: str) -> None:
-    found = compare(ask, name, source, source, 200, CASES)
+@pytest.mark.parametrize(("name", "source", "count"), [("second", "overthinker-2", 200), ("first", "overthinker", 40)])
+def test_rollouts_equal_the_packages(ask: Ask, name: str, source: str, count: int) -> None:
+    found = compare(ask, name, source, source, count, CASES)
     for line in found:
         warnings.warn(line, stacklevel=1)  # pytest lists them at its end
     assert not [line for line in found if "NO EXCUSE" in line], "\n".join(found)
-    assert len(found) <= 0.01 * 200 * len(CASES), "\n".join(found)
+    assert len(found) <= 0.01 * count * len(CASES), "\n".join(found)
 
 
 @pytest.mark.parametrize("preset", PAGE_PRESETS)
