@@ -358,12 +358,12 @@ ROWS_2: tuple[Row, ...] = (
 
 
 def _published_but(*overrides: str) -> Row:
-    """Overthinker 2's recipe with every member probed, as published, and with these changes."""
+    """Overthinker 2's recipe as it was before the sweep: every member probed, as published, and a middling rate."""
     row = _changed(*overrides, seeds=SEEDS[:2])
     return replace(
         row,
         title="the published settings" if not overrides else row.title,
-        overrides=("rollout.probe_rate=1", *overrides),
+        overrides=("rollout.probe_rate=1", "optimisation.learning_rate=1e-4", *overrides),
     )
 
 

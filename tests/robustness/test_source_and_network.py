@@ -24,6 +24,8 @@ MODULES = {"pickle", "marshal", "shelve", "dill", "socket", "socketserver", "htt
 LIBRARIES = {"wandb", "tensorboard", "mlflow", "comet_ml", "trackio", "uvicorn", "fastapi", "flask", "aiohttp"}
 
 
+EXECUTING = PACKAGE / "authoring" / "notebooks" / "_submission.py"
+"""The one module that runs other people's code: the notebooks that are graded, in a process of their own."""
 CONNECTING = PACKAGE / "engines" / "vllm_server.py"
 """The one module that opens connections, to the server whose address it is given."""
 
@@ -45,8 +47,10 @@ def forbidden(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_evaluates_unpickles_connects_or_serves(path: Path) -> None:
-    found = forbidden(path.read_text(encoding="utf-8"))
-    if path == CONNECTING:
+    found = [name for name in forbidden(path.read_text(encoding="utf-8")) if name != "urllib.parse"]  # it only parses
+    if path == EXECUTING:
+        assert found and set(found) <= {"exec", "eval", "compile"}
+    elif path == CONNECTING:
         assert found and all(name.partition(".")[0] in ("urllib", "http") for name in found)
     else:
         assert found == []
