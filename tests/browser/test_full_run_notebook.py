@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def test_the_full_run_runs_in_a_browser(page: Page) -> None:
     assert "colab-badge.svg" in "".join(badge["source"])
     page.run_notebook("full-run", notebook)
 
-    view = page.view(0)
-    assert "Waiting for the first step." in page.words(view) or "Step" in page.words(view)
+    views = page.page.locator(".stepgrpo-view")
+    view = views.filter(has_text=re.compile(r"Waiting for the first step|Step \d+ of \d+")).first
+    view.wait_for(timeout=LONGEST * 1000)
 
     def trained() -> bool:
         words = page.words(view)  # training ends twice: it is stopped after step 1 and resumed
