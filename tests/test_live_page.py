@@ -166,10 +166,17 @@ def test_the_pages_machine_does_what_the_packages_does_on_any_tokens(
         scripts = [
             [(token, rng.choice([1.0, 0.99, 0.9, 0.3, 0.0])) for token in tokens_of(text, rng)] for _ in range(4)
         ]
-        told = describe_rollout(settings, limit, text)
+        described = describe_rollout(settings, limit, text)
         ends = sorted(text.eos_ids)
         jobs.append(
-            {"task": "scripts", "pieces": pieces, "end_ids": ends, "settings": told, "limit": limit, "scripts": scripts}
+            {
+                "task": "scripts",
+                "pieces": pieces,
+                "end_ids": ends,
+                "settings": described,
+                "limit": limit,
+                "scripts": scripts,
+            }
         )
         expected.append([driven(text, settings, limit, script) for script in scripts])
     for answers, wanted in zip(ask(*jobs), expected, strict=True):
@@ -235,14 +242,14 @@ def page_rollouts(
 ) -> list[list[dict[str, Any]]]:
     """The page's completions, ``[cases][prompts]``."""
     text = TokenText.from_tokenizer(tokenizer)
-    told = [
+    described = [
         {
             "settings": describe_rollout(settings or rollout_settings("paper"), LIMIT, text),
             "probing": settings is not None,
         }
         for settings in cases
     ]
-    [answers] = ask({"task": "rollouts", "model": name, "prompts": prompts, "cases": told})
+    [answers] = ask({"task": "rollouts", "model": name, "prompts": prompts, "cases": described})
     return list(answers)
 
 
@@ -328,8 +335,8 @@ def test_probes_that_never_exit_leave_the_completion_identical(
     ask: Ask, page: Path, preset: str, temperature: float
 ) -> None:
     known = json.loads((page / "data" / "model-second.json").read_text(encoding="utf-8"))
-    told = {"settings": known["watching"][preset], "temperature": temperature, "seed": 7}
-    cases = [{**told, "probing": True}, {**told, "probing": False}]
+    described = {"settings": known["watching"][preset], "temperature": temperature, "seed": 7}
+    cases = [{**described, "probing": True}, {**described, "probing": False}]
     [[watched, plain]] = ask(
         {"task": "rollouts", "model": "second", "prompts": prompts_of("overthinker-2", 2), "cases": cases}
     )

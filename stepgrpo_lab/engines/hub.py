@@ -1,4 +1,4 @@
-"""The Hugging Face hub: asked only for what is not on this machine, and told in seconds when it does not answer."""
+"""The Hugging Face hub: asked only for what is not on this machine, and given up on in seconds if it is silent."""
 
 from __future__ import annotations
 

@@ -236,8 +236,10 @@ def _compare(config: dict[str, Any], text: dict[str, Any], shapes: dict[str, tup
         for ending, (fields, size) in expected.items():
             sides = zip(size, shape, strict=False)
             if name.endswith(ending) and any(side not in (None, stored) for side, stored in sides):
-                told = " x ".join("?" if side is None else str(side) for side in size)
-                raise ValueError(f"{fields} say {told} of {name}, but its weights are {' x '.join(map(str, shape))}")
+                expected_size = " x ".join("?" if side is None else str(side) for side in size)
+                raise ValueError(
+                    f"{fields} say {expected_size} of {name}, but its weights are {' x '.join(map(str, shape))}"
+                )
 
 
 def _expected(config: dict[str, Any], text: dict[str, Any]) -> dict[str, tuple[str, tuple[int | None, ...]]]:

@@ -261,9 +261,9 @@ def _read_weights(path: str, dtype: str, quantization: str | None, device: str) 
 
     found = loading_options(path)
     if folder := _folder_of(path, FILES_OF_MODEL):
-        told = check_model_files(folder)
+        config = check_model_files(folder)
         if Path(path).is_dir():
-            check_weights_fit(folder, told, told.get("text_config"))
+            check_weights_fit(folder, config, config.get("text_config"))
     options: dict[str, Any] = {
         **found,
         "dtype": getattr(torch, dtype),

@@ -37,5 +37,5 @@ def load_overthinker(name: str = "overthinker") -> tuple[PreTrainedModel, PreTra
     """
     from stepgrpo_lab.engines.models import load_model
 
-    laboratory_of(name)  # a name that is none is refused before anything is read
+    laboratory_of(name)  # refuses an unknown name
     return load_model(data_path(name), device="cpu")
