@@ -65,6 +65,26 @@ def test_the_readme_s_readings_of_the_second_laboratory_hold() -> None:
     assert round(over.estimate) == -2 and over.high < 0
 
 
+def test_the_mechanism_that_the_records_page_tells_holds() -> None:
+    rows = {row.name: row for row in load_record("overthinker-2").rows}
+    habits = {name: rows[name].habits for name in ("vanilla", "step-grpo", "grpo")}
+
+    def percent(figure: str) -> list[float]:
+        return [round(100 * each[figure], 1) for each in habits.values()]
+
+    assert percent("flips") == [16.6, 3.9, 3.5]
+    assert percent("false_rejects") == [12.9, 1.2, 0.0]
+    assert percent("false_accepts") == [7.2, 0.0, 0.0]
+    assert [round(each["leap"], 2) for each in habits.values()] == [0.59, 0.60, 0.59]
+    assert [round(habits[name]["derivations"], 1) for name in ("step-grpo", "grpo")] == [2.2, 2.9]
+    cuts = {
+        name: [[round(-run.first_cut[family].estimate) for run in rows[name].seeds] for family in ("chain", "search")]
+        for name in ("step-grpo", "grpo")
+    }
+    assert [(min(seeds), max(seeds)) for seeds in cuts["step-grpo"]] == [(39, 45), (23, 27)]
+    assert [(min(seeds), max(seeds)) for seeds in cuts["grpo"]] == [(48, 51), (14, 25)]
+
+
 def test_the_readings_of_the_comparison_hold() -> None:
     rows = {row.name: row for row in load_record("all").rows}
     trained = [row for row in rows.values() if row.kind == "method"]
