@@ -25,7 +25,7 @@ from stepgrpo_lab.site._markdown import Links
 from stepgrpo_lab.site._notebooks import without_badge
 
 IN_BROWSER = ("00", "01", "02", "03", "04", "05", "06", "08")
-"""The notebooks that need recordings alone."""
+"""The notebooks that run without torch; where one has cells that need it, these are skipped."""
 
 BOOT = ("micropip", "packaging", "ipython", "jedi", "traitlets", "comm", "typing-extensions", "pure-eval", "narwhals")
 """What the kernel starts with; their requirements stand in Pyodide's lock file."""
