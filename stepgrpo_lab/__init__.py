@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from stepgrpo_lab._imports import lazy_names, serve_old_paths
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 serve_old_paths()
 

@@ -70,7 +70,7 @@ import torch
 # %%
 course.score()
 '''
-PROJECT = '[project]\n[project.urls]\nRepository = "https://github.com/someone/lab"\n'
+PROJECT = '[project]\nname = "stepgrpo-lab"\n[project.urls]\nRepository = "https://github.com/someone/lab"\n'
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_title_badge_and_setup_come_from_one_address(lesson: Lesson) -> None:
         assert f"github/someone/lab/blob/main/{folder}/03_doubling.ipynb" in title.source
         assert title.source.startswith("# 03 · Doubling") and "5 minutes · any CPU" in title.source
         assert 'address = "https://github.com/someone/lab"' in setup.source
-        assert '"stepgrpo-lab[colab] @ git+{address}"' in setup.source
+        assert 'f"{address}/archive/refs/' in setup.source and '"stepgrpo-lab[colab] @ {archive}"' in setup.source
         assert max(map(len, setup.source.splitlines())) <= linting.LINE_LENGTH
 
 
@@ -153,7 +153,39 @@ def test_a_folder_of_ones_own_builds_notebooks_too(root: Path, project: str | No
     [lesson] = find_lessons(root)
     title, setup = lesson.build(solved=False).cells[:2]
     assert "colab" not in title.source and title.source.splitlines()[-1].startswith("5 minutes")
-    assert 'git+{address}"' in setup.source and "https://" in setup.source
+    assert "https://github.com/stepgrpo-lab/stepgrpo-lab" in setup.source
+
+
+def test_a_project_of_ones_own_has_its_badges_and_this_package(root: Path) -> None:
+    (root / "pyproject.toml").write_text(PROJECT.replace("stepgrpo-lab", "my-course"))
+    title, setup = find_lessons(root)[0].build(solved=False).cells[:2]
+    assert "github/someone/lab/blob" in title.source
+    assert "someone" not in setup.source and "https://github.com/stepgrpo-lab/stepgrpo-lab" in setup.source
+
+
+def test_a_notebook_of_which_text_alone_changed_keeps_its_outputs(
+    root: Path, lesson: Lesson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = list[str]()
+
+    def run(notebook: nbformat.NotebookNode, **_: object) -> None:
+        ran.append(notebook.cells[0].source)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = [nbformat.v4.new_output("stream", text=cell.source)]
+        notebook.metadata["stepgrpo"]["executed"] = fingerprint(notebook)
+
+    monkeypatch.setattr(building, "execute", run)
+    before = [nbformat.read(path, as_version=4) for path in building.build_notebooks(root, keep_outputs=True)]
+    assert len(ran) == 2
+    lesson.path.write_text(SCRIPT.replace("any CPU", "a slow CPU"))
+    after = [nbformat.read(path, as_version=4) for path in building.build_notebooks(root, keep_outputs=True)]
+    assert len(ran) == 2 and all("a slow CPU" in notebook.cells[0].source for notebook in after)
+    for old, new in zip(before, after, strict=True):
+        assert [cell.get("outputs") for cell in new.cells] == [cell.get("outputs") for cell in old.cells]
+    lesson.path.write_text(SCRIPT.replace("2 * 21", "3 * 14"))
+    building.build_notebooks(root, keep_outputs=True)
+    assert len(ran) == 4
 
 
 def test_cells_of_exercises_carry_what_nbgrader_reads(lesson: Lesson) -> None:

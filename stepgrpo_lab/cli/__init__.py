@@ -375,6 +375,9 @@ def _add_notebooks(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     build.add_argument("names", nargs="*", metavar="NAME", help="number or name of a notebook (default: all)")
     build.add_argument("--fast", action="store_true", help="run them in their tested size")
+    build.add_argument(
+        "--keep-outputs", action="store_true", help="run none whose code is unchanged: for changes of text alone"
+    )
     check = _command(
         inner,
         "check",

@@ -133,9 +133,10 @@ def build_notebooks(options: Namespace) -> int:
     from stepgrpo_lab.authoring.notebooks.building import build_notebooks as build
 
     def show_progress(name: str) -> None:
-        print(f"running {printable(name)}")
+        print(f"building {printable(name)}")
 
-    for path in build(options.root, options.names, fast=options.fast, progress=show_progress):
+    how = {"fast": options.fast, "keep_outputs": options.keep_outputs}
+    for path in build(options.root, options.names, **how, progress=show_progress):
         print(f"written: {printable(str(path))} ({path.stat().st_size // 1000} kB)")
     return 0
 

@@ -132,6 +132,20 @@ def test_the_book_s_search_finds_a_word_of_the_glossary(plain_browser: Any, addr
 
 
 @pytest.mark.parametrize("width", [390, 1280])
+def test_the_landing_page_holds_the_live_model(width: int, plain_browser: Any, address: str) -> None:
+    context = plain_browser.new_context(viewport={"width": width, "height": 844})
+    page = Page(context.new_page(), None)  # type: ignore[arg-type]
+    page.page.goto(f"{address}/index.html")
+    page.page.locator("iframe").scroll_into_view_if_needed()
+    live = page.page.frame_locator("iframe")
+    live.locator(".thoughts li").first.wait_for(timeout=SECONDS * 1000)
+    assert live.locator(".column").count() == 2
+    assert live.locator("html").evaluate("node => node.scrollWidth - node.clientWidth") <= 0
+    assert page.outside == []
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_of_the_book_is_wider_than_the_window(width: int, plain_browser: Any, address: str) -> None:
     context = plain_browser.new_context(viewport={"width": width, "height": 844})
     page = Page(context.new_page(), None)  # type: ignore[arg-type]

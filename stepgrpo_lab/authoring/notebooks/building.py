@@ -28,6 +28,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepgrpo_lab import __version__
 from stepgrpo_lab.authoring.notebooks.grading import points_of
 from stepgrpo_lab.course._environment import FAST_VARIABLE
 from stepgrpo_lab.widgets._base import FIGURES_MIME, FIGURES_VARIABLE
@@ -44,7 +45,7 @@ FIGURE_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 GITHUB = "https://github.com/"
 PROJECT = "https://github.com/stepgrpo-lab/stepgrpo-lab"
-"""Where the package is installed from by notebooks of a folder that names no repository of its own."""
+"""Where the package is installed from, except by notebooks of a fork."""
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 SETUP = """\
 import sys
@@ -53,7 +54,8 @@ from importlib.util import find_spec
 # On Colab, for one; a browser has it, or cannot get it.
 if find_spec("stepgrpo_lab") is None and sys.platform != "emscripten":
     address = "{repository}"
-    %pip install -q "stepgrpo-lab[{extras}] @ git+{{address}}"
+    archive = f"{archive}"
+    %pip install -q "stepgrpo-lab[{extras}] @ {{archive}}"
 from stepgrpo_lab import course
 
 setup = course.setup()
@@ -66,12 +68,13 @@ class Lesson:
 
     Attributes:
         path: Its percent script, ``notebooks/sources/NN_name.py``.
-        repository: Address of the repository, from which badges and the setup line are made; empty in a folder of
-            one's own.
+        repository: Address of the repository, from which badges are made; empty in a folder of one's own.
+        package: Address of the repository that the setup cell installs the package from.
     """
 
     path: Path
     repository: str
+    package: str = PROJECT
 
     @property
     def name(self) -> str:
@@ -147,7 +150,7 @@ class Lesson:
 
     def _setup(self) -> str:
         extras = ",".join(["colab", *self.about.get("extras", [])])
-        return SETUP.format(repository=self.repository or PROJECT, extras=extras)
+        return SETUP.format(repository=self.package, archive=archive_of(self.package, __version__), extras=extras)
 
     def _code(self, cell: NotebookNode, solved: bool) -> str:
         tags = cell.metadata.get("tags", [])
@@ -155,6 +158,23 @@ class Lesson:
         if ("exercise" in tags) != (BEGIN in text):
             raise ValueError(f"{self.path}: a cell tagged exercise, and no other, holds {BEGIN}:\n{text}")
         return split_solution(text, solved=solved) if "exercise" in tags else text
+
+
+def archive_of(repository: str, version: str) -> str:
+    """What pip installs, so that a notebook meets its own version: the archive of a release, or of the main branch.
+
+    Example:
+        >>> archive_of("https://github.com/someone/lab", "0.2.0")
+        '{address}/archive/refs/tags/v0.2.0.tar.gz'
+        >>> archive_of("https://github.com/someone/lab", "0.3.0.dev0")
+        '{address}/archive/refs/heads/main.tar.gz'
+        >>> archive_of("https://example.org/lab", "0.2.0")
+        'git+{address}@v0.2.0'
+    """
+    released = re.fullmatch(r"[0-9.]+", version) is not None
+    if not repository.startswith(GITHUB):
+        return f"git+{{address}}@{f'v{version}' if released else 'main'}"
+    return f"{{address}}/archive/refs/{f'tags/v{version}' if released else 'heads/main'}.tar.gz"
 
 
 def nbgrader_metadata(number: str, heading: str, *, check: bool) -> dict[str, Any]:
@@ -238,18 +258,20 @@ def find_lessons(root: Path) -> list[Lesson]:
     paths = sorted((root / "notebooks" / "sources").glob("[0-9]*.py"))
     if not paths:
         raise ValueError(f"{root} has no notebooks/sources/01_NAME.py: write one, or give --root")
-    return [Lesson(path, _repository(root)) for path in paths]
+    about = _project(root)
+    repository = str(about.get("urls", {}).get("Repository", "")).rstrip("/")
+    package = repository if about.get("name") == "stepgrpo-lab" and repository else PROJECT
+    return [Lesson(path, repository, package) for path in paths]
 
 
-def _repository(root: Path) -> str:
-    """The address that a project states; empty where it states none."""
+def _project(root: Path) -> dict[str, Any]:
+    """What a folder's pyproject.toml says of its project; nothing where there is none that can be read."""
     import tomllib
 
     try:
-        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        return str(project["urls"]["Repository"]).rstrip("/")
-    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError):
-        return ""
+        return dict(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def notebook_path(root: Path, lesson: Lesson, *, solved: bool) -> Path:
@@ -258,8 +280,9 @@ def notebook_path(root: Path, lesson: Lesson, *, solved: bool) -> Path:
 
 
 def fingerprint(notebook: NotebookNode) -> str:
-    """Of all code, in order: outputs that were stored with another one are stale."""
-    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    """Of all code, in order: outputs that were stored with another one are stale. The setup only installs."""
+    run = (cell for cell in notebook.cells if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", []))
+    code = "\0".join(cell.source for cell in run)
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
@@ -268,6 +291,7 @@ def build_notebooks(
     names: list[str] | None = None,
     *,
     fast: bool = False,
+    keep_outputs: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Build, run and write notebooks, each with its solution twin.
@@ -276,6 +300,7 @@ def build_notebooks(
         root: Folder of a checkout.
         names: Numbers or names ("02", "02_semantic_steps"); all by default.
         fast: Run them in their tested size.
+        keep_outputs: Run none whose code is what its stored outputs came from: text alone has changed.
         progress: Receives a line when a notebook begins.
 
     Returns:
@@ -292,7 +317,10 @@ def build_notebooks(
             if progress:
                 progress(str(path.relative_to(root)))
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(execute(lesson.build(solved=solved), folder=path.parent, fast=fast), path)
+            notebook = lesson.build(solved=solved)
+            if not (keep_outputs and _take_outputs(path, notebook)):
+                execute(notebook, folder=path.parent, fast=fast)
+            write(notebook, path)
             written.append(path)
     return written
 
@@ -311,7 +339,23 @@ def chosen(lessons: list[Lesson], names: list[str] | None) -> list[Lesson]:
     return [lesson for lesson in lessons if lesson.number in names or lesson.name in names]
 
 
-def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode:
+def _take_outputs(path: Path, notebook: NotebookNode) -> bool:
+    """Take over the outputs of a notebook as it was written before, if the same code made them."""
+    import nbformat
+
+    if not path.exists():
+        return False
+    before = nbformat.read(path, as_version=4)
+    if before.metadata.get("stepgrpo", {}).get("executed") != fingerprint(notebook):
+        return False
+    code = ([cell for cell in book.cells if cell.cell_type == "code"] for book in (notebook, before))
+    for cell, old in zip(*code, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    notebook.metadata["stepgrpo"]["executed"] = fingerprint(notebook)
+    return True
+
+
+def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> None:
     """Run every cell in a kernel of this very Python and keep what a reader should see."""
     from nbclient import NotebookClient
 
@@ -336,7 +380,6 @@ def execute(notebook: NotebookNode, *, folder: Path, fast: bool) -> NotebookNode
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata.pop("widgets", None)
     notebook.metadata["stepgrpo"]["executed"] = fingerprint(notebook)
-    return notebook
 
 
 def _kept(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
