@@ -16,7 +16,7 @@ from stepgrpo_lab.engines.completions import RolloutEngine
 from stepgrpo_lab.engines.files import read_json, write_atomically
 from stepgrpo_lab.evaluation.evaluating import evaluate
 from stepgrpo_lab.evaluation.results import Evaluation, compare, overall_figures
-from stepgrpo_lab.evaluation.statistics import Interval
+from stepgrpo_lab.evaluation.statistics import Interval, calibration
 from stepgrpo_lab.experiments.plan import Plan
 from stepgrpo_lab.experiments.record import CHANGES, Measurement, Structure
 from stepgrpo_lab.method.records import Problem, from_json
@@ -218,6 +218,24 @@ def tokens_given(*seeds: Evaluation) -> dict[str, float]:
     kinds = {"right": True, "wrong": False}
     lengths = {name: [one.tokens for one in outcomes if one.correct == kind] for name, kind in kinds.items()}
     return {name: statistics.fmean(tokens) for name, tokens in lengths.items() if tokens}
+
+
+def calibration_at_first_marker(cuts: Sequence[Evaluation]) -> dict[str, float]:
+    """How sure a row's first trial answers are, and how often right: each run's figures, averaged.
+
+    Args:
+        cuts: For each run, the evaluation with all thoughts cut at the first marker: one trial answer a thought.
+    """
+    pairs = [list(zip(*cut.trial_answers, strict=True)) for cut in cuts if cut.trial_answers]
+    runs = [
+        (statistics.fmean(stated), statistics.fmean(right), calibration(stated, right, 15, equal_mass=True).ece)
+        for stated, right in pairs
+    ]
+    return (
+        dict(zip(("stated", "right", "ece"), map(statistics.fmean, zip(*runs, strict=True)), strict=True))
+        if runs
+        else {}
+    )
 
 
 def measure_run(vanilla: Evaluation, after: Evaluation) -> Measurement:

@@ -171,7 +171,13 @@ EXPERIMENTS = {
                 (STEP_GRPO, "grpo"),
                 *(
                     (STEP_GRPO, row)
-                    for row in ("length-penalty", "no-dynamic-rollout", "every-member-probed", "deer-sft")
+                    for row in (
+                        "length-penalty",
+                        "no-dynamic-rollout",
+                        "every-member-probed",
+                        "deer-sft",
+                        "on-policy-sft",
+                    )
                 ),
             ),
         ),

@@ -25,6 +25,7 @@ from stepgrpo_lab.evaluation.statistics import t_interval
 from stepgrpo_lab.experiments._measure import (
     Measured,
     Measuring,
+    calibration_at_first_marker,
     contrast,
     mean_structure,
     measure,
@@ -241,6 +242,7 @@ class Runs:
             seeds=[self._seed_result(row, seed, rate, part, vanilla.test) for seed, part in parts.items()],
             structure=mean_structure([part.structure for part in seeds]),
             habits=self.measuring.habits([part.test for part in seeds]),
+            calibration=calibration_at_first_marker([part.first_cut for part in seeds if part.first_cut]),
             learning_rate=rate,
             rates={f"{tried:g}": score for tried, score in scores.items()} if row.kind == "method" else {},
             covers="problems and seeds" if len(seeds) > 1 else "problems",

@@ -127,6 +127,7 @@ def record_tables(record: Record) -> list[Table]:
         _signals_table([row for row in rows if _has_signals(row)]),
         _structure_table(rows),
         _habits_table([row for row in rows if row.habits]),
+        _calibration_table([row for row in rows if row.calibration]),
         _part_table(rows),
         _seed_table(rows),
     ]
@@ -206,6 +207,20 @@ def _habits_table(rows: Sequence[RowResult]) -> Table:
     ]
     head = ["", "seeds", *_HABITS.values(), "derivations of a chain", "expected by Yu et al."]
     return Table("How the models derive and check", [*head, "tokens if right", "tokens if wrong"], body)
+
+
+def _calibration_table(rows: Sequence[RowResult]) -> Table:
+    body = [
+        [
+            row.title,
+            _seeds(row),
+            *(f"{100 * row.calibration[name]:.1f} %" for name in ("stated", "right")),
+            f"{row.calibration['ece']:.3f}",
+        ]
+        for row in rows
+    ]
+    head = ["", "seeds", "joint probability", "right", "expected calibration error"]
+    return Table("Trial answers at the first marker", head, body)
 
 
 def share(interval: Interval | None) -> str:
