@@ -415,7 +415,7 @@ async function load() {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) restart(false);
 }
 
-document.documentElement.classList.toggle("framed", window.self !== window.top); // in the book, which has said what it is
+document.documentElement.classList.toggle("framed", window.self !== window.top);
 $("theme").setAttribute("aria-pressed", String(matchMedia("(prefers-color-scheme: dark)").matches));
 $("theme").addEventListener("click", toggleTheme);
 load().catch((error) => { $("place").textContent = `The models cannot be loaded (${error.message}). Serve this folder with a file server.`; });
