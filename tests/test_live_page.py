@@ -320,13 +320,22 @@ def test_rollouts_equal_the_packages_on_a_few_problems(ask: Ask) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "source", "count"), [("second", "overthinker-2", 200), ("first", "overthinker", 40)])
-def test_rollouts_equal_the_packages(ask: Ask, name: str, source: str, count: int) -> None:
-    found = compare(ask, name, source, source, count, CASES)
+@pytest.mark.parametrize(
+    ("name", "source", "count", "cases"),
+    [
+        ("second", "overthinker-2", 200, CASES[:1]),
+        ("second", "overthinker-2", 50, CASES[1:]),
+        ("first", "overthinker", 40, CASES),
+    ],
+)
+def test_rollouts_equal_the_packages(
+    ask: Ask, name: str, source: str, count: int, cases: list[tuple[str, float]]
+) -> None:
+    found = compare(ask, name, source, source, count, cases)
     for line in found:
         warnings.warn(line, stacklevel=1)  # pytest lists them at its end
     assert not [line for line in found if "NO EXCUSE" in line], "\n".join(found)
-    assert len(found) <= 0.01 * count * len(CASES), "\n".join(found)
+    assert len(found) <= 0.01 * count * len(cases), "\n".join(found)
 
 
 @pytest.mark.parametrize("preset", PAGE_PRESETS)
