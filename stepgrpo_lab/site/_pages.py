@@ -169,8 +169,6 @@ def _result_pages(root: Path, links: Links) -> Iterator[tuple[str, str]]:
             text = links.rewrite(path.read_text(encoding="utf-8"), origin, page)
             yield page, text if _TITLE.search(text) else f"# {path.stem.capitalize()}\n\n{text}"
             names.append(page)
-    picture = "![Change of accuracy against length, for every method and every ablation](results/comparison.svg)"
-    overview = _TITLE.sub(rf"# \1\n\n{picture}", overview, count=1)
     yield "results.md", overview + "\n```{toctree}\n:hidden:\n" + "\n".join(names) + "\n```\n"
 
 
