@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Overthinking, seen and measured
-#     minutes: 75
+#     minutes: 80
 #     hardware: any CPU
 # ---
 
@@ -287,65 +287,44 @@ inspector
 # know that much, but it says what there is to save.
 
 # %% [markdown]
-# ### Exercise 01.2 · Stop after the last needed step (●●○, 8 minutes)
+# ### Exercise 01.2 · What the oracle saves (●●○, 12 minutes)
 #
-# Return the length in tokens of a completion that stops there. `labels` and `step_tokens` hold one entry for each step,
-# and the close (`</think>`) and the answer take `closing_tokens`. For steps of 16, 13, 13 and 12 tokens, labelled needed,
-# needed, verifying, redundant, and 7 tokens of close and answer, it is 36.
+# Each of the `completions` is a triple: the `labels` of its steps, their `sizes` in tokens, and `closing`, the tokens of
+# the close (`</think>`) and the answer. Return the share of *all* tokens that the oracle saves, from 0 to 1.
+#
+# A completion with steps of 16, 13, 13 and 12 tokens, labelled needed, needed, verifying, redundant, and 7 tokens of
+# close and answer, has 61 tokens, and 36 when it is stopped. And beware of averages: the mean of the completions' shares is
+# another number, and not the one that you pay for.
 
 
 # %% tags=["exercise"]
-def stop_after_needed(labels, step_tokens, closing_tokens):
-    """Tokens of a completion that stops after its last needed step."""
-    # BEGIN SOLUTION
-    # STUB: return ...  # your code here
-    kept, so_far = 0, 0
-    for label, tokens in zip(labels, step_tokens, strict=True):
-        so_far += tokens
-        if label == "needed":
-            kept = so_far
-    return kept + closing_tokens
-    # END SOLUTION
-
-
-# %% tags=["check"]
-verdict = checks.stop_after_needed(stop_after_needed, number="01.2")
-stop_after_needed = verdict.solution
-verdict
-
-# %% [markdown]
-# <details><summary>Hint</summary>
-#
-# Add up the tokens as you go, and remember the sum whenever a step is needed. What is remembered at the end, with the
-# close and the answer, is the length.
-#
-# </details>
-
-# %% [markdown]
-# ### Exercise 01.3 · What share is saved (●○○, 5 minutes)
-#
-# Three completions have 200, 50 and 50 tokens; stopped, they have 50, 40 and 50. Return the share of *all* tokens that is
-# saved, from 0 to 1. The mean of the three shares would be another number, and not the one that you pay for.
-
-
-# %% tags=["exercise"]
-def pooled_saving(before, after):
+def oracle_saving(completions):
     """Share of all tokens that is saved, from 0 to 1."""
     # BEGIN SOLUTION
     # STUB: return ...  # your code here
-    return 1 - sum(after) / sum(before)
+    before = after = 0
+    for labels, sizes, closing in completions:
+        kept = so_far = 0
+        for label, size in zip(labels, sizes, strict=True):
+            so_far += size
+            if label == "needed":
+                kept = so_far
+        before += so_far + closing
+        after += kept + closing
+    return 1 - after / before
     # END SOLUTION
 
 
 # %% tags=["check"]
-verdict = checks.pooled_saving(pooled_saving, number="01.3")
-pooled_saving = verdict.solution
+verdict = checks.oracle_saving(oracle_saving, number="01.2")
+oracle_saving = verdict.solution
 verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# All tokens after, divided by all tokens before, is the share that is kept.
+# Within a completion, add up the tokens as you go, and remember the sum whenever a step is needed. Keep two totals over all
+# completions, before and after, and divide only at the end.
 #
 # </details>
 
@@ -367,15 +346,12 @@ saved_guess
 
 # %% tags=["nbval-check-output", "result"]
 survey = [group for group in load_survey() if group.model == "untrained"]
-before, after = [], []
-for group in survey:
-    size = labelled_size(group)
-    before.append(size.tokens)
-    after.append(
-        stop_after_needed(size.labels, size.step_tokens, size.closing_tokens)
-    )
-saved = pooled_saving(before, after)
-print(f"{sum(before) / 400:.1f} tokens, {sum(after) / 400:.1f} needed")
+sized = [labelled_size(group) for group in survey]
+saved = oracle_saving(
+    [(size.labels, size.step_tokens, size.closing_tokens) for size in sized]
+)
+tokens = sum(size.tokens for size in sized)
+print(f"{tokens / 400:.1f} tokens, {(1 - saved) * tokens / 400:.1f} needed")
 
 # %% tags=["result"]
 saved_guess.compare(100 * saved)
@@ -447,48 +423,71 @@ cut_guess = course.predict(
 cut_guess
 
 # %% [markdown]
-# ### Exercise 01.4 · Accuracy of a cut (●●○, 10 minutes)
+# ### Exercise 01.3 · The price of a cut (●●○, 15 minutes)
 #
-# `trials_right[i][j]` says whether the trial answer of completion `i` after step `j + 1` is right; `own_right[i]` says
-# whether its own answer at the end is. Return the share of right answers if every completion is cut after `steps` steps. A
-# completion with fewer markers than that ends by itself.
+# Write the whole curve. Each completion is a dictionary:
+#
+# - `ends`: the tokens up to its first marker, up to its second, and so on;
+# - `trials_right`: whether its trial answer at each of these markers is right;
+# - `closing`: the tokens of a close and an answer;
+# - `tokens` and `right`: the whole completion, and whether its own answer is right.
+#
+# Return one pair for each cut after 1, 2, ... `most` steps: the mean tokens, and the share of right answers. A completion
+# with fewer markers than the cut ends by itself.
 
 
 # %% tags=["exercise"]
-def cut_accuracy(trials_right, own_right, steps):
-    """Share of right answers, cut after so many steps."""
+def cut_curve(completions, most):
+    """(mean tokens, share right) of cuts after 1 to `most` steps."""
     # BEGIN SOLUTION
     # STUB: return ...  # your code here
-    right = 0
-    for trials, own in zip(trials_right, own_right, strict=True):
-        right += trials[steps - 1] if steps <= len(trials) else own
-    return right / len(own_right)
+    curve = []
+    for steps in range(1, most + 1):
+        tokens = hits = 0
+        for one in completions:
+            if steps > len(one["ends"]):
+                tokens += one["tokens"]
+                hits += one["right"]
+                continue
+            tokens += one["ends"][steps - 1] + one["closing"]
+            hits += one["trials_right"][steps - 1]
+        count = len(completions)
+        curve.append((tokens / count, hits / count))
+    return curve
     # END SOLUTION
 
 
 # %% tags=["check"]
-verdict = checks.cut_accuracy(cut_accuracy, number="01.4")
-cut_accuracy = verdict.solution
+verdict = checks.cut_curve(cut_curve, number="01.3")
+cut_curve = verdict.solution
 verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# A completion has as many trial answers as markers. If there is one after `steps` steps, it counts; otherwise the
-# completion's own answer does. `True` adds up as 1.
+# Two loops: over the cuts, and over the completions. The first marker stands at index 0. `True` adds up as 1.
 #
 # </details>
 
 # %% tags=["nbval-check-output", "result"]
-members = [group.members[0] for group in survey]
-trials_right = [member.trials_right for member in members]
-own_right = [member.outcome.correct for member in members]
-for steps in range(1, 7):
-    share = cut_accuracy(trials_right, own_right, steps)
-    print(f"cut after {steps} steps: {share:6.1%} right")
+watched_completions = []
+for group, size in zip(survey, sized, strict=True):
+    member = group.members[0]
+    watched_completions.append(
+        {
+            "ends": [probe.position for probe in member.trajectory.probes],
+            "trials_right": member.trials_right,
+            "closing": size.closing_tokens,
+            "tokens": size.tokens,
+            "right": member.outcome.correct,
+        }
+    )
+curve = cut_curve(watched_completions, 6)
+for steps, (tokens, share) in enumerate(curve, start=1):
+    print(f"cut after {steps} steps: {tokens:5.1f} tokens, {share:6.1%} right")
 
 # %% tags=["result"]
-cut_guess.compare(100 * cut_accuracy(trials_right, own_right, 1))
+cut_guess.compare(100 * curve[0][1])
 
 # %% [markdown]
 # <details><summary>Why so few?</summary>
@@ -500,7 +499,8 @@ cut_guess.compare(100 * cut_accuracy(trials_right, own_right, 1))
 #
 # The library writes a cut as an exit rule that takes any answer (threshold 0) once so many steps are finished, or so many
 # tokens written. All cuts in one picture, with the oracle, and with a rule of another kind: stop at the first trial answer
-# of which the model is confident (more than 0.95).
+# of which the model is confident (more than 0.95). The first of the curves is the one that you have just computed, with
+# intervals.
 
 # %% tags=["result"]
 from stepgrpo_lab.recordings.measures import try_rule
