@@ -238,15 +238,15 @@ certain_guess.compare(words[next(i for i, hit in enumerate(hits) if hit)])
 #
 # Write what stands between the model and every probe of this course. `scan(pieces, markers)` goes over the texts of the
 # tokens once, from left to right. For each token it returns `(marker, held)` if this token makes a marker certain, and
-# `None` if not. *Certain* means that nothing which may follow can turn it into another word.
-#
+# `None` if not. A marker is *certain* once nothing that may follow can make another word of it.
+
+# %% [markdown]
 # - A marker may be spread over several tokens, and it may end inside one. No token makes two markers certain.
 # - `held` says how many of the newest tokens to hold back: every token that holds a part of the marker, and all after it.
 # - A token with content (a letter, digit or underscore) *before* the marker stays, and is not counted. Space and signs
 #   do not make it stay.
 # - `</think>` is always a token of its own. After it there are no markers.
-
-# %% [markdown]
+#
 # The stream above gives `("Wait", 3)` at its last token and `None` before. `["12 Wait", "!"]` gives `None` and
 # `("Wait", 1)`: only the exclamation mark is held back.
 #
@@ -460,16 +460,15 @@ for markers in ("paper", ["wait"]):
 #
 # Write a splitter for prose. `split_turns(text, openings)` cuts the thoughts into steps and returns their texts. A new
 # step begins at an *opening*: one of the words `openings` (given in lower case, matched in any case) that opens a
-# **clause**.
-#
+# **clause**. Joined again, the steps are the thoughts: the text before the first `</think>`. As in the paper's rule, the
+# text before the first opening is a step, even if it is empty.
+
+# %% [markdown]
 # - A clause begins with the text, and after any of `.` `,` `;` `:` `!` `?` and a line break, with nothing but spaces
 #   between.
 # - What stands inside `"quotation marks"` or between backticks opens nothing. (If they are never closed, they reach to the
 #   end.)
 # - An opening right after another belongs to it: "Hmm, wait, ..." is one turn, unless another word stands between.
-#
-# Joined again, the steps are the thoughts: the text before the first `</think>`. As in the paper's rule, the text before
-# the first opening is a step, even if it is empty.
 
 
 # %% tags=["exercise"]

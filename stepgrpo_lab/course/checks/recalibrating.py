@@ -98,7 +98,7 @@ def _number(value: Any, case: tuple[list[float], list[bool]]) -> float:
     if value is None or value is ...:
         raise Unsolved(f"fit_temperature gives nothing yet; write the body (expected {_fitted(*case):.4g})")
     try:
-        return float(value)
+        return float(value.detach() if hasattr(value, "detach") else value)
     except (TypeError, ValueError):
         raise Unsolved(f"fit_temperature gives {value!r}; expected one number") from None
 

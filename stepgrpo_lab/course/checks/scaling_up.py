@@ -132,7 +132,7 @@ def _longest(recipe: str, gpu: str, limits: Sequence[int]) -> int | None:
     return max(_fitting(recipe, gpu, limits), default=None)
 
 
-@exercise("09.2", "a plan takes milliseconds and an out-of-memory error takes an hour: ask first.", reference=_longest)
+@exercise("09.3", "a plan takes milliseconds and an out-of-memory error takes an hour: ask first.", reference=_longest)
 def longest_completion(solution: LongestCompletion) -> None:
     """Hold ``longest_completion(recipe, gpu, limits)`` against plans of each limit.
 

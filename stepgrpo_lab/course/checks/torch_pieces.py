@@ -24,7 +24,7 @@ def _length_penalty(correct: Any, tokens: Any, strength: float = 0.2) -> Any:
     return tokens.double().new_tensor(found) if is_tensor else found
 
 
-@torch_exercise("06.4", "the mask is in the sum and in the divisor, and no loop was needed", reference=_length_penalty)
+@torch_exercise("06.3", "the mask is in the sum and in the divisor, and no loop was needed", reference=_length_penalty)
 def length_penalty(solution: Callable[..., Tensor]) -> None:
     """``length_penalty(correct, tokens, strength=0.2)``: tensors [groups, members] -> rewards [groups, members].
 
@@ -95,7 +95,7 @@ def _chunked(hidden: Any, head: Any, targets: Any, chunk: int) -> Any:
     return (hidden * head[targets]).sum(-1) - totals.logsumexp(0)
 
 
-@torch_exercise("09.3", "a maximum and a sum are all that has to be remembered of a vocabulary", reference=_chunked)
+@torch_exercise("09.2", "a maximum and a sum are all that has to be remembered of a vocabulary", reference=_chunked)
 def chunked_logprobs(solution: Callable[..., Tensor]) -> None:
     """``chunked_logprobs(hidden, head, targets, chunk)``: log-probabilities [tokens], at most ``chunk`` logits a token.
 
