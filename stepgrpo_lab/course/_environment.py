@@ -93,8 +93,10 @@ class Lab:
         return "\n".join(f"{name}: {value}" for name, value in self._facts())
 
     def _repr_html_(self) -> str:
+        from stepgrpo_lab.widgets._page import FIGURE_RULE
+
         cells = (f"<b>{html.escape(name)}</b> {html.escape(value)}" for name, value in self._facts())
-        return f"<p>{' · '.join(cells)}</p>"
+        return f"<style>{FIGURE_RULE}</style><p>{' · '.join(cells)}</p>"
 
     def _facts(self) -> list[tuple[str, str]]:
         size = f"tested size ({FAST_VARIABLE}=1)" if self.fast else "full size"

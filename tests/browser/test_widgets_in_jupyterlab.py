@@ -150,7 +150,9 @@ def test_a_list_keeps_the_keys_that_the_notebook_wants(open_page: Callable[..., 
 def test_text_stands_out_in_both_themes(theme: str, open_page: Callable[..., Page]) -> None:
     page = open_page(theme)
     page.run("themes", ["from stepgrpo_lab.widgets import *\nStepInspector(threshold=0.9)", "RolloutPlayer(frame=20)"])
-    for index, parts in enumerate(([".readout", ".step", ".chip", "td", ".widget-label"], [".readout", ".cell"])):
+    for index, parts in enumerate(
+        ([".readout", ".step", ".chip", "td", ".widget-label", ".xtick text"], [".readout", ".cell"])
+    ):
         view = page.view(index)
         for part in parts:
             assert page.contrast(view.locator(part).first) >= 4.5, f"{part} in the {theme} theme"
