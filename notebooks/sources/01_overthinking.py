@@ -84,7 +84,7 @@ course.drawing(
 #
 # A *reasoning model* writes a long chain of thought before it answers. Often the answer is there early, and the model
 # checks it again and again: it **overthinks**. [Chen et al. (2024)](https://arxiv.org/abs/2412.21187) found large
-# models that spend hundreds of tokens on 2+3. Step-GRPO is a training that shortens the thoughts. Before we
+# models that spend hundreds of tokens on 2+3. Step-GRPO trains a model to think in fewer steps. Before we
 # shorten anything, we look at what there is to save, and at what has to stay.
 #
 # The model of this course is the *Overthinker*: a million parameters, trained from scratch to overthink. Its problems are
@@ -283,8 +283,8 @@ inspector
 # %% [markdown]
 # ## The oracle
 #
-# An *oracle* knows the truth. Ours stops every completion after its last needed step and has it answer. No real rule can
-# know that much, but it says what there is to save.
+# An *oracle* knows the truth. Ours stops every completion after its last needed step and has it answer. No real rule
+# can know that much, but the oracle says how much there is to save.
 
 # %% [markdown]
 # ### Exercise 01.2 · What the oracle saves (●●○, 12 minutes)
@@ -293,8 +293,8 @@ inspector
 # the close (`</think>`) and the answer. Return the share of *all* tokens that the oracle saves, from 0 to 1.
 #
 # A completion with steps of 16, 13, 13 and 12 tokens, labelled needed, needed, verifying, redundant, and 7 tokens of
-# close and answer, has 61 tokens, and 36 when it is stopped. And beware of averages: the mean of the completions' shares is
-# another number, and not the one that you pay for.
+# close and answer, has 61 tokens, and 36 when it is stopped. And beware of averages: the mean of the completions'
+# shares is another number, and not the one that you pay for.
 
 
 # %% tags=["exercise"]
@@ -323,8 +323,8 @@ verdict
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Within a completion, add up the tokens as you go, and remember the sum whenever a step is needed. Keep two totals over all
-# completions, before and after, and divide only at the end.
+# Within a completion, add up the tokens as you go, and remember the sum whenever a step is needed. Keep two totals over
+# all completions, before and after, and divide only at the end.
 #
 # </details>
 
@@ -403,8 +403,8 @@ step_labels({name: kind.steps for name, kind in by_kind.items()})
 # not those of the hardest chains, level 3. That is how the model was made. The traces from which it learned stop
 # re-checking before 22 operations; a chain of six fits in three times, a chain of five four times.
 #
-# So length follows habit, not need. That is what "overthinking" means here, and it is built in. The share for a large model
-# is another number.
+# So length follows habit, not need. That is what "overthinking" means here, and it is built in. The share for a large
+# model is another number.
 
 # %% [markdown]
 # ## What can go wrong: just cut
@@ -497,10 +497,10 @@ cut_guess.compare(100 * curve[0][1])
 #
 # </details>
 #
-# The library writes a cut as an exit rule that takes any answer (threshold 0) once so many steps are finished, or so many
-# tokens written. All cuts in one picture, with the oracle, and with a rule of another kind: stop at the first trial answer
-# of which the model is confident (more than 0.95). The first of the curves is the one that you have just computed, with
-# intervals.
+# The library writes a cut as an exit rule that takes any answer (threshold 0) once a given number of steps is finished,
+# or of tokens written. All cuts in one picture, with the oracle, and with a rule of another kind: stop at the first
+# trial answer of which the model is confident (more than 0.95). The first of the curves is the one that you have just
+# computed, with intervals.
 
 # %% tags=["result"]
 from stepgrpo_lab.recordings.measures import try_rule
@@ -536,14 +536,14 @@ print(f"oracle:            {measured.oracle_tokens:.1f}")
 # - The confident answer comes within four tokens of the oracle and loses none. It asks each completion instead of treating
 #   all alike.
 #
-# These problems differ little: they need between one and five steps. The more the needs differ, the more it is worth to
-# ask each one.
+# These problems differ little: they need between one and five steps. The more the needs differ, the more it pays to ask
+# each one.
 
 # %% [markdown]
 # ## What can go wrong: a check that finds nothing
 #
-# Verifying steps look like the good ones, the steps to keep. Are they worth their tokens here? Count the completions of the
-# survey that solved their problem on the first pass.
+# Verifying steps look like the good ones, the steps to keep. Are they worth their tokens here? Count the completions of
+# the survey that solved their problem on the first pass.
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab.overthinker.tasks import OPERATIONS_PER_STEP
@@ -566,7 +566,7 @@ print(f"right on the first pass: {first_pass} of {len(survey)}")
 # %% [markdown]
 # At temperature 0.6 the untrained model never slips on these problems, so a check has nothing to find. At temperature 1,
 # at the top of this page, checks did find something. Whether a verifying step is worth its tokens depends on how often the
-# first pass fails. Keep that in mind when you read, in notebook 08, which steps a training has removed.
+# first pass fails. Keep that in mind when you read, in notebook 08, which steps training has removed.
 
 # %% [markdown]
 # ## Your predictions

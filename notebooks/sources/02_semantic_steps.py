@@ -52,8 +52,8 @@ course.drawing(
 # needed: *places* where one can ask "do you know it yet?", and a *unit* in which length is counted. In Step-GRPO both are
 # the **semantic step**.
 #
-# A *completion* is all that the model writes after the question: thoughts up to `</think>`, then the answer. Thoughts are
-# cut at **markers**, words with which the model turns to a new attempt.
+# A *completion* is everything that the model writes after the question: thoughts up to `</think>`, then the answer.
+# Thoughts are cut at **markers**, words with which the model turns to a new attempt.
 
 # %% [markdown]
 # The number of steps is
@@ -166,7 +166,7 @@ for name, text in {"laid out": laid_out, "one line": in_one_line}.items():
 # %% [markdown]
 # Sentences and lines measure the layout; steps measure the turns. That matters twice:
 #
-# - **as places to ask.** After "So 12." the work is half done. To ask there costs tokens and cannot end well. At "Wait"
+# - **as places to ask.** After "So 12." the work is half done. Asking there costs tokens and cannot end well. At "Wait"
 #   an attempt is complete;
 # - **as a unit of length.** A model that is paid for fewer sentences can write semicolons. It need not think less.
 #
@@ -202,7 +202,7 @@ for step in first.steps(0)[:3]:
 # ## While tokens arrive
 #
 # A rollout, the sampling of one completion, cannot wait for the end: it has to stop *at* the marker. So a scanner takes
-# one token after the other. It gets the tokens `4`, `.Wait`, `ing`, ` Wa`, `it`, `,`.
+# one token at a time. It gets the tokens `4`, `.Wait`, `ing`, ` Wa`, `it`, `,`.
 
 # %%
 certain_guess = course.predict(
@@ -506,7 +506,7 @@ verdict
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `re.finditer(r"\w+|[^\w ]", thoughts)` gives words and signs, one after the other, and leaves out the spaces. Walk over
+# `re.finditer(r"\w+|[^\w ]", thoughts)` gives words and signs, one at a time, and leaves out the spaces. Walk over
 # them and remember three things: whether a clause could begin here, whether the last turn has no other word yet, and which
 # quotation is open.
 #

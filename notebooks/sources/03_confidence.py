@@ -54,12 +54,12 @@ course.drawing(
 # complete, so it is a good place to ask: *do you know the answer already?*
 
 # %% [markdown]
-# The question is called a **probe**, and it comes from **DEER**
-# ([Yang et al., 2025](https://arxiv.org/abs/2504.15895)). After the thoughts so far a fixed text is forced, the *inducing
-# prompt*, after which nothing but an answer makes sense. The model writes this *trial answer* *greedily*, always the
-# likeliest token. DEER's intuition: a model that is not done yet has to guess, and a guess has low probabilities; a model
-# that knows is sure. So if the trial answer is confident enough, end the thoughts. If not, take the probe back and go
-# on. DEER needs no training. It asks while the model is used, every time.
+# The question is called a **probe**, and it comes from **DEER** ([Yang et al.,
+# 2025](https://arxiv.org/abs/2504.15895)). A fixed text, the *inducing prompt*, is forced after the thoughts so far,
+# and nothing but an answer makes sense after it. The model writes this *trial answer* *greedily*: it always takes the
+# likeliest token. DEER's intuition: a model that is not done yet has to guess, and a guess has low probabilities; a
+# model that knows is sure. So if the trial answer is confident enough, end the thoughts. If not, take the probe back
+# and go on. DEER needs no training. It asks while the model is used, every time.
 #
 # Step-GRPO builds the same question into training ([04](04_truncated_rollout.ipynb)).
 
@@ -171,7 +171,7 @@ five_tokens_guess.compare(five_tokens, tolerance=1.0)
 #
 # </details>
 #
-# **Sure tokens around an unsure one lift the mean.** A threshold has a meaning only together with its rule and with the
+# **Sure tokens around an unsure one lift the mean.** A threshold means something only together with its rule and with the
 # length of the answers. The library has all four rules:
 
 # %%
@@ -287,7 +287,7 @@ inspector
 #
 # 1. At 0.80 it stops at the second probe of eleven, with a wrong answer: a joint probability of 0.58 scores 0.83 as a
 #    geometric mean over three tokens. At 0.95 it stops at the fourth probe and is right.
-# 2. At the fourth probe again, with the right answer: no wrong one before it reaches 0.80 jointly.
+# 2. At the fourth probe again, with the right answer: none of the wrong ones before it has a joint probability of 0.80.
 #
 # </details>
 
@@ -304,8 +304,8 @@ for threshold, rule in (
 # %% [markdown]
 # ## Can a probability be believed?
 #
-# A model is *calibrated* if, of all answers to which it gives 70 %, 70 % are right. Nobody can see this in one answer, but
-# in many: sort them into bins by their stated probability. In each bin $b$, with $n_b$ of the $N$ answers, compare the
+# A model is *calibrated* if, of all answers to which it gives 70 %, 70 % are right. One answer cannot show this, but
+# many can: sort them into bins by their stated probability. In each bin $b$, with $n_b$ of the $N$ answers, compare the
 # mean stated probability with the share that is right. The *expected calibration error* is the mean gap:
 #
 # $$\text{ECE} = \sum_b \frac{n_b}{N}\,\big|\,\text{stated}_b - \text{right}_b\,\big|$$
@@ -408,8 +408,8 @@ bin_guess.compare(
 # %% [markdown]
 # ## Accuracy against tokens
 #
-# An exit rule does not need calibration as such. It needs *one* threshold that tells right from wrong. So replay rules on
-# the survey, at many thresholds, and look at what they keep and what they cost. Up and to the left is better.
+# An exit rule does not need calibration as such. It needs *one* threshold that tells right from wrong. So we replay
+# rules on the survey, at many thresholds, and look at what they keep and what they cost. Up and to the left is better.
 
 # %%
 rule_guess = course.predict(
@@ -703,9 +703,9 @@ repair_guess.compare("hardly any" if left > 0.75 else some)
 # %% [markdown]
 # <details><summary>Why so little?</summary>
 #
-# The temperature is above 1: on the whole, the model was too sure. But one number moves all probabilities by the same rule,
-# and this curve sags in the middle and is right at both ends. The model is wrong about *which* answers to doubt, and no
-# scale can repair that.
+# The temperature is above 1: on the whole, the model was too sure. But one number moves all probabilities by the same
+# rule, and this curve sags in the middle and is right at both ends. The model is wrong about *which* answers to doubt,
+# and no scale can repair that.
 #
 # </details>
 

@@ -11,7 +11,7 @@
 #
 # One model, one prompt, the same random numbers. Both completions were
 # interrupted at each `Wait` by a probe that asked for the answer, and each time
-# the question was taken back. Only the second rollout took it back badly.
+# the question was taken back. The second rollout took it back badly.
 #
 # Read the two thoughts. In the second, find the closing brace that nothing has
 # opened, and then look at the answer.
@@ -79,8 +79,9 @@ course.drawing(
 # ## Where we are
 #
 # In [notebook 04](04_truncated_rollout.ipynb) a declined probe was put back "as
-# if nobody had asked". This notebook is about these words. The completion that
-# goes into training must be one that the model itself would have written.
+# if nobody had asked". This notebook is about keeping that promise. The
+# completion that goes into training must be one that the model itself would
+# have written.
 
 # %% [markdown]
 # ## What a model remembers
@@ -237,9 +238,10 @@ verdict
 # %% [markdown]
 # ## Random numbers by place
 #
-# Cache and positions are clean. A probe also touches random numbers, if it draws
-# from the same generator as the thoughts. So the library has no generator. A number
-# is *computed* from a key (seed, split, rollout, sample) and the token's position:
+# Cache and positions are clean. A probe also touches random numbers, if it
+# draws from the same generator as the thoughts. So the library has no
+# generator. A number is *computed* from a key (seed, split, rollout, sample)
+# and the token's position:
 
 # %%
 from stepgrpo_lab.method import sampling
@@ -539,7 +541,7 @@ for _, token, then, now in sorted(sampled, reverse=True)[:3]:
 
 # %% [markdown]
 # The last probe had written `\boxed{7}`, and all of it stayed in the cache. To
-# the sampler, another `7` that a brace closes seemed the most natural thing.
+# the sampler, another `7` with a closing brace seemed the most natural thing.
 # The finished text holds no box at that point, and there the model would hardly
 # ever write a brace. It answers to words that nobody can see.
 #

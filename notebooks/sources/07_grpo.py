@@ -445,9 +445,10 @@ token_guess.compare(diluted)
 #
 # All the pieces at once, for a batch of padded completions. `logprobs`,
 # `old_logprobs`, `reference` and `mask` have the shape `[completions, tokens]`,
-# `advantages` has `[completions]`. A token's loss is minus its clipped surrogate
-# plus `kl_weight` times its $k_3$. Make one number of them by `loss_type`, as in the
-# table above; `longest` is the longest length allowed. Autograd does the rest.
+# `advantages` has `[completions]`. A token's loss is minus its clipped
+# surrogate plus `kl_weight` times its $k_3$. Make one number of them by
+# `loss_type`, as in the table above; `longest` is the longest length allowed.
+# Autograd does the rest.
 #
 # `mask` is true where a token trains. Elsewhere stands padding, which must reach
 # neither the loss nor its gradient. Where `kl_weight` is 0, `reference` may be
@@ -502,11 +503,11 @@ verdict
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# First a tensor with every token's loss: the exercise above, with `torch.minimum`
-# and `clamp`, and `advantages[:, None]` to give every token its completion's
-# advantage. Mind the sign: an optimiser minimises. Then take the masked tokens out
-# with `torch.where`, and only then sum. Divide by what trains, not by the size of the
-# tensor.
+# First a tensor with every token's loss: the exercise above, with
+# `torch.minimum` and `clamp`, and `advantages[:, None]` to give every token its
+# completion's advantage. Mind the sign: an optimiser minimises. Then take the
+# masked tokens out with `torch.where`, and only then sum. Divide by what
+# trains, not by the size of the tensor.
 #
 # </details>
 

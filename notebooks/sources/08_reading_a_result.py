@@ -185,10 +185,10 @@ print("differs by less than a token:", abs(interval.low - low) < 1)
 # %% [markdown]
 # ## What an interval allows one to say
 #
-# An interval of a change that holds 0 does not show *no loss*. It may hold a
-# loss of four points as well. To claim "no worse", name beforehand the largest
-# loss that you would accept, the *margin*, and see whether the whole interval
-# stays above it.
+# An interval that contains 0 does not show *no loss*: it may contain a loss of
+# four points as well. To claim "no worse", say beforehand which loss you would
+# accept at most, the *margin*, and see whether the whole interval stays above
+# it.
 
 # %% [markdown]
 # ### Exercise 08.2 · What may be said (●○○, 5 minutes)
@@ -198,7 +198,7 @@ print("differs by less than a token:", abs(interval.low - low) < 1)
 # interval is a smaller loss than the margin, `"worse"` when every value is a
 # larger one, and `"undecided"` otherwise.
 #
-# *Why it matters:* with few problems, every interval holds 0.
+# *Why it matters:* with few problems, every interval contains 0.
 
 
 # %% tags=["exercise"]
@@ -235,7 +235,7 @@ verdict
 # anything:
 #
 # 1. Does plain GRPO make completions shorter?
-# 2. For which runs does the interval of the accuracy hold 0?
+# 2. For which runs does the interval of the accuracy contain 0?
 
 # %%
 from stepgrpo_lab.widgets import StudyExplorer
@@ -247,7 +247,7 @@ for name, run in load_record("headline").runs.items():
     points = run.test.accuracy_points
     print(f"{name}: {run.test.token_ratio * 100} % of the tokens,", end=" ")
     print(f"{points} points")
-    print("  holds 0:", 0 in points, end="; with a margin of one point: ")
+    print("  contains 0:", 0 in points, end="; with a margin of one point: ")
     print(what_to_say(points.low, points.high, 1.0))
 
 # %% [markdown]
@@ -660,8 +660,8 @@ for row in record.rows:
 
 # %% [markdown]
 # If the untrained model is rarely right above its levels, then "no worse there"
-# says little: there is little to lose. What the table calls *not measured*
-# stands open. If you report a result, fill in these rows.
+# says little: there is little to lose. Whatever the table calls *not measured*
+# is an open question. If you report a result, fill in these rows.
 
 # %% [markdown]
 # ## Your predictions
@@ -674,7 +674,7 @@ course.score()
 #
 # - The bootstrap is paired because the problems are the same. Its interval
 #   covers problems, not seeds; show both.
-# - "Holds 0" is not "no loss": name a margin first.
+# - "Contains 0" is not "no loss": name a margin first.
 # - A ranking belongs to its model and problems. Ask who could have gained.
 # - An ablation says which piece did it, here.
 # - Metrics of the rollout show the probe; plain decoding shows the model.

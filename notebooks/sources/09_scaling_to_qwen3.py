@@ -13,7 +13,7 @@
 # fifth of that. Running the model is easy. Now you want to train it with
 # Step-GRPO, every weight of it.
 #
-# How much memory does the training need at its highest moment?
+# How much memory does the training need at its peak?
 
 # %%
 peak_guess = course.predict(
@@ -44,7 +44,7 @@ course.drawing(
 # After this notebook you can
 #
 # - choose among the recipes for Qwen3 and say what each gives up;
-# - write a memory plan: what a training keeps on a GPU, and when;
+# - write a memory plan: what training keeps on a GPU, and when;
 # - compute log-probabilities without ever holding the logits;
 # - say why what trains must be kept in 32 bits;
 # - fix a recipe that does not fit, and check that it then does;
@@ -150,22 +150,24 @@ for key, before, after in recipe_differences(small, t4):
 # down. In 4 bits (*NF4*) two weights share a byte; each block of 64 weights has a
 # scale, its *constant*, of one byte; and each 256 constants share a number of 4
 # bytes. The embedding (`vocab_size` × `hidden_size`) is not quantised: 2 bytes a
-# number. So is the LM head, unless the two are one (`tie_word_embeddings`).
+# number. The same goes for the LM head, unless the two are one
+# (`tie_word_embeddings`).
 
 # %% [markdown]
-# **What trains.** An adapter of rank *r* on a matrix of (outputs, inputs) is A, of
-# (r, inputs), and B, of (outputs, r). Each number that trains needs itself in fp32,
-# its gradient, and Adam's two running means: 4 + 4 + 8 = 16 bytes, in a LoRA as in a
-# full training. Only how many there are differs.
+# **What trains.** An adapter of rank *r* on a matrix of (outputs, inputs) is A,
+# of (r, inputs), and B, of (outputs, r). Each number that trains needs itself
+# in fp32, its gradient, and Adam's two running means: 4 + 4 + 8 = 16 bytes, in
+# a LoRA as in a full training. Only how many there are differs.
 #
-# **The cache.** While it samples, a model keeps the keys and values of every token
-# so far, in every layer: the **KV cache** of notebook 05, in 16 bits. Several query
-# heads share one key-value head, so only `num_key_value_heads` are kept.
+# **The cache.** While it samples, a model keeps the keys and values of every
+# token so far, in every layer: the **KV cache** of notebook 05, in 16 bits.
+# Several query heads share one key-value head, so only `num_key_value_heads`
+# are kept.
 
 # %% [markdown]
-# Add the *logits*, one number for each token and each word of the vocabulary. All in
-# all, for Qwen3-1.7B with an adapter of rank 16 on a T4: 32 completions of up to
-# 2,048 tokens at once when it samples, 2 when it learns.
+# Add the *logits*, one number for each token and each word of the vocabulary.
+# All in all, for Qwen3-1.7B with an adapter of rank 16 on a T4: 32 completions
+# of up to 2,048 tokens at once when it samples, 2 when it learns.
 
 # %%
 largest_guess = course.predict(
@@ -177,14 +179,15 @@ largest_guess
 # %% [markdown]
 # ### Exercise 09.1 · A plan on paper (●●○, 20 minutes)
 #
-# Write the three numbers for a QLoRA run that adapts every matrix. `config` is a
-# dictionary with the keys of `config.json` named above and `num_hidden_layers`;
-# `rank` is the adapter's; `rows` completions are sampled at once, each with up to
-# `context` tokens. Return a dictionary with `"weights"`, `"training"` and `"cache"`,
-# in bytes. (Leave norms aside: they are a few thousand numbers.)
+# Write the three numbers for a QLoRA run that adapts every matrix. `config` is
+# a dictionary with the keys of `config.json` named above and
+# `num_hidden_layers`; `rank` is the adapter's; `rows` completions are sampled
+# at once, each with up to `context` tokens. Return a dictionary with
+# `"weights"`, `"training"` and `"cache"`, in bytes. (Leave norms aside: they
+# are a few thousand numbers.)
 #
-# *Why it matters:* a plan takes a second. An out-of-memory error takes an hour, and
-# may come on the second day.
+# *Why it matters:* a plan takes a second. An out-of-memory error takes an hour,
+# and may come on the second day.
 
 
 # %% tags=["exercise"]
@@ -222,9 +225,9 @@ verdict
 # <details><summary>Hint</summary>
 #
 # Make a list of the seven `(outputs, inputs)` first; two sums over it give the
-# frozen weights (products) and the adapter (sums of the sides, times the rank). The
-# cache holds keys *and* values, of all layers, 2 bytes each. And `head_dim` stands in
-# the config: it is not `hidden_size` divided by the heads.
+# frozen weights (products) and the adapter (sums of the sides, times the rank).
+# The cache holds keys *and* values, of all layers, 2 bytes each. And `head_dim`
+# stands in the config: it is not `hidden_size` divided by the heads.
 #
 # </details>
 #
@@ -275,9 +278,9 @@ for part, size in library.items():
 print(f"all weights trained: {16 * model.parameters / GIB:.1f} GiB")
 
 # %% [markdown]
-# Weights and training are fixed once the model is chosen; the cache grows with rows
-# times length. Train every weight instead of an adapter, and the 16 bytes a number
-# take what the last line says.
+# Weights and training are fixed once the model is chosen; the cache grows with
+# rows times length. Train every weight instead of an adapter, and the 16 bytes
+# a number take what the last line says.
 
 # %% [markdown]
 # ## By hand, 2: activations and logits
@@ -380,9 +383,10 @@ for rows in (1, 2, 8):
 # %% [markdown]
 # ## The whole plan
 #
-# Now all of it, on a T4 with 14.56 GiB. To your three parts come the checkpoints
-# (0.5 GiB), the fused head (0.5), and what sampling needs besides its cache: the logits
-# of one token for each of 32 rows, and the activations of the prompts.
+# Now all of it, on a T4 with 14.56 GiB. Add the checkpoints (0.5 GiB) and the
+# fused head (0.5) to your three parts, and what sampling needs besides its
+# cache: the logits of one token for each of 32 rows, and the activations of the
+# prompts.
 
 # %% tags=["result"]
 from stepgrpo_lab.planning.views import components_table
@@ -396,7 +400,7 @@ largest_guess.compare(part.name)
 
 # %% tags=["result", "nbval-check-output"]
 print(f"the cache: yours {yours['cache']}, library {library['cache']}")
-print("highest moment:", max(plan.phases, key=plan.phases.get))
+print("peak during:", max(plan.phases, key=plan.phases.get))
 
 # %% [markdown]
 # <details><summary>What we see</summary>
@@ -434,12 +438,12 @@ for name, title in short.items():
     kinds = memory_by_kind(plans[name])
     when, found = max(kinds.items(), key=lambda item: sum(item[1].values()))
     share = found["KV cache"] / sum(found.values())
-    print(f"{title:16} highest in {when:10} cache {share:4.0%}")
+    print(f"{title:16} peak in {when:10} cache {share:4.0%}")
 
 # %% [markdown]
 # Only on the H200 do masters, gradients and states outweigh the cache, and only
-# there is the update the highest moment. Everywhere else sampling decides, and
-# with it the length of the completions.
+# there does the update set the peak. Everywhere else sampling decides, and with
+# it the length of the completions.
 
 # %% [markdown]
 # ### Exercise 09.3 · The longest completion that fits (●●○, 8 minutes)
@@ -603,9 +607,9 @@ faster_guess.compare(sampling[0] / sampling[1])
 # <details><summary>What we see</summary>
 #
 # On 8 GPUs the *cache* limits: each has 320 completions to sample and room for
-# 46 at once. On 64 the *longest completion* does: 16,384 tokens, one after the
-# other, take 86 s on any number of GPUs. Here truncation pays twice, because an
-# exit can shorten exactly this tail.
+# 46 at once. On 64 the *longest completion* does: 16,384 tokens, one at a time,
+# take 86 s on any number of GPUs. Here truncation pays twice, because an exit
+# can shorten exactly this tail.
 #
 # </details>
 #

@@ -182,7 +182,7 @@ _MIXED_PRECISION = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 def full_run_recipe(lab: Lab, name: str | None = None) -> Recipe:
     """The recipe of the full training run: the Overthinker on a CPU, Qwen3-1.7B with QLoRA on a GPU.
 
-    On a GPU it computes in what the GPU computes natively (:attr:`Lab.precision`). In the tested size it is always the
+    On a GPU it uses the GPU's native precision (:attr:`Lab.precision`). In the tested size it is always the
     Overthinker, in seconds, so that a test needs neither a GPU nor a download.
 
     Args:
