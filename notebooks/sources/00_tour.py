@@ -379,8 +379,8 @@ course.score()
 #
 # - A model overthinks when it goes on after it knows the answer. Asking for a trial answer at each marker shows when it
 #   knew.
-# - Step-GRPO probes during training, exits when confident, else backtracks; its reward compares steps within a group; the
-#   training makes likelier what earned more.
+# - Step-GRPO probes during training, exits when confident, else backtracks; its reward compares steps within a group; and
+#   training makes likelier whatever earned more.
 # - An exit rule is one comparison. Its threshold trades tokens for right answers.
 # - The toy shows a mechanism, not what a large model does.
 

@@ -246,7 +246,8 @@ certain_guess.compare(words[next(i for i, hit in enumerate(hits) if hit)])
 # - A token with content (a letter, digit or underscore) *before* the marker stays, and is not counted. Space and signs
 #   do not make it stay.
 # - `</think>` is always a token of its own. After it there are no markers.
-#
+
+# %% [markdown]
 # The stream above gives `("Wait", 3)` at its last token and `None` before. `["12 Wait", "!"]` gives `None` and
 # `("Wait", 1)`: only the exclamation mark is held back.
 #
@@ -304,9 +305,9 @@ for group in survey:
     pieces = group.pieces(trajectory.completion_ids)
     hits = [hit for hit in scan(pieces, ("Wait", "Alternatively")) if hit]
     put_back += sum(held for _, held in hits)
-    agree += (
-        {1 + len(hits), segmenter.count(trajectory.text)}
-    ) == {trajectory.steps}
+    agree += ({1 + len(hits), segmenter.count(trajectory.text)}) == {
+        trajectory.steps
+    }
 print(f"all three agree on {agree} of {len(survey)} completions")
 print(f"{put_back} tokens were held back, to be put back or dropped")
 
@@ -472,6 +473,9 @@ for markers in ("paper", ["wait"]):
 
 
 # %% tags=["exercise"]
+from itertools import pairwise
+
+
 def split_turns(text, openings):
     """The thoughts, cut before each opening."""
     # BEGIN SOLUTION
@@ -494,7 +498,7 @@ def split_turns(text, openings):
             opens = False
             fresh = fresh and not part[0].isalnum()
     cuts.append(len(thoughts))
-    return [thoughts[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [thoughts[a:b] for a, b in pairwise(cuts)]
     # END SOLUTION
 
 
@@ -659,7 +663,7 @@ print(
 )
 
 # %% [markdown]
-# The same work, as long as before, and the best reward of the group. The counter cannot tell. Two things stand against it
+# The same work, as long as before, and the best reward of the group. The counter cannot tell. Two things work against it
 # in practice:
 #
 # - training only makes likelier what was sampled. As long as no completion says "Hmm" in place of "Wait", nothing can

@@ -334,13 +334,12 @@ verdict
 # 3. where it is `"greedy"`, take the likeliest token: `observe(token, None,
 #    probability)`;
 # 4. unless the machine is `done`, `machine.feed()` says which token to feed at
-#    which place. Places count from the end of the prompt. Going back needs no case
-#    of its own: the place is simply smaller.
+#    which place, counted from the end of the prompt.
 #
 # At the end: `machine.trajectory(prompt)`.
 #
-# *Why it matters:* the library's engine is this loop with many rows in it. Yours
-# runs the very rollout from the top of the page, below.
+# *Why it matters:* the library's engine is this loop with many rows in it. Going
+# back needs no case of its own: the place is simply smaller.
 
 
 # %% tags=["exercise", "torch"]
@@ -503,7 +502,8 @@ harmless_guess.compare(min(surprises, key=surprises.get))
 # log-probability as it saw it. Now the model reads the finished completion, in
 # which no probe appears, and says its own. With a stale cache or wrong
 # positions the two differ by whole units: the sampler drew from a distribution
-# that is not the policy's. GRPO takes every token for a draw of the policy.
+# that is not the policy's. GRPO assumes that
+# every token was drawn from the policy.
 #
 # With a single generator the completion is another one, but each token was
 # drawn from the right distribution. Training would be sound. What is lost is

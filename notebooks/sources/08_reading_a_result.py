@@ -546,9 +546,9 @@ Markdown(signals_markdown(study))
 # %% [markdown]
 # ### Exercise 08.3 · What a batch says about closing (●●○, 20 minutes)
 #
-# Compute that table's columns from scratch. Each of the `groups` is a pair: the
-# `rewards` of its members, and for each member whether a probe closed its thoughts
-# (`forced`). Return three numbers:
+# Compute that table's columns. Each of the `groups` is a pair: its members'
+# `rewards`, and for each member whether a probe closed its thoughts (`forced`).
+# Return three numbers:
 #
 # 1. the share of the groups in which both kinds of close occur;
 # 2. the mean advantage of all forced closes;
@@ -557,8 +557,8 @@ Markdown(signals_markdown(study))
 # The advantages are GRPO's: in each group, reward minus mean, divided by the
 # unbiased standard deviation plus 0.0001; zeros where all rewards are equal.
 #
-# *Why it matters:* these three numbers told the story before any model had been
-# evaluated. You can compute them for a run of your own, on its first batch.
+# *Why it matters:* these numbers told the story before any model had been
+# evaluated. You can compute them on the first batch of a run of your own.
 
 
 # %% tags=["exercise"]

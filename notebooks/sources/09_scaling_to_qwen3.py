@@ -617,7 +617,7 @@ faster_guess.compare(sampling[0] / sampling[1])
 # rows at a time and needs several times as long, so a recipe may name another
 # engine, which drives the same trajectories: `vllm` keeps a second copy of the
 # model beside the trained one and sends it to sleep during updates;
-# `vllm-server` samples on GPUs of its own. After every step either gets the new
+# `vllm-server` samples on GPUs of its own. After every step both get the new
 # weights, or the new adapter.
 
 # %% [markdown]
