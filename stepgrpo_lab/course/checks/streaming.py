@@ -56,7 +56,8 @@ def _by_hand(
     hits: Hits = []
     word, held, closed = "", 0, False
     for piece in pieces:
-        hit, content, signs = None, False, False
+        hit: tuple[str, int] | None = None
+        content = signs = False
         held, closed, word = held + 1, closed or (closes and piece == "</think>"), word if carries else ""
         for character in piece:
             if character.isalnum() or character == "_":
