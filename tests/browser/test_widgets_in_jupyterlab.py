@@ -46,7 +46,7 @@ CASES = [
     Case("StepInspector", "", "confidence rule", "select", "ArrowDown", says="arithmetic"),
     Case("RolloutPlayer", "frame=5", "forward pass", "[role=slider]", "ArrowRight", says="Pass 6 of"),
     Case("RolloutPlayer", "frame=5", "forward ▶", "button", "Enter", says="Pass 6 of"),
-    Case("GroupExplorer", "", "step_alpha", "[role=slider]", "ArrowLeft", says="Step-GRPO likes"),
+    Case("GroupExplorer", "", "all methods: step_alpha", "[role=slider]", "ArrowLeft", says="Step-GRPO likes"),
     Case("GroupExplorer", "", "method", "select", "ArrowDown", figure=1, says="GRPO"),
     Case("LossExplorer", "", "advantage", "[role=slider]", "ArrowLeft", says="ratio 1.000"),
     Case("LossExplorer", "token=4", "forced tokens train", "input[type=checkbox]", "Space", figure=1, says="masked"),
