@@ -13,24 +13,6 @@ LongestCompletion = Callable[[str, str, Sequence[int]], int | None]
 Plan = Callable[[Mapping[str, int], int, int, int], Mapping[str, float]]
 
 
-@exercise("09.1", "on paper you now know what a T4 has room for, and which of the three parts grows with length.")
-def memory_plan(solution: Plan) -> None:
-    """``memory_plan(config, rank, rows, context)``: bytes of a QLoRA run's weights, training state and cache.
-
-    ``config`` is a model's ``config.json`` as a dictionary. Returns a dictionary with ``weights`` (4 bits for the
-    matrices of all layers, a byte for each block of 64 and four for each 256 of these; 2 bytes for each number of the
-    embedding, and of the LM head unless ``tie_word_embeddings``), ``training`` (16 bytes for each number of an adapter
-    of this rank on all matrices) and ``cache`` (16-bit keys and values of ``rows`` contexts).
-
-    Example:
-        >>> memory_plan(lambda config, rank, rows, context: {"weights": 0, "training": 0, "cache": 0}).passed
-        False
-    """
-    mistakes: dict[str, Callable[..., Any]] = {message: partial(_planned, **how) for message, how in _MISTAKES.items()}
-    cases = [(_published(name), 16, 32, 2624) for name in MODELS] + draws(_config)
-    agree(solution, _planned, cases, "memory_plan", mistakes=mistakes, show=_as_call)
-
-
 MODELS = ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B")
 """The last one's head_dim is not hidden_size // heads; the second one has an LM head of its own."""
 
@@ -85,8 +67,54 @@ _MISTAKES: dict[str, dict[str, Any]] = {
 }
 
 
-def _as_call(config: Mapping[str, int], rank: int, rows: int, context: int) -> str:
-    return f"memory_plan({dict(config)}, rank={rank}, rows={rows}, context={context})"
+@exercise(
+    "09.1",
+    "on paper you now know what a T4 has room for, and which of the three parts grows with length.",
+    reference=_planned,
+)
+def memory_plan(solution: Plan) -> None:
+    """``memory_plan(config, rank, rows, context)``: bytes of a QLoRA run's weights, training state and cache.
+
+    ``config`` is a model's ``config.json`` as a dictionary. Returns a dictionary with ``weights`` (4 bits for the
+    matrices of all layers, a byte for each block of 64 and four for each 256 of these; 2 bytes for each number of the
+    embedding, and of the LM head unless ``tie_word_embeddings``), ``training`` (16 bytes for each number of an adapter
+    of this rank on all matrices) and ``cache`` (16-bit keys and values of ``rows`` contexts).
+
+    Example:
+        >>> memory_plan(lambda config, rank, rows, context: {"weights": 0, "training": 0, "cache": 0}).passed
+        False
+    """
+    cases = [(_published(name), 16, 32, 2624) for name in MODELS] + draws(_config)
+    mistakes: dict[str, Callable[..., Any]] = {message: partial(_planned, **how) for message, how in _MISTAKES.items()}
+    complaints = []
+    for part in _planned(*cases[0]):
+        try:
+            agree(
+                _part(part, solution),
+                _part(part, _planned),
+                cases,
+                "memory_plan",
+                mistakes={message: _part(part, wrong) for message, wrong in mistakes.items()},
+                show=partial(_as_call, part),
+            )
+        except Unsolved as error:
+            complaints.append(str(error))
+    if complaints:
+        raise Unsolved(complaints[0], 1 - len(complaints) / 3)
+
+
+def _part(name: str, plan: Callable[..., Any]) -> Callable[..., Any]:
+    """One number of a plan; None where it is missing."""
+
+    def number(*case: Any) -> Any:
+        found = plan(*case)
+        return found.get(name) if isinstance(found, Mapping) else found
+
+    return number
+
+
+def _as_call(part: str, config: Mapping[str, int], rank: int, rows: int, context: int) -> str:
+    return f"memory_plan({dict(config)}, rank={rank}, rows={rows}, context={context})[{part!r}]"
 
 
 def _published(name: str) -> dict[str, int]:
