@@ -73,10 +73,11 @@ def curve_of_cuts(completions: Any, most: int, last: bool = False, closing: bool
     for steps in range(first, most + first):
         ends = []
         for row in completions:
-            markers = len(row["ends"])
-            at = min(steps, markers) if last else steps
-            trial = (row["ends"][at - 1] + closing * row["closing"], row["trials_right"][at - 1]) if at else (0, False)
-            ends.append(trial if at <= markers else (row["tokens"], row["right"]))
+            at = (min(steps, len(row["ends"])) if last else steps) - 1
+            if at < len(row["ends"]):
+                ends.append((row["ends"][at] + closing * row["closing"], row["trials_right"][at]))
+            else:
+                ends.append((row["tokens"], row["right"]))
         curve.append((fmean(tokens for tokens, _ in ends), fmean(right for _, right in ends)))
     return curve
 
