@@ -23,8 +23,10 @@ def _policy() -> Any:
 
 
 def _settings(threshold: float) -> Any:
+    """Above a threshold of 0.4 a probe may be declined. Below it every probe exits, near the budget if not early."""
+    margin = 0 if threshold > 0.4 else LIMIT
     return rollout_settings(
-        "official", markers="paper", probe_max_tokens=8, near_budget_margin=0, exit_threshold=threshold
+        "official", markers="paper", probe_max_tokens=8, near_budget_margin=margin, exit_threshold=threshold
     )
 
 
@@ -56,7 +58,7 @@ def _rolled_out(
             if machine.choice is not None:
                 drawn = uniform(key, machine.position if by_place else count)
                 token = int((odds.cumsum(-1) <= drawn).sum().clamp(max=len(odds) - 1))
-                count += 1
+                count += machine.choice == "sample"
                 if machine.choice == "sample":
                     machine.observe(token, odds[token].log().item())
                 else:
@@ -127,6 +129,8 @@ def _difference(actual: Any, expected: Any) -> str:
         return f"writes other tokens than the library's engine, from place {place} on"
     if actual.prompt_ids != expected.prompt_ids:
         return "has another prompt: machine.trajectory(prompt)"
+    if [probe.token_ids for probe in actual.probes] != [probe.token_ids for probe in expected.probes]:
+        return "gives other trial answers than the library's engine"
     if not same([probe.confidence for probe in actual.probes], [probe.confidence for probe in expected.probes], 1e-3):
         return "scores its probes otherwise"
     if not same(actual.logprobs, expected.logprobs, 1e-3):
