@@ -604,17 +604,48 @@ def group_by_group(rewards: Any, eps: float = 1e-4) -> Any:
     return torch.stack([torch.tensor(advantages(row.tolist(), eps)) for row in rewards])
 
 
-def grpo(new: Any, old: Any, gained: Any, mask: Any, low: float = 0.2, high: float = 0.2) -> Any:
+def grpo(
+    new: Any,
+    old: Any,
+    gained: Any,
+    mask: Any,
+    low: float = 0.2,
+    high: float = 0.2,
+    far: Any = None,
+    weight: float = 0.0,
+    kind: str = "dapo",
+    longest: int = 256,
+) -> Any:
     ratio = (new - old).exp()
     scale = gained[:, None]
     losses = -torch.min(ratio * scale, torch.clamp(ratio, 1 - low, 1 + high) * scale)
-    return (losses * mask).sum() / mask.sum()
+    if weight:
+        losses = losses + weight * (torch.expm1(far - new) - (far - new))
+    return {
+        "dapo": (losses * mask).sum() / mask.sum(),
+        "grpo": ((losses * mask).sum(1) / mask.sum(1)).mean(),
+        "dr_grpo": (losses * mask).sum() / (len(mask) * longest),
+    }[kind]
 
 
-def grpo_by_cases(new: Any, old: Any, gained: Any, mask: Any, low: float = 0.2, high: float = 0.2) -> Any:
+def grpo_by_cases(
+    new: Any,
+    old: Any,
+    gained: Any,
+    mask: Any,
+    low: float = 0.2,
+    high: float = 0.2,
+    far: Any = None,
+    weight: float = 0.0,
+    kind: str = "dapo",
+    longest: int = 256,
+) -> Any:
     ratio, scale = (new - old).exp(), gained[:, None].expand_as(new)
     held = torch.where(scale > 0, ratio.clamp(max=1 + high), ratio.clamp(min=1 - low))
-    return -(held * scale)[mask].mean()
+    losses = weight * ((far - new).exp() - far + new - 1) - held * scale
+    if kind == "grpo":
+        return sum(row[kept].mean() for row, kept in zip(losses, mask, strict=True)) / len(mask)
+    return losses[mask].mean() if kind == "dapo" else losses[mask].sum() / longest / len(mask)
 
 
 def train(policy: Any, rollout: Any, steps: int, updates: int = 2, learning_rate: float = 1.0, **how: Any) -> Any:
@@ -1002,10 +1033,14 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.group_advantages, lambda r, eps=1e-4: all_groups(r, 0.0), "add eps"),
     (checks.group_advantages, lambda r, eps=1e-4: all_groups(r), "eps is an argument"),
     (checks.grpo_loss, grpo, RIGHT),
-    (checks.grpo_loss, lambda *case: -grpo(*case), "the sign is wrong"),
-    (checks.grpo_loss, lambda n, o, a, m, low=0.2, high=0.2: grpo(n, o, a, torch.ones_like(n), low, high), "padding"),
-    (checks.grpo_loss, lambda n, o, a, m, low=0.2, high=0.2: grpo(n, o, a, m, low, low), "1 - low and 1 + high"),
-    (checks.grpo_loss, lambda n, o, a, m, *bounds: -((n - o).exp() * a[:, None] * m).sum() / m.sum(), "nothing is cl"),
+    (checks.grpo_loss, lambda *case: -grpo(*case[:7], 0.0, *case[8:]), "expected"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:3], torch.ones_like(case[0]), *case[4:]), "expected"),
+    (checks.grpo_loss, lambda n, o, a, m, low, high, *rest: grpo(n, o, a, m, low, low, *rest), "1 - low and 1 + high"),
+    (checks.grpo_loss, lambda n, o, a, m, low, high, *rest: grpo(n, o, a, m, 1.0, 1e9, *rest), "nothing is clipped"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:7], 0.0, *case[8:]), "the KL term is missing"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:6], 2 * case[0].detach() - case[6], *case[7:]), "expected"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:8]), "there are three"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:9]), "expected"),
     (checks.grpo_loss, lambda *case: grpo(*case).item(), "without item()"),
     (checks.grpo_loss, lambda n, *rest: grpo(n.detach(), *rest), "without a gradient"),
     (checks.training_loop, train, RIGHT),
