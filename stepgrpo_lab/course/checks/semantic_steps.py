@@ -89,7 +89,7 @@ def split_turns(solution: Callable[[str, Collection[str]], list[str]]) -> None:
         part for part in _turns(*case) if part
     ]
     mistakes["use the openings you are given"] = lambda text, _: _turns(text, {"wait", "hmm", "but"})
-    words = {"wait", "hmm", "but"}
+    words = ("wait", "hmm", "but")
     corners = [("So 8, wait, no.", words), ("The wait is long.", words), ("Hmm, wait. 8", words), ("Wait", words)]
     agree(solution, _turns, [*corners, *draws(_prose)], "split_turns", mistakes=mistakes)
 
@@ -141,12 +141,12 @@ _TURN_MISTAKES: dict[str, dict[str, Any]] = {
 }
 
 
-def _prose(rng: random.Random, size: int) -> tuple[str, set[str]]:
+def _prose(rng: random.Random, size: int) -> tuple[str, tuple[str, ...]]:
     """Clauses with openings, in quotations and code, in the middle of a sentence, one after another."""
-    openings = rng.choice([{"wait", "hmm", "but"}, {"wait"}, {"actually", "hmm"}])
+    openings = rng.choice([("wait", "hmm", "but"), ("wait",), ("actually", "hmm")])
     text = ""
     for _ in range(1 + size // 2):
-        word = rng.choice(sorted(openings))
+        word = rng.choice(openings)
         said = rng.choice([word, word.capitalize(), word.upper()])
         text += rng.choice(
             (
@@ -164,7 +164,7 @@ def _prose(rng: random.Random, size: int) -> tuple[str, set[str]]:
             )
         )
     if rng.random() < 0.3:
-        text += f"</think>8. {rng.choice(sorted(openings)).capitalize()}, done."
+        text += f"</think>8. {rng.choice(openings).capitalize()}, done."
     return text, openings
 
 
