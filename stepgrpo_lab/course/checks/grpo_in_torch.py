@@ -134,9 +134,7 @@ def grpo_loss(solution: Callable[..., Tensor]) -> None:
         False
     """
     mistakes = {message: _with_gradient(partial(_by_hand, **how)) for message, how in _LOSS_MISTAKES.items()}
-    mistakes["kl_weight is an argument: use the one that you are given"] = _with_gradient(
-        lambda *case: _by_hand(*case[:7], 0.04, *case[8:])
-    )
+    mistakes["kl_weight is an argument: use the one that you are given"] = _with_gradient(_with_fixed_weight)
     agree(
         _with_gradient(solution),
         _with_gradient(_loss),
@@ -145,6 +143,12 @@ def grpo_loss(solution: Callable[..., Tensor]) -> None:
         mistakes=mistakes,
         show=_loss_call,
     )
+
+
+def _with_fixed_weight(*case: Any) -> Any:
+    arguments = list(case)
+    arguments[7] = 0.04
+    return _loss(*arguments)
 
 
 def _loss_call(*case: Any) -> str:

@@ -38,7 +38,7 @@ def scan_markers(solution: Callable[[Sequence[str], Sequence[str]], Hits]) -> No
 def _scanned(pieces: Sequence[str], markers: Sequence[str]) -> Hits:
     scanner = MarkerSegmenter(list(markers)).scanner(TokenText.from_pieces(list(pieces)))
     hits = [scanner.push(token) for token in range(len(pieces))]
-    return [hit and (hit.marker, hit.held) for hit in hits]
+    return [(hit.marker, hit.held) if hit else None for hit in hits]
 
 
 def _by_hand(
