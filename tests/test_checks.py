@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import exp, tanh
 from statistics import fmean, pstdev, stdev
 from typing import Any
@@ -17,13 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from stepgrpo_lab import MarkerSegmenter, OutcomeReward, StepAwareReward, TokenText, load_recipe
+from stepgrpo_lab import MarkerSegmenter, OutcomeReward, StepAwareReward, load_recipe
 from stepgrpo_lab.course import checks
 from stepgrpo_lab.course.checks import _result
 from stepgrpo_lab.course.toys import ScriptedPolicy, TinyWriter, drive
 from stepgrpo_lab.method.rollout import TrajectoryMachine
+from stepgrpo_lab.method.sampling import uniform
 from stepgrpo_lab.overthinker.verifier import oracle_tokens
 from stepgrpo_lab.planning import plan_memory
+from stepgrpo_lab.planning.sizes import config_dimensions, lora_parameters
 
 Solution = Callable[..., Any]
 Check = Callable[[Any], checks.CheckResult]
@@ -56,38 +59,27 @@ def replayed(completions: Any, threshold: float, closing: int = 1, own: bool = F
 # ---- notebook 01 -----------------------------------------------------------------------------------------------------
 
 
-def until_the_first_other(labels: list[str], sizes: list[int], closing: int) -> int:
-    kept = 0
-    for label, size in zip(labels, sizes, strict=True):
-        if label != "needed":
-            break
-        kept += size
-    return kept + closing
+def oracle_saves(
+    completions: Any, kept: Callable[..., int] = oracle_tokens, closing: bool = True, pooled: bool = True
+) -> float:
+    pairs = [(sum(sizes) + closing * end, kept(labels, sizes, end)) for labels, sizes, end in completions]
+    if not pooled:
+        return sum(1 - after / before for before, after in pairs) / len(pairs)
+    return 1 - sum(after for _, after in pairs) / sum(before for before, _ in pairs)
 
 
-def only_needed(labels: list[str], sizes: list[int], closing: int) -> int:
-    return sum(size for label, size in zip(labels, sizes, strict=True) if label == "needed") + closing
-
-
-def saved(before: list[int], after: list[int]) -> float:
-    return 1 - sum(after) / sum(before)
-
-
-def mean_of_shares(before: list[int], after: list[int]) -> float:
-    return sum(1 - y / x for x, y in zip(before, after, strict=True)) / len(before)
-
-
-def cut_after(trials: list[list[bool]], own: list[bool], steps: int) -> float:
-    answers = [row[steps - 1] if steps <= len(row) else end for row, end in zip(trials, own, strict=True)]
-    return sum(answers) / len(answers)
-
-
-def last_trial(trials: list[list[bool]], own: list[bool], steps: int) -> float:
-    return sum(row[min(steps, len(row)) - 1] for row in trials) / len(own)
-
-
-def missing_is_wrong(trials: list[list[bool]], own: list[bool], steps: int) -> float:
-    return sum(len(row) >= steps and row[steps - 1] for row in trials) / len(own)
+def curve_of_cuts(completions: Any, most: int, last: bool = False, closing: bool = True, first: int = 1) -> Any:
+    curve = []
+    for steps in range(first, most + first):
+        ends = []
+        for row in completions:
+            at = (min(steps, len(row["ends"])) if last else steps) - 1
+            if at < len(row["ends"]):
+                ends.append((row["ends"][at] + closing * row["closing"], row["trials_right"][at]))
+            else:
+                ends.append((row["tokens"], row["right"]))
+        curve.append((fmean(tokens for tokens, _ in ends), fmean(right for _, right in ends)))
+    return curve
 
 
 def legal_steps(start: int, operations: Any, answer: int, steps: Any) -> list[tuple[bool, bool, bool]]:
@@ -149,39 +141,45 @@ def non_empty(text: str, markers: Markers) -> int:
     return sum(bool(step.text) for step in MarkerSegmenter(markers).split(text))
 
 
-def by_spans(pieces: list[str], start: int, end: int) -> list[int]:
-    spans = TokenText.from_pieces(pieces).spans(range(len(pieces)))
-    return [place for place, (first, last) in enumerate(spans) if first < end and last > start]
-
-
-def inclusive(pieces: list[str], start: int, end: int) -> list[int]:
-    return by_spans(pieces, start, end + 1)
-
-
-def whole_tokens(pieces: list[str], start: int, end: int) -> list[int]:
-    spans = TokenText.from_pieces(pieces).spans(range(len(pieces)))
-    return [place for place, (first, last) in enumerate(spans) if start <= first and last <= end]
-
-
-def scan(pieces: Sequence[str], markers: Markers) -> list[str | None]:
-    """By the ends of words in the text so far."""
-    found: list[str | None] = []
+def scan(pieces: Sequence[str], markers: Markers, content: bool = True, extra: int = 0) -> list[Any]:
+    """By the words of the text so far, and where each token begins."""
+    found: list[Any] = []
+    starts = [len("".join(pieces[:place])) for place in range(len(pieces) + 1)]
     for place in range(len(pieces)):
         texts = ["".join(pieces[: place + more]).partition("</think>")[0] for more in (0, 1)]
-        before, now = ([w for w in re.findall(r"\w+(?=\W)", text, re.DOTALL) if w in markers] for text in texts)
-        found.append(now[-1] if len(now) > len(before) else None)
+        before, now = ([w for w in re.finditer(r"\w+(?=\W)", x, re.DOTALL) if w[0] in markers] for x in texts)
+        if len(now) == len(before):
+            found.append(None)
+            continue
+        word = now[len(before)]
+        first = next(at for at in range(place + 1) if starts[at + 1] > word.start())
+        stays = content and re.search(r"\w", texts[1][starts[first] : word.start()])
+        found.append((word[0], place + 1 - first - bool(stays) + extra))
     return found
 
 
-def scan_too_early(pieces: Sequence[str], markers: Markers) -> list[str | None]:
+def scan_too_early(pieces: Sequence[str], markers: Markers) -> list[Any]:
     words = [re.findall(r"\w+", "".join(pieces[: place + 1])) for place in range(len(pieces))]
-    return [row[-1] if row and row[-1] in markers else None for row in words]
+    return [(row[-1], 1) if row and row[-1] in markers else None for row in words]
 
 
-def scan_tokens_alone(pieces: Sequence[str], markers: Markers) -> list[str | None]:
-    closed = [*pieces, "</think>"].index("</think>")
-    words = [re.findall(r"\w+", piece) for piece in pieces[:closed]]
-    return [row[0] if row and row[0] in markers else None for row in words] + [None] * (len(pieces) - closed)
+def scan_tokens_alone(pieces: Sequence[str], markers: Markers) -> list[Any]:
+    return [hit for piece in pieces for hit in scan([piece], markers)]
+
+
+def turns(text: str, openings: Any, clause: str = r".,;:!?\n", quoted: str = r'"[^"]*"?|`[^`]*`?') -> list[str]:
+    """By one pattern for an opening and one for what stands between two of them."""
+    thoughts = text.partition("</think>")[0]
+    hidden = re.sub(quoted, lambda match: "\0" * len(match[0]), thoughts)
+    cuts = [0]
+    last = None
+    for match in re.finditer(r"\w+", hidden):
+        before = hidden[: match.start()].rstrip(" ")
+        if match[0].lower() in openings and (not before or re.search(f"[{clause}]$", before)):
+            between = hidden[last : match.start()] if last is not None else "word"
+            cuts += [match.start()] if re.search(r"\w", between) else []
+            last = match.end()
+    return [thoughts[start:end] for start, end in zip(cuts, [*cuts[1:], len(thoughts)], strict=True)]
 
 
 def renamed(text: str) -> str:
@@ -282,27 +280,28 @@ def draw_impossible(number: float, probabilities: list[float]) -> int:
 # ---- notebook 06 -----------------------------------------------------------------------------------------------------
 
 
-def mean_of_right(correct: Any, steps: Any) -> float | None:
-    kept = [k for c, k in zip(correct, steps, strict=True) if c]
-    return fmean(kept) if kept else None
-
-
-def member_reward(right: bool, steps: int, formatted: bool, mean: Any, alpha: float = 0.9, beta: float = 0.5) -> float:
-    return alpha * (1 - beta * tanh((steps - mean) / mean) if right else 0) + (1 - alpha) * formatted
+def group_rewards(
+    correct: Any,
+    steps: Any,
+    formatted: Any,
+    alpha: float = 0.9,
+    beta: float = 0.5,
+    mean: Callable[[list[int]], float] = fmean,
+    squash: Callable[[float], float] = tanh,
+    penalises: bool = False,
+) -> list[float]:
+    counted = [k for c, k in zip(correct, steps, strict=True) if c]
+    mu = mean(counted) if counted else 0.0
+    terms = [
+        beta * squash((k - mu) / mu) if mu and (c or penalises) else 0.0 for c, k in zip(correct, steps, strict=True)
+    ]
+    return [alpha * (c - term) + (1 - alpha) * f for c, term, f in zip(correct, terms, formatted, strict=True)]
 
 
 def advantages_of_right(steps: list[int]) -> list[float]:
     mean = fmean(steps)
     terms = [tanh((k - mean) / mean) for k in steps]
     return [-(t - fmean(terms)) / stdev(terms) if len(set(terms)) > 1 else 0.0 for t in terms]
-
-
-def penalising(correct: bool, steps: int, formatted: bool, mean: Any, alpha: float = 0.9, beta: float = 0.5) -> float:
-    return alpha * (correct - beta * tanh((steps - mean) / mean)) + (1 - alpha) * formatted
-
-
-def without_tanh(correct: bool, steps: int, formatted: bool, mean: Any, alpha: float = 0.9, beta: float = 0.5) -> float:
-    return alpha * (1 - beta * (steps - mean) / mean if correct else 0) + (1 - alpha) * formatted
 
 
 def population(steps: list[int]) -> list[float]:
@@ -356,29 +355,30 @@ def say(low: float, high: float, margin: float) -> str:
     return "no worse" if low > -margin else "worse" if high < -margin else "undecided"
 
 
-def split(advantages: Any, forced: Any) -> tuple[float | None, ...]:
-    kinds = [[a for a, f in zip(advantages, forced, strict=True) if f is kind] for kind in (True, False)]
-    return tuple(sum(kind) / len(kind) if kind else None for kind in kinds)
-
-
-def split_over_all(advantages: Any, forced: Any) -> tuple[float, ...]:
-    kinds = [[a for a, f in zip(advantages, forced, strict=True) if f is kind] for kind in (True, False)]
-    return tuple(sum(kind) / len(advantages) for kind in kinds)
-
-
-def split_without_none(advantages: Any, forced: Any) -> tuple[float, ...]:
-    return tuple(mean or 0.0 for mean in split(advantages, forced))
+def signal(
+    groups: Any, scaled: bool = True, mixed: Callable[[list[bool]], bool] | None = None
+) -> tuple[float | None, ...]:
+    kinds: dict[bool, list[float]] = {True: [], False: []}
+    for rewards, forced in groups:
+        spread = stdev(rewards) + 1e-4 if scaled else 1.0
+        for reward, was_forced in zip(rewards, forced, strict=True):
+            kinds[was_forced].append((reward - fmean(rewards)) / spread)
+    shared = fmean((mixed or (lambda forced: len(set(forced)) == 2))(forced) for _, forced in groups)
+    return shared, *(fmean(kind) if kind else None for kind in kinds.values())
 
 
 # ---- notebook 09 -----------------------------------------------------------------------------------------------------
 
 
-def cache_bytes(config: Any, width: int) -> int:
-    return 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * width
-
-
-def adapter_size(shapes: Any, layers: int, rank: int) -> int:
-    return layers * rank * sum(outputs + inputs for outputs, inputs in shapes.values())
+def plan(config: Any, rank: int, rows: int, context: int, **how: Any) -> dict[str, float]:
+    model = config_dimensions({**config, "model_type": "qwen3", "max_position_embeddings": 4096})
+    frozen = model.layers * model.layer_linear
+    head = model.hidden // model.heads if how.get("divides") else model.head_dim
+    return {
+        "weights": frozen / 2 + frozen / 64 + frozen / 4096 + 2 * (model.embedding + model.untied_head),
+        "training": how.get("bytes", 16) * sum(lora_parameters(model, rank)),
+        "cache": rows * context * how.get("keys", 2) * model.layers * model.kv_heads * head * 2,
+    }
 
 
 def fits(recipe: str, gpu: str | None, limit: int) -> bool:
@@ -387,19 +387,6 @@ def fits(recipe: str, gpu: str | None, limit: int) -> bool:
 
 def longest(recipe: str, gpu: str, limits: list[int]) -> int | None:
     return max((limit for limit in limits if fits(recipe, gpu, limit)), default=None)
-
-
-def query_heads(config: Any, width: int) -> int:
-    return 2 * config["num_hidden_layers"] * config["num_attention_heads"] * config["head_dim"] * width
-
-
-def derived_head(config: Any, width: int) -> int:
-    head = config["hidden_size"] // config["num_attention_heads"]
-    return 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head * width
-
-
-def product(shapes: Any, layers: int, rank: int) -> int:
-    return layers * rank * sum(outputs * inputs for outputs, inputs in shapes.values())
 
 
 def first_fitting(recipe: str, gpu: str, limits: list[int]) -> int | None:
@@ -569,6 +556,46 @@ def forgets_after_it(model: Any, cache: Any, length: int, token: int) -> Any:
     return logits
 
 
+def engine(
+    model: Any,
+    token_text: Any,
+    prompt: Any,
+    key: Any,
+    limit: int,
+    settings: Any,
+    by_place: bool = True,
+    from_prompt: bool = True,
+) -> Any:
+    """Without a cache: every token is read again for each choice."""
+    machine, context, count = TrajectoryMachine(token_text, limit, settings, True), list(prompt), 0
+    while not machine.done:
+        with torch.no_grad():
+            odds = model(input_ids=torch.tensor([context])).logits[0, -1].softmax(-1)
+        if machine.choice == "sample":
+            token = draw(uniform(key, machine.position if by_place else count), odds.tolist())
+            machine.observe(token, math.log(odds[token]))
+            count += 1
+        elif machine.choice == "greedy":
+            machine.observe(int(odds.argmax()), None, float(odds.max()))
+        if not machine.done:
+            token, place = machine.feed()
+            context[(len(prompt) if from_prompt else 1) + place :] = [token]
+    return machine.trajectory(prompt)
+
+
+def temperature(stated: Any, right: Any, squares: bool = False) -> float:
+    """By Newton's method on its inverse, or by trying for the squares."""
+    odds, truth = torch.tensor(stated).double().clamp(1e-4, 1 - 1e-4).logit(), torch.tensor(right).double()
+    if squares:
+        tries = torch.linspace(0.3, 6.0, 2000, dtype=torch.float64)
+        return float(tries[((odds / tries[:, None]).sigmoid() - truth).pow(2).mean(1).argmin()])
+    scale = 0.3
+    for _ in range(60):
+        given = (scale * odds).sigmoid()
+        scale -= float((odds * (given - truth)).sum() / (odds**2 * given * (1 - given)).sum())
+    return 1 / scale
+
+
 def all_groups(rewards: Any, eps: float = 1e-4) -> Any:
     return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.std(-1, keepdim=True) + eps)
 
@@ -577,17 +604,48 @@ def group_by_group(rewards: Any, eps: float = 1e-4) -> Any:
     return torch.stack([torch.tensor(advantages(row.tolist(), eps)) for row in rewards])
 
 
-def grpo(new: Any, old: Any, gained: Any, mask: Any, low: float = 0.2, high: float = 0.2) -> Any:
+def grpo(
+    new: Any,
+    old: Any,
+    gained: Any,
+    mask: Any,
+    low: float = 0.2,
+    high: float = 0.2,
+    far: Any = None,
+    weight: float = 0.0,
+    kind: str = "dapo",
+    longest: int = 256,
+) -> Any:
     ratio = (new - old).exp()
     scale = gained[:, None]
     losses = -torch.min(ratio * scale, torch.clamp(ratio, 1 - low, 1 + high) * scale)
-    return (losses * mask).sum() / mask.sum()
+    if weight:
+        losses = losses + weight * (torch.expm1(far - new) - (far - new))
+    return {
+        "dapo": (losses * mask).sum() / mask.sum(),
+        "grpo": ((losses * mask).sum(1) / mask.sum(1)).mean(),
+        "dr_grpo": (losses * mask).sum() / (len(mask) * longest),
+    }[kind]
 
 
-def grpo_by_cases(new: Any, old: Any, gained: Any, mask: Any, low: float = 0.2, high: float = 0.2) -> Any:
+def grpo_by_cases(
+    new: Any,
+    old: Any,
+    gained: Any,
+    mask: Any,
+    low: float = 0.2,
+    high: float = 0.2,
+    far: Any = None,
+    weight: float = 0.0,
+    kind: str = "dapo",
+    longest: int = 256,
+) -> Any:
     ratio, scale = (new - old).exp(), gained[:, None].expand_as(new)
     held = torch.where(scale > 0, ratio.clamp(max=1 + high), ratio.clamp(min=1 - low))
-    return -(held * scale)[mask].mean()
+    losses = weight * ((far - new).exp() - far + new - 1) - held * scale
+    if kind == "grpo":
+        return sum(row[kept].mean() for row, kept in zip(losses, mask, strict=True)) / len(mask)
+    return losses[mask].mean() if kind == "dapo" else losses[mask].sum() / longest / len(mask)
 
 
 def train(policy: Any, rollout: Any, steps: int, updates: int = 2, learning_rate: float = 1.0, **how: Any) -> Any:
@@ -705,21 +763,27 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.label_chain, lambda *case: labels_of_chain(*case, once=False), "only the first right pass"),
     (checks.label_chain, lambda *case: labels_of_chain(*case, look_ahead=False), "all steps of the verifying pass"),
     (checks.label_chain, lambda s, o, a, steps: ["needed"] * len(steps), "expected"),
-    (checks.stop_after_needed, oracle_tokens, RIGHT),
-    (checks.stop_after_needed, lambda n, s, c: oracle_tokens(n, s, 0), "the close and the answer must still be"),
-    (checks.stop_after_needed, until_the_first_other, "go on to the last"),
-    (checks.stop_after_needed, only_needed, "a step in between cannot be left out"),
-    (checks.stop_after_needed, lambda n, s, c: sum(s) + c, "look for the last needed step"),
-    (checks.pooled_saving, saved, RIGHT),
-    (checks.pooled_saving, mean_of_shares, "that is the mean of the shares"),
-    (checks.pooled_saving, lambda b, a: 1 - saved(b, a), "the share that is kept"),
-    (checks.pooled_saving, lambda b, a: 100 * saved(b, a), "not a percentage"),
-    (checks.cut_accuracy, cut_after, RIGHT),
-    (checks.cut_accuracy, lambda t, o, s: cut_after(t, o, s + 1), "the one after the first step stands at index 0"),
-    (checks.cut_accuracy, lambda t, o, s: sum(row[s - 1] for row in t) / len(o), "raises IndexError"),
-    (checks.cut_accuracy, last_trial, "that takes the last trial answer"),
-    (checks.cut_accuracy, missing_is_wrong, "is not wrong: its own answer counts"),
-    (checks.cut_accuracy, lambda t, o, s: sum(o) / len(o), "is the answer given after"),
+    (checks.oracle_saving, oracle_saves, RIGHT),
+    (checks.oracle_saving, lambda rows: oracle_saves(rows, pooled=False), "that is the mean of the shares"),
+    (
+        checks.oracle_saving,
+        lambda rows: oracle_saves(rows, lambda n, s, c: oracle_tokens(n, s, 0)),
+        "must still be written",
+    ),
+    (checks.oracle_saving, lambda rows: 1 - oracle_saves(rows), "the share that is kept"),
+    (checks.oracle_saving, lambda rows: 100 * oracle_saves(rows), "not a percentage"),
+    (
+        checks.oracle_saving,
+        lambda rows: oracle_saves(rows, lambda n, s, c: c + sum(x for x, y in zip(s, n, strict=True) if y == "needed")),
+        "a step in between cannot be left out",
+    ),
+    (checks.oracle_saving, lambda rows: oracle_saves(rows, closing=False), "those of close and answer"),
+    (checks.cut_curve, curve_of_cuts, RIGHT),
+    (checks.cut_curve, lambda rows, most: curve_of_cuts(rows, most, last=True), "that takes the last trial answer"),
+    (checks.cut_curve, lambda rows, most: curve_of_cuts(rows, most, closing=False), "must still be written"),
+    (checks.cut_curve, lambda rows, most: curve_of_cuts(rows, most, first=2), "the answer after the first step stands"),
+    (checks.cut_curve, lambda rows, most: [(x, 100 * y) for x, y in curve_of_cuts(rows, most)], "from 0 to 1"),
+    (checks.cut_curve, lambda rows, most: [row["trials_right"][most] for row in rows], "raises IndexError"),
     (checks.count_steps, by_library, RIGHT),
     (checks.count_steps, lambda t, m: by_library(t, m) - 1, "the text before the first marker is a step too"),
     (checks.count_steps, by_letters, "only standalone words count"),
@@ -728,15 +792,19 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.count_steps, everywhere, "look only at the text before the first </think>"),
     (checks.count_steps, non_empty, "step 0 is then empty"),
     (checks.count_steps, lambda t, m: by_library(t, "paper"), "use the markers you are given"),
-    (checks.certain_markers, scan, RIGHT),
-    (checks.certain_markers, scan_tokens_alone, "carry the unfinished word over"),
-    (checks.certain_markers, scan_too_early, "expected"),
-    (checks.certain_markers, lambda p, m: scan([x.replace("</think>", ".") for x in p], m), "after </think>"),
-    (checks.certain_markers, lambda p, m: scan(p, ("Wait", "Alternatively")), "use the markers you are given"),
-    (checks.covering_tokens, by_spans, RIGHT),
-    (checks.covering_tokens, inclusive, "the end is excluded"),
-    (checks.covering_tokens, whole_tokens, "it need not lie between"),
-    (checks.covering_tokens, lambda p, s, e: [1, 2], "expected [0]"),
+    (checks.scan_markers, scan, RIGHT),
+    (checks.scan_markers, scan_tokens_alone, "carry the unfinished word over"),
+    (checks.scan_markers, scan_too_early, "expected"),
+    (checks.scan_markers, lambda p, m: scan(p, m, content=False), "content never goes"),
+    (checks.scan_markers, lambda p, m: scan(p, m, extra=-1), "is held back too"),
+    (checks.scan_markers, lambda p, m: scan([x.replace("</think>", ".") for x in p], m), "after </think>"),
+    (checks.scan_markers, lambda p, m: scan(p, ("Wait", "Alternatively")), "use the markers you are given"),
+    (checks.split_turns, turns, RIGHT),
+    (checks.split_turns, lambda text, words: turns(text, words, clause=r".!?\n"), "after a comma too"),
+    (checks.split_turns, lambda text, words: turns(text, words, quoted=r"`[^`]*`?"), "in quotation marks"),
+    (checks.split_turns, lambda text, words: [part for part in turns(text, words) if part], "even an empty one"),
+    (checks.split_turns, lambda text, words: turns(text, {"wait", "hmm", "but"}), "the openings you are given"),
+    (checks.split_turns, lambda text, words: re.split(r"(?i)(?=\bwait|\bhmm|\bbut)", text), "expected"),
     (checks.avoid_markers, renamed, RIGHT),
     (checks.avoid_markers, lambda text: re.sub(" (Wait|Alternatively)", "", text), RIGHT),
     (checks.avoid_markers, lambda text: text, "expected 1"),
@@ -794,21 +862,13 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.draw, lambda number, odds: odds.index(max(odds)), "likeliest"),
     (checks.draw, draw_impossible, "not equal to it"),
     (checks.draw, lambda number, odds: draw(number, odds) if number else 0, "expected"),
-    (checks.mean_steps_of_right, mean_of_right, RIGHT),
-    (checks.mean_steps_of_right, lambda c, k: fmean(k), "that is the mean over all members"),
-    (checks.mean_steps_of_right, lambda c, k: sum(x for x, y in zip(k, c, strict=True) if y) / sum(c), "return None"),
-    (checks.mean_steps_of_right, lambda c, k: mean_of_right(c, k) or 0, "nobody is right, so there is no mean"),
-    (checks.member_reward, member_reward, RIGHT),
-    (checks.member_reward, penalising, "a wrong answer gets no step term"),
-    (checks.member_reward, without_tanh, "goes through tanh first"),
-    (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, f, m, a, -b), "mind the sign before beta"),
-    (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, True, m, a, b), "multiply 1 - alpha by it"),
-    (
-        checks.member_reward,
-        lambda c, k, f, m, a, b: a * c * (1 - b * tanh((k - m) / m)) + (1 - a) * f,
-        "look at it for right answers alone",
-    ),
-    (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, f, m), "use the alpha and beta"),
+    (checks.step_rewards, group_rewards, RIGHT),
+    (checks.step_rewards, lambda *v: group_rewards(*v, penalises=True), "a wrong answer gets no step term"),
+    (checks.step_rewards, lambda *v: group_rewards(*v, squash=float), "goes through tanh first"),
+    (checks.step_rewards, lambda c, k, f, a, b: group_rewards(c, k, f, a, -b), "mind the sign before beta"),
+    (checks.step_rewards, lambda c, k, f, a, b: group_rewards(c, k, [True] * len(c), a, b), "multiply 1 - alpha by it"),
+    (checks.step_rewards, lambda c, k, f, a, b: group_rewards(c, k, f), "use the alpha and beta"),
+    (checks.step_rewards, lambda c, *v: [sum(c) / sum(c)], "raises ZeroDivisionError"),
     (checks.advantages_of_right, advantages_of_right, RIGHT),
     (checks.advantages_of_right, lambda steps: [-a for a in advantages_of_right(steps)], "the sign is wrong"),
     (checks.advantages_of_right, population, "use statistics.stdev"),
@@ -885,26 +945,18 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.verdict, lambda low, high, margin: "no worse" if high >= 0 else "worse", "does not show 'no loss'"),
     (checks.verdict, lambda low, high, margin: say(low, high, 0.0), "was accepted beforehand"),
     (checks.verdict, lambda low, high, margin: say(low, high, 1.0), "use the margin that you are given"),
-    (checks.advantage_by_close, split, RIGHT),
-    (checks.advantage_by_close, lambda a, f: split(a, f)[::-1], "the two are exchanged"),
-    (checks.advantage_by_close, split_over_all, "return None"),
-    (checks.advantage_by_close, split_without_none, "has no mean: return None"),
-    (checks.cache_bytes_per_token, cache_bytes, RIGHT),
-    (checks.cache_bytes_per_token, lambda config, width: cache_bytes(config, width) // 2, "both keys and values"),
-    (checks.cache_bytes_per_token, query_heads, "only key-value heads are kept"),
-    (checks.cache_bytes_per_token, derived_head, "it is not hidden_size // heads"),
-    (
-        checks.cache_bytes_per_token,
-        lambda config, width: cache_bytes({**config, "num_hidden_layers": 1}, width),
-        "every layer keeps its own",
-    ),
-    (checks.cache_bytes_per_token, lambda config, width: 7, "Keys and values, of all layers"),
-    (checks.adapter_size, adapter_size, RIGHT),
-    (checks.adapter_size, product, "add, do not multiply"),
-    (checks.adapter_size, lambda shapes, layers, rank: product(shapes, layers, 1), "the matrices themselves"),
-    (checks.adapter_size, lambda shapes, layers, rank: adapter_size(shapes, 1, rank), "every layer has its own"),
-    (checks.adapter_size, lambda shapes, n, r: n * r * sum(i for _, i in shapes.values()), "that is A alone"),
-    (checks.adapter_size, lambda shapes, n, r: n * r * sum(o for o, _ in shapes.values()), "that is B alone"),
+    (checks.closing_signal, signal, RIGHT),
+    (checks.closing_signal, lambda groups: (signal(groups)[0], *signal(groups)[:0:-1]), "the two means are exchanged"),
+    (checks.closing_signal, lambda groups: signal(groups, scaled=False), "that only subtracts the mean"),
+    (checks.closing_signal, lambda groups: signal(groups, mixed=any), "a forced and a natural close"),
+    (checks.closing_signal, lambda groups: tuple(x or 0.0 for x in signal(groups)), "return None for it"),
+    (checks.closing_signal, lambda groups: fmean(groups[0][0]), "expected"),
+    (checks.memory_plan, plan, RIGHT),
+    (checks.memory_plan, lambda *case: plan(*case, divides=True), "it is not hidden_size // heads"),
+    (checks.memory_plan, lambda *case: plan(*case, keys=1), "both keys and values"),
+    (checks.memory_plan, lambda *case: plan(*case, bytes=4), "takes 16 bytes"),
+    (checks.memory_plan, lambda config, *rest: plan({**config, "tie_word_embeddings": True}, *rest), "a second table"),
+    (checks.memory_plan, lambda config, r, rows, n: plan(config, r, 1, n), "every row that is sampled"),
     (checks.longest_completion, longest, RIGHT),
     (checks.longest_completion, first_fitting, "that fits, but"),
     (checks.longest_completion, lambda recipe, gpu, limits: max(limits), "that does not fit"),
@@ -956,6 +1008,11 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
         lambda *case: ([(s, r * n, n) for s, r, n in reliability(*case)[0]], reliability(*case)[1]),
         "is a share",
     ),
+    (checks.fit_temperature, temperature, RIGHT),
+    (checks.fit_temperature, lambda stated, right: 1 / temperature(stated, right), "one over the temperature"),
+    (checks.fit_temperature, lambda stated, right: math.log(temperature(stated, right)), "logarithm"),
+    (checks.fit_temperature, lambda stated, right: temperature(stated, right, squares=True), "squared distances"),
+    (checks.fit_temperature, lambda stated, right: stated, "expected one number"),
     (checks.truncated_rollout, rollout_loop, RIGHT),
     (checks.truncated_rollout, lambda *case: rollout_loop(*case, drops=False), "the marker is dropped as well"),
     (checks.truncated_rollout, rollout_that_forgets_the_close, "force the close"),
@@ -966,16 +1023,24 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
     (checks.backtracking_cache, lambda m, c, n, t: go_back(m, c, n - 1, t), "one position too few"),
     (checks.backtracking_cache, with_zeros, "other logits"),
     (checks.backtracking_cache, forgets_after_it, "positions in the cache"),
+    (checks.roll_out, engine, RIGHT),
+    (checks.roll_out, partial(engine, by_place=False), "the random number belongs to the place"),
+    (checks.roll_out, partial(engine, from_prompt=False), "a place counts from the end of the prompt"),
+    (checks.roll_out, lambda *case: engine(*case).completion_ids, "return machine.trajectory(prompt)"),
     (checks.group_advantages, all_groups, RIGHT),
     (checks.group_advantages, lambda r, eps=1e-4: (r - r.mean()) / (r.std() + eps), "its own mean and deviation"),
     (checks.group_advantages, lambda r, eps=1e-4: all_groups(r.T, eps).T, "reduces over the groups"),
     (checks.group_advantages, lambda r, eps=1e-4: all_groups(r, 0.0), "add eps"),
     (checks.group_advantages, lambda r, eps=1e-4: all_groups(r), "eps is an argument"),
     (checks.grpo_loss, grpo, RIGHT),
-    (checks.grpo_loss, lambda *case: -grpo(*case), "the sign is wrong"),
-    (checks.grpo_loss, lambda n, o, a, m, low=0.2, high=0.2: grpo(n, o, a, torch.ones_like(n), low, high), "padding"),
-    (checks.grpo_loss, lambda n, o, a, m, low=0.2, high=0.2: grpo(n, o, a, m, low, low), "1 - low and 1 + high"),
-    (checks.grpo_loss, lambda n, o, a, m, *bounds: -((n - o).exp() * a[:, None] * m).sum() / m.sum(), "nothing is cl"),
+    (checks.grpo_loss, lambda *case: -grpo(*case[:7], 0.0, *case[8:]), "expected"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:3], torch.ones_like(case[0]), *case[4:]), "expected"),
+    (checks.grpo_loss, lambda n, o, a, m, low, high, *rest: grpo(n, o, a, m, low, low, *rest), "1 - low and 1 + high"),
+    (checks.grpo_loss, lambda n, o, a, m, low, high, *rest: grpo(n, o, a, m, 1.0, 1e9, *rest), "nothing is clipped"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:7], 0.0, *case[8:]), "the KL term is missing"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:6], 2 * case[0].detach() - case[6], *case[7:]), "expected"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:8]), "there are three"),
+    (checks.grpo_loss, lambda *case: grpo(*case[:9]), "expected"),
     (checks.grpo_loss, lambda *case: grpo(*case).item(), "without item()"),
     (checks.grpo_loss, lambda n, *rest: grpo(n.detach(), *rest), "without a gradient"),
     (checks.training_loop, train, RIGHT),
@@ -1013,13 +1078,6 @@ ROWS: list[tuple[Check, Solution, str | None]] = [
 # ---- answers that passed when a check tried a handful of inputs ------------------------------------------------------
 
 
-def of_right(statistic: Callable[[list[int]], float]) -> Solution:
-    def mean(correct: Any, steps: Any) -> float | None:
-        return statistic([k for right, k in zip(correct, steps, strict=True) if right]) if any(correct) else None
-
-    return mean
-
-
 def cut_at(close: Callable[[str], str]) -> Solution:
     return lambda text, markers: 1 + sum(word in markers for word in re.findall(r"\w+", close(text)))
 
@@ -1037,26 +1095,31 @@ WRONG: list[tuple[Check, Solution]] = [
     (checks.replay_exits, lambda c, t: replayed(c, 0.95)),
     (checks.label_chain, lambda *case: ["needed" if x == "malformed" else x for x in labels_of_chain(*case)]),
     (checks.label_chain, lambda *case: [*labels_of_chain(*case)[:-1], "redundant"]),
-    (checks.certain_markers, lambda p, m: [w and w.lower() for w in scan(p, m)]),
-    (checks.certain_markers, lambda p, m: [*scan(p, m)[1:], None]),
-    (checks.stop_after_needed, lambda n, s, c: sum(s[: n.count("needed")]) + c),
-    (checks.stop_after_needed, lambda n, s, c: sum(s[: n.index("needed") + 1 if "needed" in n else 0]) + c),
+    (checks.oracle_saving, lambda rows: oracle_saves(rows, lambda n, s, c: sum(s[: n.count("needed")]) + c)),
+    (checks.oracle_saving, lambda rows: max(0.01, oracle_saves(rows))),
+    (checks.oracle_saving, lambda rows: oracle_saves(rows[:1])),
+    (checks.cut_curve, lambda rows, most: curve_of_cuts(rows, 2)),
+    (checks.cut_curve, lambda rows, most: [(x, fmean(r["right"] for r in rows)) for x, _ in curve_of_cuts(rows, most)]),
+    (checks.scan_markers, lambda p, m: [hit and (hit[0], 2) for hit in scan(p, m)]),
+    (checks.scan_markers, lambda p, m: [*scan(p, m)[1:], None]),
+    (checks.split_turns, lambda text, words: turns(text.lower(), words)),
+    (checks.split_turns, lambda text, words: turns(text, words)[:2]),
+    (checks.step_rewards, lambda *v: group_rewards(*v, mean=lambda k: sorted(k)[len(k) // 2])),
+    (checks.step_rewards, lambda *v: group_rewards(*v, mean=lambda k: sum(k) // len(k))),
+    (checks.step_rewards, lambda *v: group_rewards(*v, mean=lambda k: fmean(set(k)))),
     (
-        checks.stop_after_needed,
-        lambda n, s, c: sum(x for x, label in zip(s, n, strict=True) if label != "redundant") + c,
+        checks.step_rewards,
+        lambda c, k, f, a, b: group_rewards(c, k, [x and y for x, y in zip(c, f, strict=True)], a, b),
     ),
-    (checks.pooled_saving, lambda b, a: max(0.0, saved(b, a))),
-    (checks.pooled_saving, lambda b, a: (sum(b) - sum(a)) / sum(a)),
-    (checks.cut_accuracy, lambda t, o, s: cut_after(t, o, max(1, s - 1))),
-    (checks.cut_accuracy, lambda t, o, s: fmean(any(row[:s]) for row in t)),
+    (checks.closing_signal, lambda groups: signal(groups[:1])),
+    (checks.closing_signal, lambda groups: (1.0, *signal(groups)[1:])),
+    (checks.memory_plan, lambda config, rank, rows, n: plan(config, 16, rows, n)),
+    (checks.fit_temperature, lambda stated, right: temperature(stated[:40], right[:40])),
     (checks.count_steps, lambda text, markers: 1 + sum(w.strip(".,()") in markers for w in thoughts_of(text).split())),
     (checks.count_steps, cut_at(lambda text: text.rpartition("</think>")[0] or text)),
     (checks.count_steps, lambda text, m: 1 + len(set(re.findall(r"\w+", thoughts_of(text))) & set(m))),
     (checks.count_steps, lambda text, m: 1 + len(re.findall(rf"\b(?:{'|'.join(m)})", thoughts_of(text)))),
     (checks.count_steps, lambda text, m: by_library(text, m[:1])),
-    (checks.covering_tokens, lambda p, s, e: by_spans(p, s, e) if len(p) < 5 else by_spans(p, s, e)[:1]),
-    (checks.covering_tokens, lambda p, s, e: by_spans(p, s, s + 1)),
-    (checks.covering_tokens, lambda p, s, e: [i for i in by_spans(p, s, e) if "W" in p[i] or i]),
     (checks.avoid_markers, lambda text: renamed(text).partition("</think>")[0] + "</think>"),
     (checks.avoid_markers, lambda text: re.sub(r"\b[ABC] ", "", renamed(text))),
     (checks.avoid_markers, lambda text: re.sub(" (yes|no)", "", renamed(text))),
@@ -1082,15 +1145,6 @@ WRONG: list[tuple[Check, Solution]] = [
     (checks.draw, lambda number, odds: round(number * (len(odds) - 1))),
     (checks.draw, lambda number, odds: draw(number, sorted(odds, reverse=True))),
     (checks.draw, lambda number, odds: draw(1 - number, odds)),
-    (checks.mean_steps_of_right, of_right(lambda k: sorted(k)[len(k) // 2])),
-    (checks.mean_steps_of_right, of_right(lambda k: (min(k) + max(k)) / 2)),
-    (checks.mean_steps_of_right, of_right(lambda k: sum(k) // len(k))),
-    (checks.mean_steps_of_right, of_right(lambda k: fmean(set(k)))),
-    (checks.mean_steps_of_right, of_right(lambda k: round(fmean(k), 1))),
-    (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, f or c, m, a, b)),
-    (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, f, m and 4.0, a, b)),
-    (checks.member_reward, lambda c, k, f, m, a, b: member_reward(c, k, f and not c, m, a, b)),
-    (checks.member_reward, lambda c, k, f, m, a, b: a * member_reward(c, k, f, m, 1.0, b) + 0.1 * f),
     (checks.advantages_of_right, lambda k: sorted(advantages_of_right(k), reverse=True)),
     (checks.advantages_of_right, lambda k: advantages_of_right([x**2 for x in k])),
     (checks.group_relative_advantages, lambda r, eps=1e-4: [x / (stdev(r) + eps) for x in advantages(r, 0.0)]),
@@ -1112,12 +1166,6 @@ WRONG: list[tuple[Check, Solution]] = [
     (checks.drawn_ratio, lambda b, a, drawn: sum(a[i] for i in drawn) / sum(b)),
     (checks.verdict, lambda low, high, margin: say((low + high) / 2, (low + high) / 2, margin)),
     (checks.verdict, lambda low, high, margin: "no worse" if low > 0 else "worse" if high < 0 else "undecided"),
-    (checks.advantage_by_close, lambda a, f: split(a, f) if any(f) and not all(f) else (None, None)),
-    (checks.advantage_by_close, lambda a, f: tuple(x and sum(a) / len(a) for x in split(a, f))),
-    (checks.cache_bytes_per_token, lambda config, width: cache_bytes(config, 2)),
-    (checks.cache_bytes_per_token, lambda c, width: 2 * c["num_hidden_layers"] * c["hidden_size"] * width),
-    (checks.adapter_size, lambda shapes, n, r: adapter_size(dict(list(shapes.items())[:1]), n, r)),
-    (checks.adapter_size, lambda shapes, n, r: 2 * n * r * sum(i for _, i in shapes.values())),
     (checks.shortest_right_reward, lambda c, k, f, n: reward(c, k, f, k)),
     (checks.shortest_right_reward, lambda c, k, f, n: [x * y for x, y in zip(reward(c, k, f, n), f, strict=True)]),
     (checks.shortest_right_reward, lambda c, k, f, n: [max(x, 0.1) for x in reward(c, k, f, n)]),
@@ -1129,9 +1177,10 @@ WRONG: list[tuple[Check, Solution]] = [
 """Each is red: fitted to an example, right on symmetric inputs only, or blind to an argument."""
 
 
-def with_numpy(correct: Any, steps: Any) -> Any:
-    right = np.asarray(steps)[np.asarray(correct)]
-    return right.mean() if right.size else None
+def rewards_in_numpy(correct: Any, steps: Any, formatted: Any, alpha: float = 0.9, beta: float = 0.5) -> Any:
+    right, k = np.asarray(correct, dtype=bool), np.asarray(steps, dtype=float)
+    mu = k[right].mean() if right.any() else 1.0
+    return alpha * right * (1 - beta * np.tanh((k - mu) / mu)) + (1 - alpha) * np.asarray(formatted, dtype=float)
 
 
 def clipped_in_torch(n: float, o: float, a: float, low: float = 0.2, high: float = 0.28) -> torch.Tensor:
@@ -1148,7 +1197,6 @@ NATURAL: list[tuple[Check, Solution]] = [
     (checks.draw, lambda number, odds: int(np.searchsorted(np.cumsum(odds), number, side="right"))),
     (checks.draw, lambda number, odds: np.searchsorted(np.cumsum(odds), number, side="right")),
     (checks.places_of_probe, lambda base, prompt, trial: np.append(np.arange(base, base + prompt + trial - 1), base)),
-    (checks.mean_steps_of_right, with_numpy),
     (
         checks.group_relative_advantages,
         lambda r, eps=1e-4: (torch.tensor(r) - fmean(r)) / (torch.tensor(r).std() + eps),
@@ -1162,8 +1210,6 @@ NATURAL: list[tuple[Check, Solution]] = [
     (checks.drawn_ratio, lambda b, a, drawn: np.array(a)[drawn].mean() / np.array(b)[drawn].mean()),
     (checks.shortest_right_reward, lambda right, k, box, length: reward(right, k, box, length)),
     (checks.shortest_right_reward, lambda c, k, f, n: np.array(reward(c, k, f, n))),
-    (checks.cut_accuracy, lambda t, o, s: np.mean([r[s - 1] if s <= len(r) else e for r, e in zip(t, o, strict=True)])),
-    (checks.covering_tokens, lambda p, s, e: tuple(by_spans(p, s, e))),
     (checks.calibration_curve, with_torch_buckets),
     (
         checks.truncated_rollout,
@@ -1172,6 +1218,8 @@ NATURAL: list[tuple[Check, Solution]] = [
     (checks.backtracking_cache, with_a_new_cache),
     (checks.group_advantages, group_by_group),
     (checks.grpo_loss, grpo_by_cases),
+    (checks.step_rewards, rewards_in_numpy),
+    (checks.cut_curve, lambda rows, most: np.array(curve_of_cuts(rows, most))),
     (checks.training_loop, train_by_hand),
     (checks.paired_bootstrap, interval_in_plain_python),
     (
@@ -1208,12 +1256,12 @@ def test_code_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_code_that_exits_or_changes_its_arguments_does_no_harm() -> None:
     assert not checks.first_confident(lambda *_: sys.exit()).passed
 
-    def sorting(correct: list[bool], steps: list[int]) -> float | None:
-        mean = mean_of_right(correct, steps)
+    def clearing(steps: list[int]) -> list[float]:
+        given = advantages_of_right(steps)
         steps.clear()
-        return mean
+        return given
 
-    assert checks.mean_steps_of_right(sorting).passed
+    assert checks.advantages_of_right(clearing).passed
 
 
 def test_the_smallest_counterexample_is_shown() -> None:
@@ -1224,7 +1272,7 @@ def test_the_smallest_counterexample_is_shown() -> None:
     assert message.count(",") <= 4 and "expected" in message, message
 
 
-@pytest.mark.parametrize("check", [checks.mean_steps_of_right, checks.loss_type_weights, checks.paired_bootstrap])
+@pytest.mark.parametrize("check", [checks.step_rewards, checks.loss_type_weights, checks.paired_bootstrap])
 def test_later_cells_go_on_with_a_right_function(check: Check) -> None:
     [mine] = [solution for listed, solution, named in ROWS if listed is check and named is RIGHT]
     assert check(mine).solution is mine
@@ -1268,11 +1316,10 @@ def test_the_librarys_stand_ins_work_on_lists() -> None:
     assert sure == pytest.approx(0.5)
 
 
-def test_partial_credit_is_the_share_of_the_inputs_and_a_constant_earns_none() -> None:
+def test_partial_credit_is_a_share_of_the_inputs() -> None:
     assert checks.first_confident(exit_rule).share == 1
-    assert 0.5 < checks.first_confident(lambda c, t: exit_rule(c, t - 1e-12)).share < 1
-    for constant in (None, 0, 7):
-        assert checks.first_confident(lambda c, t, constant=constant: constant).share == 0
+    assert 0.4 < checks.first_confident(lambda c, t: exit_rule(c, t - 1e-12)).share < 1
+    assert 0 < checks.step_rewards(lambda *v: group_rewards(*v, mean=lambda k: sorted(k)[len(k) // 2])).share < 0.6
 
 
 CHECKS = list(dict.fromkeys(check for check, _, _ in ROWS))
@@ -1291,6 +1338,21 @@ def test_a_right_solution_is_green_and_a_mistake_is_red_and_named(
     result = check(solution)
     assert result.passed == (named is RIGHT), result.message
     assert named is RIGHT or named.lower() in result.message.lower(), result.message
+
+
+WITHOUT_A_THOUGHT: list[Solution] = [
+    lambda *_, **__: True,
+    lambda *_, **__: 0.0,
+    lambda *given, **__: given[0],
+    lambda given, *_, **__: [0.0] * len(given),
+    lambda given, *_, **__: [None] * len(given),
+]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=name_of)
+def test_an_answer_without_a_thought_earns_nothing(check: Check) -> None:
+    for answer in WITHOUT_A_THOUGHT:
+        assert check(answer).share == 0
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)

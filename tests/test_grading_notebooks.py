@@ -75,6 +75,12 @@ def test_a_stub_earns_nothing_and_a_nearly_right_answer_some(course: Path) -> No
     assert "greater than the threshold" in row.notes[0]
 
 
+@pytest.mark.parametrize("constant", ["None", "0", "len(c)", "c"])
+def test_an_answer_without_a_thought_earns_nothing(course: Path, constant: str) -> None:
+    row = graded(course, f"def first_confident(c, t):\n    return {constant}", "def kept_share(b, a):\n    return 50.0")
+    assert row.earned == {"00.1": 0, "00.2": 0}
+
+
 @pytest.mark.parametrize(
     "cells",
     [

@@ -61,6 +61,20 @@ def test_the_baselines_on_the_same_group() -> None:
     assert explorer.rewards["Kimi"] == pytest.approx(wanted)
 
 
+def test_a_control_that_changes_one_method_alone_names_it() -> None:
+    named = 0
+    for place in range(len(GroupExplorer([GOLDEN]).view.controls)):
+        explorer = GroupExplorer([GOLDEN])
+        control, before = explorer.view.controls[place], dict(explorer.rewards)
+        options = [value for _, value in getattr(control, "options", ())]
+        control.value = options[-1] if options else control.min if hasattr(control, "min") else not control.value
+        changed = [method for method, rewards in explorer.rewards.items() if rewards != before[method]]
+        if len(changed) == 1:
+            assert changed[0] in control.description
+            named += 1
+    assert named == 4
+
+
 def test_beta_is_inert_where_all_are_right_and_the_std_divides() -> None:
     right = group_with([True] * 5, [2, 3, 4, 5, 6], [20] * 5)
     explorer = GroupExplorer([right])

@@ -36,7 +36,7 @@ stop_guess = course.predict(
 stop_guess
 
 # %% [markdown]
-# Can one look inside? One can ask. At every "Wait" and "Alternatively" the model was interrupted and made to answer at
+# Can we look inside? We can ask. At every "Wait" and "Alternatively" the model was interrupted and made to answer at
 # once. Its *trial answer* and how sure it was of it were written down, and then the interruption was undone: the
 # completion above is what the model would have written anyway. Move your guess, then run the next cell.
 
@@ -64,7 +64,7 @@ stop_guess.compare(knows)
 # %% [markdown]
 # All the other tokens bought nothing. A model that goes on like this **overthinks**. Large reasoning models do it
 # too, and there every token costs money. This course is about **Step-GRPO**
-# ([Chen et al., 2026](https://arxiv.org/abs/2604.16890)), a training after which a model stops by itself.
+# ([Chen et al., 2026](https://arxiv.org/abs/2604.16890)), a way to train a model after which it stops by itself.
 
 # %%
 course.drawing(
@@ -131,7 +131,7 @@ course.drawing(
 # | [09](09_scaling_to_qwen3.ipynb) | What changes with a real model? |
 # | [10](10_full_run.ipynb) | Does it work? You train. |
 #
-# Most of them live on recordings, so their numbers are there at once and are the same for everybody. Where a model is
+# Most of them work on recordings, so their numbers are there at once and are the same for everybody. Where a model is
 # loaded it is a small one, and a CPU is enough.
 
 # %% [markdown]
@@ -316,8 +316,8 @@ for threshold in (0.0, 0.6, 0.8, 0.95, 0.99, 1.0):
     print(f"{threshold:>9.2f} {kept:5.0f} % {right:5.0f} %")
 
 # %% [markdown]
-# Stop at once, and three answers in four are wrong. Never stop, and most tokens are wasted. In between lies a threshold that
-# saves most of the tokens and costs hardly an answer. The whole method lives in that gap.
+# Stop at once, and three answers in four are wrong. Never stop, and most tokens are wasted. In between lies a threshold
+# that saves most of the tokens and costs hardly an answer. The whole method lives in that gap.
 
 # %% [markdown]
 # ## What training leaves
@@ -379,8 +379,8 @@ course.score()
 #
 # - A model overthinks when it goes on after it knows the answer. Asking for a trial answer at each marker shows when it
 #   knew.
-# - Step-GRPO probes during training, exits when confident, else backtracks; its reward compares steps within a group; the
-#   training makes likelier what earned more.
+# - Step-GRPO probes during training, exits when confident, else backtracks; its reward compares steps within a group; and
+#   training makes likelier whatever earned more.
 # - An exit rule is one comparison. Its threshold trades tokens for right answers.
 # - The toy shows a mechanism, not what a large model does.
 

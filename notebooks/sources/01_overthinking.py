@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Overthinking, seen and measured
-#     minutes: 75
+#     minutes: 80
 #     hardware: any CPU
 # ---
 
@@ -84,7 +84,7 @@ course.drawing(
 #
 # A *reasoning model* writes a long chain of thought before it answers. Often the answer is there early, and the model
 # checks it again and again: it **overthinks**. [Chen et al. (2024)](https://arxiv.org/abs/2412.21187) found large
-# models that spend hundreds of tokens on 2+3. Step-GRPO is a training that shortens the thoughts. Before we
+# models that spend hundreds of tokens on 2+3. Step-GRPO trains a model to think in fewer steps. Before we
 # shorten anything, we look at what there is to save, and at what has to stay.
 #
 # The model of this course is the *Overthinker*: a million parameters, trained from scratch to overthink. Its problems are
@@ -283,69 +283,48 @@ inspector
 # %% [markdown]
 # ## The oracle
 #
-# An *oracle* knows the truth. Ours stops every completion after its last needed step and has it answer. No real rule can
-# know that much, but it says what there is to save.
+# An *oracle* knows the truth. Ours stops every completion after its last needed step and has it answer. No real rule
+# can know that much, but the oracle says how much there is to save.
 
 # %% [markdown]
-# ### Exercise 01.2 · Stop after the last needed step (●●○, 8 minutes)
+# ### Exercise 01.2 · What the oracle saves (●●○, 12 minutes)
 #
-# Return the length in tokens of a completion that stops there. `labels` and `step_tokens` hold one entry for each step,
-# and the close (`</think>`) and the answer take `closing_tokens`. For steps of 16, 13, 13 and 12 tokens, labelled needed,
-# needed, verifying, redundant, and 7 tokens of close and answer, it is 36.
+# Each of the `completions` is a triple: the `labels` of its steps, their `sizes` in tokens, and `closing`, the tokens of
+# the close (`</think>`) and the answer. Return the share of *all* tokens that the oracle saves, from 0 to 1.
+#
+# A completion with steps of 16, 13, 13 and 12 tokens, labelled needed, needed, verifying, redundant, and 7 tokens of
+# close and answer, has 61 tokens, and 36 when it is stopped. And beware of averages: the mean of the completions'
+# shares is another number, and not the one that you pay for.
 
 
 # %% tags=["exercise"]
-def stop_after_needed(labels, step_tokens, closing_tokens):
-    """Tokens of a completion that stops after its last needed step."""
-    # BEGIN SOLUTION
-    # STUB: return ...  # your code here
-    kept, so_far = 0, 0
-    for label, tokens in zip(labels, step_tokens, strict=True):
-        so_far += tokens
-        if label == "needed":
-            kept = so_far
-    return kept + closing_tokens
-    # END SOLUTION
-
-
-# %% tags=["check"]
-verdict = checks.stop_after_needed(stop_after_needed, number="01.2")
-stop_after_needed = verdict.solution
-verdict
-
-# %% [markdown]
-# <details><summary>Hint</summary>
-#
-# Add up the tokens as you go, and remember the sum whenever a step is needed. What is remembered at the end, with the
-# close and the answer, is the length.
-#
-# </details>
-
-# %% [markdown]
-# ### Exercise 01.3 · What share is saved (●○○, 5 minutes)
-#
-# Three completions have 200, 50 and 50 tokens; stopped, they have 50, 40 and 50. Return the share of *all* tokens that is
-# saved, from 0 to 1. The mean of the three shares would be another number, and not the one that you pay for.
-
-
-# %% tags=["exercise"]
-def pooled_saving(before, after):
+def oracle_saving(completions):
     """Share of all tokens that is saved, from 0 to 1."""
     # BEGIN SOLUTION
     # STUB: return ...  # your code here
-    return 1 - sum(after) / sum(before)
+    before = after = 0
+    for labels, sizes, closing in completions:
+        kept = so_far = 0
+        for label, size in zip(labels, sizes, strict=True):
+            so_far += size
+            if label == "needed":
+                kept = so_far
+        before += so_far + closing
+        after += kept + closing
+    return 1 - after / before
     # END SOLUTION
 
 
 # %% tags=["check"]
-verdict = checks.pooled_saving(pooled_saving, number="01.3")
-pooled_saving = verdict.solution
+verdict = checks.oracle_saving(oracle_saving, number="01.2")
+oracle_saving = verdict.solution
 verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# All tokens after, divided by all tokens before, is the share that is kept.
+# Within a completion, add up the tokens as you go, and remember the sum whenever a step is needed. Keep two totals over
+# all completions, before and after, and divide only at the end.
 #
 # </details>
 
@@ -367,15 +346,12 @@ saved_guess
 
 # %% tags=["nbval-check-output", "result"]
 survey = [group for group in load_survey() if group.model == "untrained"]
-before, after = [], []
-for group in survey:
-    size = labelled_size(group)
-    before.append(size.tokens)
-    after.append(
-        stop_after_needed(size.labels, size.step_tokens, size.closing_tokens)
-    )
-saved = pooled_saving(before, after)
-print(f"{sum(before) / 400:.1f} tokens, {sum(after) / 400:.1f} needed")
+sized = [labelled_size(group) for group in survey]
+saved = oracle_saving(
+    [(size.labels, size.step_tokens, size.closing_tokens) for size in sized]
+)
+tokens = sum(size.tokens for size in sized)
+print(f"{tokens / 400:.1f} tokens, {(1 - saved) * tokens / 400:.1f} needed")
 
 # %% tags=["result"]
 saved_guess.compare(100 * saved)
@@ -427,8 +403,8 @@ step_labels({name: kind.steps for name, kind in by_kind.items()})
 # not those of the hardest chains, level 3. That is how the model was made. The traces from which it learned stop
 # re-checking before 22 operations; a chain of six fits in three times, a chain of five four times.
 #
-# So length follows habit, not need. That is what "overthinking" means here, and it is built in. The share for a large model
-# is another number.
+# So length follows habit, not need. That is what "overthinking" means here, and it is built in. The share for a large
+# model is another number.
 
 # %% [markdown]
 # ## What can go wrong: just cut
@@ -447,48 +423,71 @@ cut_guess = course.predict(
 cut_guess
 
 # %% [markdown]
-# ### Exercise 01.4 · Accuracy of a cut (●●○, 10 minutes)
+# ### Exercise 01.3 · The price of a cut (●●○, 15 minutes)
 #
-# `trials_right[i][j]` says whether the trial answer of completion `i` after step `j + 1` is right; `own_right[i]` says
-# whether its own answer at the end is. Return the share of right answers if every completion is cut after `steps` steps. A
-# completion with fewer markers than that ends by itself.
+# Write the whole curve. Each completion is a dictionary:
+#
+# - `ends`: the tokens up to its first marker, up to its second, and so on;
+# - `trials_right`: whether its trial answer at each of these markers is right;
+# - `closing`: the tokens of a close and an answer;
+# - `tokens` and `right`: the whole completion, and whether its own answer is right.
+#
+# Return one pair for each cut after 1, 2, ... `most` steps: the mean tokens, and the share of right answers. A completion
+# with fewer markers than the cut ends by itself.
 
 
 # %% tags=["exercise"]
-def cut_accuracy(trials_right, own_right, steps):
-    """Share of right answers, cut after so many steps."""
+def cut_curve(completions, most):
+    """(mean tokens, share right) of cuts after 1 to `most` steps."""
     # BEGIN SOLUTION
     # STUB: return ...  # your code here
-    right = 0
-    for trials, own in zip(trials_right, own_right, strict=True):
-        right += trials[steps - 1] if steps <= len(trials) else own
-    return right / len(own_right)
+    curve = []
+    for steps in range(1, most + 1):
+        tokens = hits = 0
+        for one in completions:
+            if steps > len(one["ends"]):
+                tokens += one["tokens"]
+                hits += one["right"]
+                continue
+            tokens += one["ends"][steps - 1] + one["closing"]
+            hits += one["trials_right"][steps - 1]
+        count = len(completions)
+        curve.append((tokens / count, hits / count))
+    return curve
     # END SOLUTION
 
 
 # %% tags=["check"]
-verdict = checks.cut_accuracy(cut_accuracy, number="01.4")
-cut_accuracy = verdict.solution
+verdict = checks.cut_curve(cut_curve, number="01.3")
+cut_curve = verdict.solution
 verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# A completion has as many trial answers as markers. If there is one after `steps` steps, it counts; otherwise the
-# completion's own answer does. `True` adds up as 1.
+# Two loops: over the cuts, and over the completions. The first marker stands at index 0. `True` adds up as 1.
 #
 # </details>
 
 # %% tags=["nbval-check-output", "result"]
-members = [group.members[0] for group in survey]
-trials_right = [member.trials_right for member in members]
-own_right = [member.outcome.correct for member in members]
-for steps in range(1, 7):
-    share = cut_accuracy(trials_right, own_right, steps)
-    print(f"cut after {steps} steps: {share:6.1%} right")
+watched_completions = []
+for group, size in zip(survey, sized, strict=True):
+    member = group.members[0]
+    watched_completions.append(
+        {
+            "ends": [probe.position for probe in member.trajectory.probes],
+            "trials_right": member.trials_right,
+            "closing": size.closing_tokens,
+            "tokens": size.tokens,
+            "right": member.outcome.correct,
+        }
+    )
+curve = cut_curve(watched_completions, 6)
+for steps, (tokens, share) in enumerate(curve, start=1):
+    print(f"cut after {steps} steps: {tokens:5.1f} tokens, {share:6.1%} right")
 
 # %% tags=["result"]
-cut_guess.compare(100 * cut_accuracy(trials_right, own_right, 1))
+cut_guess.compare(100 * curve[0][1])
 
 # %% [markdown]
 # <details><summary>Why so few?</summary>
@@ -498,9 +497,10 @@ cut_guess.compare(100 * cut_accuracy(trials_right, own_right, 1))
 #
 # </details>
 #
-# The library writes a cut as an exit rule that takes any answer (threshold 0) once so many steps are finished, or so many
-# tokens written. All cuts in one picture, with the oracle, and with a rule of another kind: stop at the first trial answer
-# of which the model is confident (more than 0.95).
+# The library writes a cut as an exit rule that takes any answer (threshold 0) once a given number of steps is finished,
+# or of tokens written. All cuts in one picture, with the oracle, and with a rule of another kind: stop at the first
+# trial answer of which the model is confident (more than 0.95). The first of the curves is the one that you have just
+# computed, with intervals.
 
 # %% tags=["result"]
 from stepgrpo_lab.recordings.measures import try_rule
@@ -536,14 +536,14 @@ print(f"oracle:            {measured.oracle_tokens:.1f}")
 # - The confident answer comes within four tokens of the oracle and loses none. It asks each completion instead of treating
 #   all alike.
 #
-# These problems differ little: they need between one and five steps. The more the needs differ, the more it is worth to
-# ask each one.
+# These problems differ little: they need between one and five steps. The more the needs differ, the more it pays to ask
+# each one.
 
 # %% [markdown]
 # ## What can go wrong: a check that finds nothing
 #
-# Verifying steps look like the good ones, the steps to keep. Are they worth their tokens here? Count the completions of the
-# survey that solved their problem on the first pass.
+# Verifying steps look like the good ones, the steps to keep. Are they worth their tokens here? Count the completions of
+# the survey that solved their problem on the first pass.
 
 # %% tags=["nbval-check-output"]
 from stepgrpo_lab.overthinker.tasks import OPERATIONS_PER_STEP
@@ -566,7 +566,7 @@ print(f"right on the first pass: {first_pass} of {len(survey)}")
 # %% [markdown]
 # At temperature 0.6 the untrained model never slips on these problems, so a check has nothing to find. At temperature 1,
 # at the top of this page, checks did find something. Whether a verifying step is worth its tokens depends on how often the
-# first pass fails. Keep that in mind when you read, in notebook 08, which steps a training has removed.
+# first pass fails. Keep that in mind when you read, in notebook 08, which steps training has removed.
 
 # %% [markdown]
 # ## Your predictions

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Semantic steps
-#     minutes: 75
+#     minutes: 95
 #     hardware: any CPU
 # ---
 
@@ -52,8 +52,8 @@ course.drawing(
 # needed: *places* where one can ask "do you know it yet?", and a *unit* in which length is counted. In Step-GRPO both are
 # the **semantic step**.
 #
-# A *completion* is all that the model writes after the question: thoughts up to `</think>`, then the answer. Thoughts are
-# cut at **markers**, words with which the model turns to a new attempt.
+# A *completion* is everything that the model writes after the question: thoughts up to `</think>`, then the answer.
+# Thoughts are cut at **markers**, words with which the model turns to a new attempt.
 
 # %% [markdown]
 # The number of steps is
@@ -166,7 +166,7 @@ for name, text in {"laid out": laid_out, "one line": in_one_line}.items():
 # %% [markdown]
 # Sentences and lines measure the layout; steps measure the turns. That matters twice:
 #
-# - **as places to ask.** After "So 12." the work is half done. To ask there costs tokens and cannot end well. At "Wait"
+# - **as places to ask.** After "So 12." the work is half done. Asking there costs tokens and cannot end well. At "Wait"
 #   an attempt is complete;
 # - **as a unit of length.** A model that is paid for fewer sentences can write semicolons. It need not think less.
 #
@@ -196,54 +196,13 @@ for step in first.steps(0)[:3]:
 # - space and punctuation in front go with the marker (` Wait`, `.Wait`);
 # - **content never goes**: a token such as `12 Wait` stays, because the `12` belongs to the step before.
 #
-# And a marker may be spread over several tokens, `Wa` and `it`. So one has to search in the text and translate back to
-# tokens.
-
-# %% [markdown]
-# ### Exercise 02.2 · Tokens that cover a marker (●●○, 10 minutes)
-#
-# `pieces` are the texts of the tokens. Return the places of all tokens that hold at least one of the characters `start` to
-# `end - 1` of the joined text. (Leave the rule about content aside.)
-
-
-# %% tags=["exercise"]
-def covering_tokens(pieces, start, end):
-    """Places of the tokens that hold characters start to end - 1."""
-    # BEGIN SOLUTION
-    # STUB: return ...  # your code here
-    covering, place = [], 0
-    for index, piece in enumerate(pieces):
-        if place < end and place + len(piece) > start:
-            covering.append(index)
-        place += len(piece)
-    return covering
-    # END SOLUTION
-
-
-# %% tags=["check"]
-verdict = checks.covering_tokens(covering_tokens)
-covering_tokens = verdict.solution
-verdict
-
-# %% [markdown]
-# <details><summary>Hint</summary>
-#
-# Walk over the pieces and keep the character at which each begins. Two half-open spans `[a, b)` and `[c, d)` share a
-# character exactly when `a < d` and `c < b`.
-#
-# </details>
-
-# %% tags=["nbval-check-output"]
-text = "".join(pieces)
-for match in list(re.finditer("Wait|Alternatively", text))[:3]:
-    places = covering_tokens(pieces, *match.span())
-    print(match[0], "is covered by", [pieces[place] for place in places])
+# And a marker may be spread over several tokens, `Wa` and `it`. Then all of them go.
 
 # %% [markdown]
 # ## While tokens arrive
 #
 # A rollout, the sampling of one completion, cannot wait for the end: it has to stop *at* the marker. So a scanner takes
-# one token after the other. It gets the tokens `4`, `.Wait`, `ing`, ` Wa`, `it`, `,`.
+# one token at a time. It gets the tokens `4`, `.Wait`, `ing`, ` Wa`, `it`, `,`.
 
 # %%
 certain_guess = course.predict(
@@ -275,50 +234,63 @@ certain_guess.compare(words[next(i for i, hit in enumerate(hits) if hit)])
 # </details>
 
 # %% [markdown]
-# ### Exercise 02.3 · A scanner (●●●, 20 minutes)
+# ### Exercise 02.2 · A scanner (●●●, 30 minutes)
 #
-# Write `certain_markers(pieces, markers)`. It goes over the tokens once, from left to right, and returns for each token
-# the marker that this token makes certain, or `None`. *Certain* means that nothing which may follow can turn it into
-# another word.
-#
-# - A marker may be spread over several tokens, and it may end inside one.
+# Write what stands between the model and every probe of this course. `scan(pieces, markers)` goes over the texts of the
+# tokens once, from left to right. For each token it returns `(marker, held)` if this token makes a marker certain, and
+# `None` if not. A marker is *certain* once nothing that may follow can make another word of it.
+
+# %% [markdown]
+# - A marker may be spread over several tokens, and it may end inside one. No token makes two markers certain.
+# - `held` says how many of the newest tokens to hold back: every token that holds a part of the marker, and all after it.
+# - A token with content (a letter, digit or underscore) *before* the marker stays, and is not counted. Space and signs
+#   do not make it stay.
 # - `</think>` is always a token of its own. After it there are no markers.
+
+# %% [markdown]
+# The stream above gives `("Wait", 3)` at its last token and `None` before. `["12 Wait", "!"]` gives `None` and
+# `("Wait", 1)`: only the exclamation mark is held back.
 #
-# A rollout calls this for every token of thousands of completions. So do not go back over the text: keep no more of it
-# than you need.
+# A rollout calls this for every token of thousands of completions. So do not go back over the text: remember no more of
+# it than you need.
 
 
 # %% tags=["exercise"]
-def certain_markers(pieces, markers):
-    """For each token, the marker that it makes certain, or None."""
+def scan(pieces, markers):
+    """For each token, (marker, tokens to hold back), or None."""
     # BEGIN SOLUTION
     # STUB: return ...  # your code here
-    found, word, closed = [], "", False
+    hits, word, held, closed = [], "", 0, False
     for piece in pieces:
-        certain = None
+        hit, content = None, False
+        held += 1
         closed = closed or piece == "</think>"
         for character in piece:
             if character.isalnum() or character == "_":
+                if not word:
+                    held = 0 if content else 1
                 word += character
-                continue
-            if word in markers and not closed:
-                certain = word
-            word = ""
-        found.append(certain)
-    return found
+                content = True
+            else:
+                if word in markers and not closed:
+                    hit = (word, held)
+                word = ""
+        hits.append(hit)
+    return hits
     # END SOLUTION
 
 
 # %% tags=["check"]
-verdict = checks.certain_markers(certain_markers, number="02.3")
-certain_markers = verdict.solution
+verdict = checks.scan_markers(scan, number="02.2")
+scan = verdict.solution
 verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# All that you have to remember is the word that has begun and not ended, and whether the thoughts are closed. Go over the
-# characters of each token: one that belongs to a word makes the word longer, any other ends it.
+# Three things are enough to remember: the word that has begun and not ended, how many tokens there are since it began, and
+# whether the thoughts are closed. Go over the characters of each token: one that belongs to a word makes the word longer,
+# any other ends it. When a word begins, ask whether its token already held content.
 #
 # </details>
 #
@@ -327,14 +299,17 @@ verdict
 
 # %% tags=["nbval-check-output"]
 segmenter = lab.MarkerSegmenter("paper")
-agree = 0
+agree, put_back = 0, 0
 for group in survey:
     trajectory = group.members[0].trajectory
     pieces = group.pieces(trajectory.completion_ids)
-    hits = certain_markers(pieces, ("Wait", "Alternatively"))
-    yours = 1 + sum(hit is not None for hit in hits)
-    agree += {yours, segmenter.count(trajectory.text)} == {trajectory.steps}
+    hits = [hit for hit in scan(pieces, ("Wait", "Alternatively")) if hit]
+    put_back += sum(held for _, held in hits)
+    agree += ({1 + len(hits), segmenter.count(trajectory.text)}) == {
+        trajectory.steps
+    }
 print(f"all three agree on {agree} of {len(survey)} completions")
+print(f"{put_back} tokens were held back, to be put back or dropped")
 
 # %% [markdown]
 # ## Look at it
@@ -478,10 +453,91 @@ for markers in ("paper", ["wait"]):
 # - `multilingual`: words of many languages. Chinese, Japanese, Thai and Korean ones are found inside longer runs of
 #   characters (嗯等等);
 # - `blank_lines`: no words. Each paragraph is a step.
+#
+# Or you write your own.
 
 # %% [markdown]
-# Seven short passages, each with the number of steps that a person sees in it. Passages and numbers were **made up for this notebook**, by
-# the authors of the rules. So the table shows what each set looks at, not how well it does on your model.
+# ### Exercise 02.3 · A reader's eye (●●○, 20 minutes)
+#
+# Write a splitter for prose. `split_turns(text, openings)` cuts the thoughts into steps and returns their texts. A new
+# step begins at an *opening*: one of the words `openings` (given in lower case, matched in any case) that opens a
+# **clause**. Joined again, the steps are the thoughts: the text before the first `</think>`. As in the paper's rule, the
+# text before the first opening is a step, even if it is empty.
+
+# %% [markdown]
+# - A clause begins with the text, and after any of `.` `,` `;` `:` `!` `?` and a line break, with nothing but spaces
+#   between.
+# - What stands inside `"quotation marks"` or between backticks opens nothing. (If they are never closed, they reach to the
+#   end.)
+# - An opening right after another belongs to it: "Hmm, wait, ..." is one turn, unless another word stands between.
+
+
+# %% tags=["exercise"]
+from itertools import pairwise
+
+
+def split_turns(text, openings):
+    """The thoughts, cut before each opening."""
+    # BEGIN SOLUTION
+    # STUB: return [text]  # your code here
+    thoughts = text.partition("</think>")[0]
+    cuts, opens, fresh, quote = [0], True, False, ""
+    for match in re.finditer(r"\w+|[^\w ]", thoughts):
+        part = match[0]
+        if quote:
+            quote = "" if part == quote else quote
+        elif part in ('"', "`"):
+            quote, opens = part, False
+        elif part in (".", ",", ";", ":", "!", "?", "\n"):
+            opens = True
+        elif opens and part.lower() in openings:
+            if not fresh:
+                cuts.append(match.start())
+            opens, fresh = False, True
+        else:
+            opens = False
+            fresh = fresh and not part[0].isalnum()
+    cuts.append(len(thoughts))
+    return [thoughts[a:b] for a, b in pairwise(cuts)]
+    # END SOLUTION
+
+
+# %% tags=["check"]
+verdict = checks.split_turns(split_turns, number="02.3")
+split_turns = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `re.finditer(r"\w+|[^\w ]", thoughts)` gives words and signs, one at a time, and leaves out the spaces. Walk over
+# them and remember three things: whether a clause could begin here, whether the last turn has no other word yet, and which
+# quotation is open.
+#
+# </details>
+#
+# Two lines make a segmenter of it. The library can now count, scan and train with yours; `split` alone is enough.
+
+# %%
+OPENINGS = {"wait", "hmm", "but", "alternatively", "actually"}
+
+
+class Yours(lab.Segmenter):
+    """Steps as you cut them."""
+
+    def split(self, text):
+        steps, place = [], 0
+        for part in split_turns(text, OPENINGS):
+            end = place + len(part)
+            steps.append(lab.Step(len(steps), None, part, place, end))
+            place = end
+        return steps
+
+
+# %% [markdown]
+# Seven short passages, each with the number of steps that a person sees in it. Passages and numbers were **made up for
+# this notebook**, by the authors of the rules. So the table shows what each set looks at, not how well it does on your
+# model. The last column but one is yours: add openings to the set above, and see whether you can beat `reader`.
 
 # %%
 passages = {
@@ -515,13 +571,15 @@ passages |= {
 
 # %% tags=["nbval-check-output"]
 sets = ["official", "paper", "multilingual", "reader", "blank_lines"]
-print(f"{'passage':20}", *(f"{name:>12}" for name in sets), "  a person")
-off = dict.fromkeys(sets, 0)
+segmenters = {name: lab.MarkerSegmenter(name) for name in sets}
+segmenters["yours"] = Yours()
+print(f"{'passage':20}", *(f"{name:>12}" for name in segmenters), "a person")
+off = dict.fromkeys(segmenters, 0)
 for title, (passage, by_eye) in passages.items():
-    k = {name: lab.MarkerSegmenter(name).count(passage) for name in sets}
-    off = {name: off[name] + abs(k[name] - by_eye) for name in sets}
-    print(f"{title:20}", *(f"{k[name]:12}" for name in sets), f"{by_eye:10}")
-print(f"{'steps off, in all':20}", *(f"{off[name]:12}" for name in sets))
+    k = {name: by.count(passage) for name, by in segmenters.items()}
+    off = {name: off[name] + abs(k[name] - by_eye) for name in k}
+    print(f"{title:20}", *(f"{count:12}" for count in k.values()), by_eye)
+print(f"{'steps off, in all':20}", *(f"{count:12}" for count in off.values()))
 
 # %% [markdown]
 # No set is right everywhere. `reader` comes nearest, on passages where it could hardly fail to, and it still misses a turn
@@ -532,8 +590,7 @@ print(f"{'steps off, in all':20}", *(f"{off[name]:12}" for name in sets))
 # of a step:
 
 # %% tags=["nbval-check-output"]
-for name in sets:
-    segmenter = lab.MarkerSegmenter(name)
+for name, segmenter in segmenters.items():
     recorded = [group.members[0].trajectory for group in survey]
     counted = [segmenter.count(trajectory.text) for trajectory in recorded]
     same = sum(
@@ -546,8 +603,9 @@ for name in sets:
     )
 
 # %% [markdown]
-# `reader` sees nothing at all. The Overthinker writes equations without full stops or commas, so its "Wait" opens no
-# clause. What fits prose does not fit this model, and blank lines it never writes.
+# `reader` sees nothing at all, and the rule that you wrote sees nothing either. The Overthinker writes equations without
+# full stops or commas, so its "Wait" opens no clause. What fits prose does not fit this model, and it never writes a blank
+# line.
 #
 # A training run that sees no marker in its first rollout says so at once. It cannot say whether the markers that it does
 # see are the turns of *your* model. Read a few completions, count, and compare.
@@ -605,7 +663,7 @@ print(
 )
 
 # %% [markdown]
-# The same work, as long as before, and the best reward of the group. The counter cannot tell. Two things stand against it
+# The same work, as long as before, and the best reward of the group. The counter cannot tell. Two things work against it
 # in practice:
 #
 # - training only makes likelier what was sampled. As long as no completion says "Hmm" in place of "Wait", nothing can

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Confidence and calibration of the probe
-#     minutes: 80
+#     minutes: 105
 #     hardware: any CPU
 # ---
 
@@ -44,6 +44,7 @@ course.drawing(
 # - say why the geometric mean is a score and not a probability;
 # - draw a reliability diagram and compute its calibration error;
 # - choose a threshold on some problems and test it on others;
+# - fit a temperature by descent, and see what it can and cannot repair;
 # - recognise two ways in which a confidence goes wrong without an error message.
 
 # %% [markdown]
@@ -53,12 +54,12 @@ course.drawing(
 # complete, so it is a good place to ask: *do you know the answer already?*
 
 # %% [markdown]
-# The question is called a **probe**, and it comes from **DEER**
-# ([Yang et al., 2025](https://arxiv.org/abs/2504.15895)). After the thoughts so far a fixed text is forced, the *inducing
-# prompt*, after which nothing but an answer makes sense. The model writes this *trial answer* *greedily*, always the
-# likeliest token. DEER's intuition: a model that is not done yet has to guess, and a guess has low probabilities; a model
-# that knows is sure. So if the trial answer is confident enough, end the thoughts. If not, take the probe back and go
-# on. DEER needs no training. It asks while the model is used, every time.
+# The question is called a **probe**, and it comes from **DEER** ([Yang et al.,
+# 2025](https://arxiv.org/abs/2504.15895)). A fixed text, the *inducing prompt*, is forced after the thoughts so far,
+# and nothing but an answer makes sense after it. The model writes this *trial answer* *greedily*: it always takes the
+# likeliest token. DEER's intuition: a model that is not done yet has to guess, and a guess has low probabilities; a
+# model that knows is sure. So if the trial answer is confident enough, end the thoughts. If not, take the probe back
+# and go on. DEER needs no training. It asks while the model is used, every time.
 #
 # Step-GRPO builds the same question into training ([04](04_truncated_rollout.ipynb)).
 
@@ -170,7 +171,7 @@ five_tokens_guess.compare(five_tokens, tolerance=1.0)
 #
 # </details>
 #
-# **Sure tokens around an unsure one lift the mean.** A threshold has a meaning only together with its rule and with the
+# **Sure tokens around an unsure one lift the mean.** A threshold means something only together with its rule and with the
 # length of the answers. The library has all four rules:
 
 # %%
@@ -286,7 +287,7 @@ inspector
 #
 # 1. At 0.80 it stops at the second probe of eleven, with a wrong answer: a joint probability of 0.58 scores 0.83 as a
 #    geometric mean over three tokens. At 0.95 it stops at the fourth probe and is right.
-# 2. At the fourth probe again, with the right answer: no wrong one before it reaches 0.80 jointly.
+# 2. At the fourth probe again, with the right answer: none of the wrong ones before it has a joint probability of 0.80.
 #
 # </details>
 
@@ -303,8 +304,8 @@ for threshold, rule in (
 # %% [markdown]
 # ## Can a probability be believed?
 #
-# A model is *calibrated* if, of all answers to which it gives 70 %, 70 % are right. Nobody can see this in one answer, but
-# in many: sort them into bins by their stated probability. In each bin $b$, with $n_b$ of the $N$ answers, compare the
+# A model is *calibrated* if, of all answers to which it gives 70 %, 70 % are right. One answer cannot show this, but
+# many can: sort them into bins by their stated probability. In each bin $b$, with $n_b$ of the $N$ answers, compare the
 # mean stated probability with the share that is right. The *expected calibration error* is the mean gap:
 #
 # $$\text{ECE} = \sum_b \frac{n_b}{N}\,\big|\,\text{stated}_b - \text{right}_b\,\big|$$
@@ -407,8 +408,8 @@ bin_guess.compare(
 # %% [markdown]
 # ## Accuracy against tokens
 #
-# An exit rule does not need calibration as such. It needs *one* threshold that tells right from wrong. So replay rules on
-# the survey, at many thresholds, and look at what they keep and what they cost. Up and to the left is better.
+# An exit rule does not need calibration as such. It needs *one* threshold that tells right from wrong. So we replay
+# rules on the survey, at many thresholds, and look at what they keep and what they cost. Up and to the left is better.
 
 # %%
 rule_guess = course.predict(
@@ -607,6 +608,108 @@ for name, groups in (("untrained", untrained), ("trained", trained)):
         print(f"{name:<10} {threshold:.2f} costs {100 * lost:5.1f} points")
 
 # %% [markdown]
+# ## Can one number repair it?
+#
+# Guo et al. found a cure that is almost too simple: divide all logits by one number, the *temperature*, fitted on held-out
+# data. A model that is too sure gets a temperature above 1, and every probability moves towards one half. For a stated
+# probability $p$, with $\operatorname{logit}(p) = \log \frac{p}{1-p}$:
+#
+# $$p_T = \sigma\Big(\frac{\operatorname{logit}(p)}{T}\Big)$$
+#
+# We fit $T$ on one half of the trained model's problems and look at the other half.
+
+# %%
+repair_guess = course.predict(
+    "How much of the trained model's calibration error does T remove?",
+    choices=("nearly all of it", "about half", "hardly any"),
+)
+repair_guess
+
+# %% [markdown]
+# ### Exercise 03.5 · Temperature scaling (●●○, 20 minutes)
+#
+# `stated` holds probabilities, `right` booleans. Return the temperature, a number, that makes the mean log loss smallest:
+# minus the logarithm of the probability $p_T$ that was given to what happened. Clamp the stated probabilities to
+# $[10^{-4}, 1 - 10^{-4}]$ first, or some logits are infinite.
+#
+# One parameter, one loss, any optimiser of `torch.optim`. Stop when it no longer moves. $T$ has to stay positive: think of
+# a parameter that cannot make it negative.
+
+
+# %% tags=["exercise", "torch"]
+def fit_temperature(stated, right):
+    """The temperature with the smallest mean log loss."""
+    import torch
+
+    # BEGIN SOLUTION
+    # STUB: return ...  # your code here
+    held = torch.tensor(stated, dtype=torch.float64).clamp(1e-4, 1 - 1e-4)
+    logits = held.logit()
+    truth = torch.tensor(right).double()
+    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        scaled = logits / log_t.exp()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            scaled, truth
+        )
+        loss.backward()
+        return loss
+
+    for _ in range(10):
+        optimizer.step(closure)
+    return log_t.exp().item()
+    # END SOLUTION
+
+
+# %% tags=["check"]
+verdict = checks.fit_temperature(fit_temperature, number="03.5")
+fit_temperature = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Train the *logarithm* of the temperature, from 0 on. `Tensor.logit()` gives the logits, and
+# `torch.nn.functional.binary_cross_entropy_with_logits(logits / T, truth)` the loss. Adam with a learning rate of 0.05
+# gets there in 300 steps, LBFGS in ten.
+#
+# </details>
+
+# %% tags=["result"]
+fit_on, report_on = (trial_answers(trained[part::2]) for part in (0, 1))
+temperature = fit_temperature(fit_on.stated, fit_on.right)
+scaled = []
+for stated in report_on.stated:
+    held = min(max(stated, 1e-4), 1 - 1e-4)
+    logit = math.log(held / (1 - held))
+    scaled.append(1 / (1 + math.exp(-logit / temperature)))
+repaired = {
+    "trained": calibration_curve(report_on.stated, report_on.right),
+    "with temperature": calibration_curve(scaled, report_on.right),
+}
+print(f"temperature {temperature:.2f}")
+for name, (_, error) in repaired.items():
+    print(f"{name:<17} ECE {error:.3f}")
+diagram(repaired, score="probability")
+
+# %% tags=["result"]
+left = repaired["with temperature"][1] / repaired["trained"][1]
+some = "about half" if left > 0.25 else "nearly all of it"
+repair_guess.compare("hardly any" if left > 0.75 else some)
+
+# %% [markdown]
+# <details><summary>Why so little?</summary>
+#
+# The temperature is above 1: on the whole, the model was too sure. But one number moves all probabilities by the same
+# rule, and this curve sags in the middle and is right at both ends. The model is wrong about *which* answers to doubt,
+# and no scale can repair that.
+#
+# </details>
+
+# %% [markdown]
 # ## Your predictions
 
 # %%
@@ -620,6 +723,7 @@ course.score()
 # - To ask how often answers are right, use the joint probability of answer and closing brace, in a reliability diagram.
 # - Which tokens count matters: one token too few cost half of the answers of a family.
 # - Training moves both the model and the places where it is asked. Compare like with like.
+# - A temperature repairs a model that is too sure everywhere, and no other.
 
 # %% [markdown]
 # **Further reading.** Where the probe comes from: DEER ([arXiv 2504.15895](https://arxiv.org/abs/2504.15895)). Calibration

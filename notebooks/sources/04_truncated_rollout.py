@@ -45,7 +45,7 @@ course.drawing(
 #
 # - name the five phases of a rollout and say what ends each;
 # - drive the library's trajectory machine by hand, token by token;
-# - tell an early, a natural, a budget and a limit end apart;
+# - say in how many ways thoughts and completions can end, and tell them apart;
 # - count what a rollout costs, and say why half of a group is left alone;
 # - write a truncated rollout yourself and put a real model behind it.
 
@@ -58,7 +58,7 @@ course.drawing(
 # they go on as if nobody had asked.
 #
 # The idea of asking comes from **DEER** ([Yang et al., 2025](https://arxiv.org/abs/2504.15895)), which does it whenever
-# the model is used. It needs no training, and the questions have to be paid for every time. Step-GRPO
+# the model is used. DEER needs no training, but its questions cost tokens every time. Step-GRPO
 # ([Chen et al., 2026](https://arxiv.org/abs/2604.16890)) asks during training only. Its hope: a model that is stopped
 # often enough learns to stop by itself.
 
@@ -217,7 +217,7 @@ course.source_of(lab.TrajectoryMachine._put_back)
 # %% [markdown]
 # ### Exercise 04.2 · The price of a rollout (●●○, 10 minutes)
 #
-# A shorter completion is only half of the bill. Write how many tokens are processed for one completion:
+# A shorter completion is only half of the bill. Compute how many tokens are processed for one completion:
 #
 # - the `kept` tokens;
 # - for each probe, its inducing prompt (`prompt` tokens) and its trial answer. `trials` holds the trial answers'
@@ -354,7 +354,7 @@ for name, ending in endings.items():
 # What does Step-GRPO want to see more of? Not the first line. An early close is the teacher's hand on the pupil's
 # shoulder. The aim is a *natural* close that comes as soon as an early one would have, with nobody asking.
 #
-# Two settings bound the whole thing. `think_budget` holds for every completion, probed or not, and keeps room for an
+# Two settings bound the whole thing. `think_budget` applies to every completion, probed or not, and keeps room for an
 # answer. `max_probes` bounds the cost: after ten declined probes the thoughts run on unasked.
 
 # %% [markdown]
@@ -560,9 +560,9 @@ course.source_of(lab.TrajectoryMachine._start_probe)
 # %% [markdown]
 # ## What it costs
 #
-# The *survey* holds 400 test problems, with one completion of each by the untrained model, probed at every marker without
-# ever exiting. So any threshold can be replayed on it, with the very `ExitRule` that the machine asks. At 0.95 a completion
-# keeps 47 tokens on average.
+# The *survey* holds 400 test problems, with one completion of each by the untrained model, probed at every marker
+# without ever exiting. So any threshold can be replayed on it, with the very `ExitRule` that the machine asks. At 0.95
+# a completion keeps 47 tokens on average.
 
 # %%
 bill_guess = course.predict(
@@ -666,8 +666,8 @@ course.score()
 # - A rollout is THINK, PROBE, CLOSE, ANSWER, DONE. The machine decides; an engine feeds.
 # - A probe exits when its score is *greater* than the threshold, or near the think budget. Otherwise it is written over.
 # - `official` drops the trial answer and samples a fresh one; `paper` keeps it.
-# - The bill is kept + probe + replayed tokens. Too low a threshold is cheap and wrong; too high a one costs more than not
-#   asking.
+# - The bill is kept + probe + replayed tokens. A threshold that is too low is cheap and wrong; one that is too high
+#   costs more than not asking.
 # - The aim is an early *natural* close. Exits teach it only in a group that also holds longer completions.
 
 # %% [markdown]

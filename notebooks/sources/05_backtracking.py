@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: "Backtracking: why the probe must leave no trace"
-#     minutes: 55
+#     minutes: 75
 #     hardware: any CPU
 # ---
 
@@ -11,7 +11,7 @@
 #
 # One model, one prompt, the same random numbers. Both completions were
 # interrupted at each `Wait` by a probe that asked for the answer, and each time
-# the question was taken back. Only the second rollout took it back badly.
+# the question was taken back. The second rollout took it back badly.
 #
 # Read the two thoughts. In the second, find the closing brace that nothing has
 # opened, and then look at the answer.
@@ -70,7 +70,7 @@ course.drawing(
 # After this notebook you can
 #
 # - name the three places where a probe can leave a trace;
-# - write backtracking on a real KV cache, and run a rollout on it;
+# - write backtracking on a real KV cache, and a whole engine around it;
 # - prove with one comparison that declined probes change nothing;
 # - tell faults that corrupt training from those that only look like it;
 # - say why the same seed gives the same completion in a batch of any size.
@@ -79,8 +79,9 @@ course.drawing(
 # ## Where we are
 #
 # In [notebook 04](04_truncated_rollout.ipynb) a declined probe was put back "as
-# if nobody had asked". This notebook is about these words. The completion that
-# goes into training must be one that the model itself would have written.
+# if nobody had asked". This notebook is about keeping that promise. The
+# completion that goes into training must be one that the model itself would
+# have written.
 
 # %% [markdown]
 # ## What a model remembers
@@ -235,48 +236,156 @@ verdict
 # </details>
 
 # %% [markdown]
-# ## Your cache in a rollout
+# ## Random numbers by place
 #
-# Notebook 04's [machine](04_truncated_rollout.ipynb) says what to sample and
-# where to feed it. Your function does the rest, prompt included. It makes a
-# complete engine for one row:
+# Cache and positions are clean. A probe also touches random numbers, if it
+# draws from the same generator as the thoughts. So the library has no
+# generator. A number is *computed* from a key (seed, split, rollout, sample)
+# and the token's position:
 
-# %% tags=["torch"]
-from math import exp
+# %%
+from stepgrpo_lab.method import sampling
 
-from stepgrpo_lab.engines.lockstep import choose_likeliest, choose_sampled
-from stepgrpo_lab.method.sampling import uniform
+course.source_of(sampling.uniform)
+
+# %% [markdown]
+# Two rows, two tokens each, drawn in two orders. With one generator, whoever
+# draws first decides who gets which number. With numbers by place, the order
+# does not matter.
+
+# %% tags=["nbval-check-output"]
+import random
+
+from stepgrpo_lab import SampleKey
+
+rows_first = [(row, place) for row in (0, 1) for place in (0, 1)]
+places_first = [(row, place) for place in (0, 1) for row in (0, 1)]
+by_generator, by_place = [], []
+for order in (rows_first, places_first):
+    generator = random.Random(0)
+    by_generator.append({at: generator.random() for at in order})
+    by_place.append(
+        {
+            (row, at): sampling.uniform(SampleKey(0, "course", 0, row), at)
+            for row, at in order
+        }
+    )
+print("one generator:", by_generator[0] == by_generator[1])
+print("by place:     ", by_place[0] == by_place[1])
+
+# %% [markdown]
+# ### Exercise 05.3 · From a number to a token (●●○, 8 minutes)
+#
+# Write the draw: the first token, in the order of the vocabulary, at which the
+# sum of the probabilities so far is greater than the number.
+#
+# *Why it matters:* with it a token is a *function* of logits and place. Same
+# logits, same place, same token. That is why a declined probe can be undone
+# exactly.
 
 
-def choose(machine, logits, key):
-    """Give the machine the token that it asks for, if it asks for one."""
-    row = logits[None].float()
-    if machine.choice == "sample":
-        number = uniform(key, machine.position)
-        [token], [logprob] = choose_sampled(row, [number], lab.Sampling())
-        machine.observe(token, logprob)
-    elif machine.choice == "greedy":
-        [token], [logprob] = choose_likeliest(row)
-        machine.observe(token, None, exp(logprob))
+# %% tags=["exercise"]
+def draw(number, probabilities):
+    """The token that a number in [0, 1) picks."""
+    # BEGIN SOLUTION
+    # STUB: ...  # your code here
+    total = 0.0
+    for token, probability in enumerate(probabilities):
+        total += probability
+        if total > number:
+            return token
+    return len(probabilities) - 1
+    # END SOLUTION
 
 
-# %% tags=["torch"]
-from transformers import DynamicCache
+# %% tags=["check"]
+verdict = checks.draw(draw, number="05.3")
+draw = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Add the probabilities up in a loop and return at the first sum that is
+# *greater* than the number. With `>=` the number 0.0 would pick an impossible
+# token. Rounding may leave the last sum just below 1: then it is the last
+# token.
+#
+# </details>
+
+# %% [markdown]
+# ## An engine of your own
+#
+# Cache, positions and random numbers: you have written what keeps each of them
+# clean. What is missing is the loop around them. Notebook 04's
+# [machine](04_truncated_rollout.ipynb) decides; an *engine* does what it asks for,
+# with a real model.
+
+# %% [markdown]
+# ### Exercise 05.4 · A whole engine (●●●, 25 minutes)
+#
+# Complete one prompt by the truncated rollout, and return the trajectory. The
+# first lines make the machine and an empty cache. Then:
+#
+# 1. feed the prompt, token by token, with `next_logits`;
+# 2. where `machine.choice` is `"sample"`, draw a token at temperature 1 with the
+#    number `uniform(key, machine.position)`, and give the machine
+#    `observe(token, logprob)`;
+# 3. where it is `"greedy"`, take the likeliest token: `observe(token, None,
+#    probability)`;
+# 4. unless the machine is `done`, `machine.feed()` says which token to feed at
+#    which place, counted from the end of the prompt.
+#
+# At the end: `machine.trajectory(prompt)`.
+#
+# *Why it matters:* the library's engine is this loop with many rows in it. Going
+# back needs no case of its own: the place is simply smaller.
 
 
+# %% tags=["exercise", "torch"]
 def roll_out(model, token_text, prompt, key, limit, settings):
     """Complete one prompt by the truncated rollout."""
+    from stepgrpo_lab.method.sampling import uniform
+    from transformers import DynamicCache
+
     machine = lab.TrajectoryMachine(token_text, limit, settings, True)
     cache = DynamicCache(config=model.config)
+    # BEGIN SOLUTION
+    # STUB: ...  # your code here
     for place, token in enumerate(prompt):
         logits = next_logits(model, cache, place, token)
-    while True:
-        choose(machine, logits, key)
-        if machine.done:
-            return machine.trajectory(prompt)
-        token, place = machine.feed()
-        logits = next_logits(model, cache, len(prompt) + place, token)
+    while not machine.done:
+        odds = logits.softmax(-1)
+        if machine.choice == "sample":
+            number = uniform(key, machine.position)
+            token = draw(number, odds.tolist())
+            machine.observe(token, odds[token].log().item())
+        elif machine.choice == "greedy":
+            token = odds.argmax().item()
+            machine.observe(token, None, odds[token].item())
+        if not machine.done:
+            token, place = machine.feed()
+            logits = next_logits(model, cache, len(prompt) + place, token)
+    return machine.trajectory(prompt)
+    # END SOLUTION
 
+
+# %% tags=["check"]
+verdict = checks.roll_out(roll_out, number="05.4")
+roll_out = verdict.solution
+verdict
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# It is the loop of exercise 04.3. In every round: turn the logits into
+# probabilities, answer the choice if there is one, and feed unless the machine is
+# done. A forced token has no choice, so `machine.choice` is `None`, and only
+# `feed()` is left to do.
+#
+# </details>
+#
+# Yours, on the model and the problem from the top of the page:
 
 # %% tags=["torch", "nbval-check-output"]
 mine = roll_out(
@@ -393,7 +502,8 @@ harmless_guess.compare(min(surprises, key=surprises.get))
 # log-probability as it saw it. Now the model reads the finished completion, in
 # which no probe appears, and says its own. With a stale cache or wrong
 # positions the two differ by whole units: the sampler drew from a distribution
-# that is not the policy's. GRPO takes every token for a draw of the policy.
+# that is not the policy's. GRPO assumes that
+# every token was drawn from the policy.
 #
 # With a single generator the completion is another one, but each token was
 # drawn from the right distribution. Training would be sound. What is lost is
@@ -408,6 +518,8 @@ harmless_guess.compare(min(surprises, key=surprises.get))
 # model most, and how likely was it to the sampler, and to the model?
 
 # %% tags=["torch", "result"]
+from math import exp
+
 import torch
 from stepgrpo_lab.method.loss import completion_logprobs
 
@@ -429,88 +541,12 @@ for _, token, then, now in sorted(sampled, reverse=True)[:3]:
 
 # %% [markdown]
 # The last probe had written `\boxed{7}`, and all of it stayed in the cache. To
-# the sampler, another `7` that a brace closes seemed the most natural thing.
+# the sampler, another `7` with a closing brace seemed the most natural thing.
 # The finished text holds no box at that point, and there the model would hardly
 # ever write a brace. It answers to words that nobody can see.
 #
 # Notice how well the fault hides. The completion is *shorter* than the sound
 # one. A dashboard would have called it progress.
-
-# %% [markdown]
-# ## Random numbers by place
-#
-# The library has no generator. A number is *computed* from a key (seed, split,
-# rollout, sample) and the token's position:
-
-# %%
-from stepgrpo_lab.method import sampling
-
-course.source_of(sampling.uniform)
-
-# %% [markdown]
-# Two rows, two tokens each, drawn in two orders. With one generator, whoever
-# draws first decides who gets which number. With numbers by place, the order
-# does not matter.
-
-# %% tags=["nbval-check-output"]
-import random
-
-from stepgrpo_lab import SampleKey
-
-rows_first = [(row, place) for row in (0, 1) for place in (0, 1)]
-places_first = [(row, place) for place in (0, 1) for row in (0, 1)]
-by_generator, by_place = [], []
-for order in (rows_first, places_first):
-    generator = random.Random(0)
-    by_generator.append({at: generator.random() for at in order})
-    by_place.append(
-        {
-            (row, at): sampling.uniform(SampleKey(0, "course", 0, row), at)
-            for row, at in order
-        }
-    )
-print("one generator:", by_generator[0] == by_generator[1])
-print("by place:     ", by_place[0] == by_place[1])
-
-# %% [markdown]
-# ### Exercise 05.3 · From a number to a token (●●○, 8 minutes)
-#
-# Write the draw: the first token, in the order of the vocabulary, at which the
-# sum of the probabilities so far is greater than the number.
-#
-# *Why it matters:* with it a token is a *function* of logits and place. Same
-# logits, same place, same token. That is why a declined probe can be undone
-# exactly.
-
-
-# %% tags=["exercise"]
-def draw(number, probabilities):
-    """The token that a number in [0, 1) picks."""
-    # BEGIN SOLUTION
-    # STUB: ...  # your code here
-    total = 0.0
-    for token, probability in enumerate(probabilities):
-        total += probability
-        if total > number:
-            return token
-    return len(probabilities) - 1
-    # END SOLUTION
-
-
-# %% tags=["check"]
-verdict = checks.draw(draw, number="05.3")
-draw = verdict.solution
-verdict
-
-# %% [markdown]
-# <details><summary>Hint</summary>
-#
-# Add the probabilities up in a loop and return at the first sum that is
-# *greater* than the number. With `>=` the number 0.0 would pick an impossible
-# token. Rounding may leave the last sum just below 1: then it is the last
-# token.
-#
-# </details>
 
 # %% [markdown]
 # ## The same seed, in any batch

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: The step-aware relative reward
-#     minutes: 65
+#     minutes: 70
 #     hardware: any CPU
 # ---
 
@@ -124,90 +124,61 @@ short_guess = course.predict(
 short_guess
 
 # %% [markdown]
-# ### Exercise 06.1 · The group's mean (●○○, 3 minutes)
+# ### Exercise 06.1 · The rewards of a group (●●○, 15 minutes)
 #
-# A warm-up: write μ, the mean number of steps of the **right** members. When
-# nobody is right there is none; return `None`.
+# Write the equation, for all members of one group. The three lists have one
+# entry for each member; return as many rewards. Think of the group in which
+# nobody is right: it has no μ, and its wrong answers still earn the format
+# term.
 #
-# *Why it matters:* this one number decides what counts as long.
-
+# *Why it matters:* every token of every completion will be pushed by what comes
+# out of these lines. From here on this notebook computes with yours.
 
 # %% tags=["exercise"]
-def mean_steps(correct, steps):
-    """Mean steps of the right members; None if nobody is right."""
+from math import tanh
+
+
+def step_rewards(correct, steps, formatted, alpha=0.9, beta=0.5):
+    """Step-aware rewards of one group."""
     # BEGIN SOLUTION
     # STUB: ...  # your code here
-    kept = [k for c, k in zip(correct, steps, strict=True) if c]
-    return sum(kept) / len(kept) if kept else None
+    counted = [k for c, k in zip(correct, steps, strict=True) if c]
+    mu = sum(counted) / len(counted) if counted else None
+    rewards = []
+    for c, k, f in zip(correct, steps, formatted, strict=True):
+        outcome = 0.0
+        if c:
+            outcome = 1 - beta * tanh((k - mu) / mu)
+        rewards.append(alpha * outcome + (1 - alpha) * bool(f))
+    return rewards
     # END SOLUTION
 
 
 # %% tags=["check"]
 from stepgrpo_lab.course import checks
 
-verdict = checks.mean_steps_of_right(mean_steps, number="06.1")
-mean_steps = verdict.solution
+verdict = checks.step_rewards(step_rewards, number="06.1")
+step_rewards = verdict.solution
 verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Collect the steps where `correct` is true first. Then ask whether that list
-# is empty before you divide by its length.
-#
-# </details>
-
-# %% [markdown]
-# ### Exercise 06.2 · One member's reward (●●○, 8 minutes)
-#
-# Write the equation for one member. You are given its group's mean, `None`
-# when nobody in the group is right.
-#
-# *Why it matters:* every token of the completion will be pushed by what comes
-# out of these lines.
-
-# %% tags=["exercise"]
-from math import tanh
-
-
-def member_reward(correct, steps, formatted, mean, alpha=0.9, beta=0.5):
-    """Reward of one member of a group."""
-    # BEGIN SOLUTION
-    # STUB: ...  # your code here
-    outcome = 0.0
-    if correct:
-        outcome = 1 - beta * tanh((steps - mean) / mean)
-    return alpha * outcome + (1 - alpha) * bool(formatted)
-    # END SOLUTION
-
-
-# %% tags=["check"]
-verdict = checks.member_reward(member_reward, number="06.2")
-member_reward = verdict.solution
-verdict
-
-# %% [markdown]
-# <details><summary>Hint</summary>
-#
-# A wrong member never looks at the mean, so it does not mind that the mean is
-# `None`. The format term stands outside the bracket: a wrong answer in a box
-# keeps it.
+# First μ: collect the steps where `correct` is true, and ask whether that list
+# is empty before you divide. Then one loop over the members. A wrong member
+# never looks at μ. The format term stands outside the bracket: a wrong answer
+# in a box keeps it.
 #
 # </details>
 #
-# Your two functions, on the group of the drawing:
+# Your function, on the group of the drawing:
 
 # %% tags=["result", "nbval-check-output"]
 correct = [True, True, True, False, False]
 steps = [2, 4, 6, 3, 9]
 formatted = [True] * 5
-mu = mean_steps(correct, steps)
-rewards = [
-    member_reward(c, k, f, mu, 0.9, 0.5)
-    for c, k, f in zip(correct, steps, formatted, strict=True)
-]
-print("mu =", mu)
-print("R  =", [round(reward, 4) for reward in rewards])
+rewards = step_rewards(correct, steps, formatted, 0.9, 0.5)
+print("R =", [round(reward, 4) for reward in rewards])
 same = lab.step_aware_rewards(correct, steps, formatted)
 gaps = [abs(a - b) for a, b in zip(rewards, same, strict=True)]
 print("as the library:", max(gaps) < 1e-12)
@@ -236,12 +207,12 @@ step_reward_curve([0.0, 0.5, 0.9])
 
 # %% tags=["nbval-check-output"]
 crowd = [1] + [10_000] * 9  # one short member among very long ones
-most = lab.step_aware_rewards([True] * 10, crowd, [True] * 10)[0]
+most = step_rewards([True] * 10, crowd, [True] * 10, 0.9, 0.5)[0]
 crowd = [10**6] + [1] * 999  # one endless member among short ones
-least = lab.step_aware_rewards([True] * 1000, crowd, [True] * 1000)[0]
+least = step_rewards([True] * 1000, crowd, [True] * 1000, 0.9, 0.5)[0]
 print(f"a right answer earns between {least:.3f} and {most:.3f}")
 for alpha in (0.9, 0.5, 0.1):
-    low = lab.step_aware_rewards(correct, steps, formatted, step_alpha=alpha)
+    low = step_rewards(correct, steps, formatted, alpha, 0.5)
     row = ", ".join(f"{reward:.2f}" for reward in low)
     print(f"step_alpha {alpha}: {row}")
 
@@ -329,7 +300,7 @@ beta_guess = course.predict(
 beta_guess
 
 # %% [markdown]
-# ### Exercise 06.3 · The advantage without `step_beta` (●●○, 10 minutes)
+# ### Exercise 06.2 · The advantage without `step_beta` (●●○, 10 minutes)
 #
 # First with pencil and paper. Write *t* for the `tanh` term. All are right and
 # in a box, so every reward is the same straight line in *t*. Subtract the
@@ -363,7 +334,7 @@ def advantages_of_right(steps):
 
 
 # %% tags=["check"]
-verdict = checks.advantages_of_right(advantages_of_right, number="06.3")
+verdict = checks.advantages_of_right(advantages_of_right, number="06.2")
 advantages_of_right = verdict.solution
 verdict
 
@@ -383,9 +354,7 @@ verdict
 everybody, few_to_many = [True] * 5, [2, 3, 4, 5, 6]
 shortest = {}
 for beta in (0.5, 0.05):
-    paid = lab.step_aware_rewards(
-        everybody, few_to_many, everybody, step_beta=beta
-    )
+    paid = step_rewards(everybody, few_to_many, everybody, 0.9, beta)
     for scale in ("group", "none"):
         given = lab.group_advantages(paid, scale=scale)
         shortest[beta, scale] = given[0]
@@ -479,7 +448,7 @@ group_advantages_chart(advantages, columns, chosen="Step-GRPO")
 # </details>
 
 # %% [markdown]
-# ### Exercise 06.4 · A rival in torch (●●●, 15 minutes)
+# ### Exercise 06.3 · A rival in torch (●●●, 15 minutes)
 #
 # Write the length penalty for many groups at once, without a loop. `correct`
 # (bools) and `tokens` have the shape `[groups, members]`:
@@ -515,7 +484,7 @@ def length_penalty(correct, tokens, strength=0.2):
 
 
 # %% tags=["check"]
-verdict = checks.length_penalty(length_penalty)
+verdict = checks.length_penalty(length_penalty, number="06.3")
 length_penalty = verdict.solution
 verdict
 

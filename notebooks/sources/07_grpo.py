@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: GRPO from scratch, and TRL's
-#     minutes: 90
+#     minutes: 100
 #     hardware: any CPU
 # ---
 
@@ -441,22 +441,36 @@ token_guess.compare(diluted)
 # </details>
 
 # %% [markdown]
-# ### Exercise 07.3 · The loss, in torch (●●●, 15 minutes)
+# ### Exercise 07.3 · The whole objective, in torch (●●●, 25 minutes)
 #
-# All of it except the KL, for a batch of padded completions. `logprobs`,
-# `old_logprobs` and `mask` have the shape `[completions, tokens]`,
-# `advantages` has `[completions]`. Average over all tokens that the mask
-# allows (`dapo`) and return one number to minimise. Autograd does the rest.
+# All the pieces at once, for a batch of padded completions. `logprobs`,
+# `old_logprobs`, `reference` and `mask` have the shape `[completions, tokens]`,
+# `advantages` has `[completions]`. A token's loss is minus its clipped
+# surrogate plus `kl_weight` times its $k_3$. Make one number of them by
+# `loss_type`, as in the table above; `longest` is the longest length allowed.
+# Autograd does the rest.
 #
-# `mask` is true where a token trains. Elsewhere stands padding, which must
-# reach neither the loss nor its gradient.
+# `mask` is true where a token trains. Elsewhere stands padding, which must reach
+# neither the loss nor its gradient. Where `kl_weight` is 0, `reference` may be
+# `None`.
 #
-# *Why it matters:* every other line of the method exists to fill in the
-# arguments of this one.
+# *Why it matters:* every other line of the method exists to fill in the arguments
+# of this function. Yours will be held against TRL's, and then it will train.
 
 
 # %% tags=["exercise", "torch"]
-def grpo_loss(logprobs, old_logprobs, advantages, mask, low=0.2, high=0.2):
+def grpo_loss(
+    logprobs,
+    old_logprobs,
+    advantages,
+    mask,
+    low=0.2,
+    high=0.2,
+    reference=None,
+    kl_weight=0.0,
+    loss_type="dapo",
+    longest=256,
+):
     """GRPO's loss of a batch: a number with a gradient."""
     # BEGIN SOLUTION
     # STUB: import torch
@@ -465,12 +479,19 @@ def grpo_loss(logprobs, old_logprobs, advantages, mask, low=0.2, high=0.2):
     import torch
 
     mask = mask.bool()
-    gap = torch.where(mask, logprobs - old_logprobs, 0.0)
-    ratio = gap.exp()
+    ratio = torch.where(mask, logprobs - old_logprobs, 0.0).exp()
     push = advantages[:, None]
     clipped = ratio.clamp(1 - low, 1 + high)
     losses = -torch.minimum(ratio * push, clipped * push)
-    return torch.where(mask, losses, 0.0).sum() / mask.sum()
+    if kl_weight:
+        d = torch.where(mask, reference - logprobs, 0.0)
+        losses = losses + kl_weight * (d.exp() - d - 1)
+    losses = torch.where(mask, losses, 0.0)
+    if loss_type == "grpo":
+        return (losses.sum(dim=1) / mask.sum(dim=1)).mean()
+    if loss_type == "dr_grpo":
+        return losses.sum() / (len(losses) * longest)
+    return losses.sum() / mask.sum()
     # END SOLUTION
 
 
@@ -482,10 +503,11 @@ verdict
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# The exercise above, with `torch.minimum` and `clamp`. `advantages[:, None]`
-# gives every token its completion's advantage. Divide by the number of tokens
-# in the mask, not by the size of the tensor, and mind the sign: an optimiser
-# minimises.
+# First a tensor with every token's loss: the exercise above, with
+# `torch.minimum` and `clamp`, and `advantages[:, None]` to give every token its
+# completion's advantage. Mind the sign: an optimiser minimises. Then take the
+# masked tokens out with `torch.where`, and only then sum. Divide by what
+# trains, not by the size of the tensor.
 #
 # </details>
 
@@ -523,8 +545,9 @@ with torch.no_grad():
 
 # %% [markdown]
 # Now your loss, and TRL's `GRPOTrainer` with its own forward pass, padding and
-# loss. A forced token has no old log-probability (`None`), so it gets the
-# policy's own.
+# loss, for every loss type, with a KL term and without. (The reference is made up:
+# the first policy's log-probabilities minus 0.3.) A forced token has no old
+# log-probability (`None`), so it gets the policy's own.
 
 # %% tags=["torch"]
 import dataclasses
@@ -541,11 +564,16 @@ old_logprobs = [
     [None if skip else old for skip, old in zip(t.forced, row, strict=True)]
     for t, row in zip(trajectories, before, strict=True)
 ]
-second = dataclasses.replace(batch, old_logprobs=old_logprobs)
+references = [torch.tensor(row) - 0.3 for row in before]
+second = dataclasses.replace(
+    batch,
+    old_logprobs=old_logprobs,
+    reference_logprobs=[row.tolist() for row in references],
+)
 
 
 # %% tags=["torch"]
-def your_loss(model, low, high):
+def your_loss(model, settings):
     """Your loss on the batch, padded."""
     own = [
         completion_logprobs(model, t.prompt_ids, t.completion_ids)
@@ -555,25 +583,36 @@ def your_loss(model, low, high):
         torch.where(forced, now.detach(), then)
         for forced, now, then in zip(is_forced, own, sampled, strict=True)
     ]
-    padded = [pad_sequence(rows, True) for rows in (own, filled, trains)]
-    new, old, mask = padded
-    return grpo_loss(new, old, torch.tensor(advantages), mask, low, high)
+    rows = (own, filled, trains, references)
+    new, old, mask, far = (pad_sequence(row, batch_first=True) for row in rows)
+    bounds = (settings.epsilon_low, settings.epsilon_high)
+    kind = (settings.loss_type, settings.max_completion_length)
+    given = torch.tensor(advantages)
+    return grpo_loss(
+        new, old, given, mask, *bounds, far, settings.kl_weight, *kind
+    )
 
 
 # %% tags=["torch", "result"]
-for low, high in ((0.2, 0.28), (0.05, 0.1)):
+for kind, low, high, kl_weight in (
+    ("dapo", 0.2, 0.28, 0.0),
+    ("grpo", 0.05, 0.1, 0.04),
+    ("dr_grpo", 0.2, 0.2, 0.5),
+):
     mine, theirs = deepcopy(model), deepcopy(model)
-    settings = LossSettings("dapo", low, high)
+    settings = LossSettings(
+        kind, low, high, kl_weight=kl_weight, max_completion_length=group.limit
+    )
     losses = [
-        your_loss(mine, low, high),
+        your_loss(mine, settings),
         trl_policy_loss(theirs, tokenizer, second, settings),
     ]
     for loss in losses:
         loss.backward()
     pairs = zip(mine.parameters(), theirs.parameters(), strict=True)
     gap = max((a.grad - b.grad).abs().max().item() for a, b in pairs)
-    print(f"clip {low} and {high}: yours {losses[0].item():.6f},", end="")
-    print(f" TRL {losses[1].item():.6f}, gradients differ by {gap:.0e}")
+    print(f"{kind:7}: yours {losses[0].item():.6f}, TRL", end=" ")
+    print(f"{losses[1].item():.6f}, gradients differ by {gap:.0e}")
 
 # %% [markdown]
 # Equal to the precision of 32-bit numbers, gradient included. Here is how the

@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Reading a result
-#     minutes: 60
+#     minutes: 70
 #     hardware: any CPU
 # ---
 
@@ -185,10 +185,10 @@ print("differs by less than a token:", abs(interval.low - low) < 1)
 # %% [markdown]
 # ## What an interval allows one to say
 #
-# An interval of a change that holds 0 does not show *no loss*. It may hold a
-# loss of four points as well. To claim "no worse", name beforehand the largest
-# loss that you would accept, the *margin*, and see whether the whole interval
-# stays above it.
+# An interval that contains 0 does not show *no loss*: it may contain a loss of
+# four points as well. To claim "no worse", say beforehand which loss you would
+# accept at most, the *margin*, and see whether the whole interval stays above
+# it.
 
 # %% [markdown]
 # ### Exercise 08.2 · What may be said (●○○, 5 minutes)
@@ -198,7 +198,7 @@ print("differs by less than a token:", abs(interval.low - low) < 1)
 # interval is a smaller loss than the margin, `"worse"` when every value is a
 # larger one, and `"undecided"` otherwise.
 #
-# *Why it matters:* with few problems, every interval holds 0.
+# *Why it matters:* with few problems, every interval contains 0.
 
 
 # %% tags=["exercise"]
@@ -235,7 +235,7 @@ verdict
 # anything:
 #
 # 1. Does plain GRPO make completions shorter?
-# 2. For which runs does the interval of the accuracy hold 0?
+# 2. For which runs does the interval of the accuracy contain 0?
 
 # %%
 from stepgrpo_lab.widgets import StudyExplorer
@@ -247,7 +247,7 @@ for name, run in load_record("headline").runs.items():
     points = run.test.accuracy_points
     print(f"{name}: {run.test.token_ratio * 100} % of the tokens,", end=" ")
     print(f"{points} points")
-    print("  holds 0:", 0 in points, end="; with a margin of one point: ")
+    print("  contains 0:", 0 in points, end="; with a margin of one point: ")
     print(what_to_say(points.low, points.high, 1.0))
 
 # %% [markdown]
@@ -544,39 +544,86 @@ Markdown(signals_markdown(study))
 # model is not "half or all?" but "does every group still hold both?"
 
 # %% [markdown]
-# ### Exercise 08.3 · Advantage by kind of close (●●○, 8 minutes)
+# ### Exercise 08.3 · What a batch says about closing (●●○, 20 minutes)
 #
-# From the advantages of a batch and a list that says which closes were forced,
-# return the mean advantage of the forced and of the natural ones, in this
-# order, and `None` for a kind that does not occur.
+# Compute that table's columns. Each of the `groups` is a pair: its members'
+# `rewards`, and for each member whether a probe closed its thoughts (`forced`).
+# Return three numbers:
 #
-# *Why it matters:* these two numbers told the story before any model had been
-# evaluated.
+# 1. the share of the groups in which both kinds of close occur;
+# 2. the mean advantage of all forced closes;
+# 3. the mean advantage of all natural ones; `None` for a kind that does not occur.
+#
+# The advantages are GRPO's: in each group, reward minus mean, divided by the
+# unbiased standard deviation plus 0.0001; zeros where all rewards are equal.
+#
+# *Why it matters:* these numbers told the story before any model had been
+# evaluated. You can compute them on the first batch of a run of your own.
 
 
 # %% tags=["exercise"]
-def advantage_by_close(advantages, forced):
-    """Mean advantage of forced and of natural closes."""
+def closing_signal(groups):
+    """Share of mixed groups, mean advantage of forced and natural."""
     # BEGIN SOLUTION
+    # STUB: from statistics import fmean, stdev
+    # STUB:
     # STUB: ...  # your code here
-    kinds = {True: [], False: []}
-    for advantage, was_forced in zip(advantages, forced, strict=True):
-        kinds[bool(was_forced)].append(advantage)
-    means = [sum(k) / len(k) if k else None for k in kinds.values()]
-    return tuple(means)
+    from statistics import fmean, stdev
+
+    mixed, kinds = 0, {True: [], False: []}
+    for rewards, forced in groups:
+        mixed += len(set(forced)) == 2
+        mean, spread = fmean(rewards), stdev(rewards)
+        for reward, was_forced in zip(rewards, forced, strict=True):
+            advantage = (reward - mean) / (spread + 1e-4)
+            kinds[bool(was_forced)].append(advantage)
+    means = [fmean(kind) if kind else None for kind in kinds.values()]
+    return mixed / len(groups), *means
     # END SOLUTION
 
 
 # %% tags=["check"]
-verdict = checks.advantage_by_close(advantage_by_close, number="08.3")
-advantage_by_close = verdict.solution
+verdict = checks.closing_signal(closing_signal, number="08.3")
+closing_signal = verdict.solution
 verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Sort the advantages into two lists first. The mean of an empty list does not
+# One loop over the groups: count those whose `forced` holds both values, compute
+# the advantages, and sort them into two lists. The mean of an empty list does not
 # exist: return None there, not 0, which would be a measurement.
+#
+# </details>
+#
+# Yours, on recorded rollouts in which half of each group was probed. And then
+# pretend: leave out the members that were not.
+
+# %% tags=["nbval-check-output", "result"]
+from stepgrpo_lab.method.rewards import outcome_rewards
+
+half, probed_only = [], []
+for group in lab.load_recordings():
+    if group.model != "untrained" or group.rollout != "official":
+        continue
+    for kept, batch in ((1, half), (2, probed_only)):
+        members = group.members[kept - 1 :: kept]
+        outcomes = [member.outcome for member in members]
+        paid = outcome_rewards(lab.StepAwareReward(), outcomes)
+        closed = [m.trajectory.close == "early" for m in members]
+        batch.append((paid, closed))
+for name, batch in {"half": half, "probed only": probed_only}.items():
+    shared, forced, natural = closing_signal(batch)
+    print(f"{name:11} {shared:4.0%} of the groups mixed,", end=" ")
+    print(f"forced {forced:+.2f}, natural {natural or 0:+.2f}")
+
+# %% [markdown]
+# <details><summary>What we see</summary>
+#
+# With the other half to compare with, a forced close earns a clear plus. Among
+# themselves, the very same closes earn next to nothing: the model is not told that
+# closing pays. (Four groups, chosen to be looked at: a demonstration, no
+# measurement. The table above has the whole training.)
 #
 # </details>
 
@@ -613,8 +660,8 @@ for row in record.rows:
 
 # %% [markdown]
 # If the untrained model is rarely right above its levels, then "no worse there"
-# says little: there is little to lose. What the table calls *not measured*
-# stands open. If you report a result, fill in these rows.
+# says little: there is little to lose. Whatever the table calls *not measured*
+# is an open question. If you report a result, fill in these rows.
 
 # %% [markdown]
 # ## Your predictions
@@ -627,7 +674,7 @@ course.score()
 #
 # - The bootstrap is paired because the problems are the same. Its interval
 #   covers problems, not seeds; show both.
-# - "Holds 0" is not "no loss": name a margin first.
+# - "Contains 0" is not "no loss": name a margin first.
 # - A ranking belongs to its model and problems. Ask who could have gained.
 # - An ablation says which piece did it, here.
 # - Metrics of the rollout show the probe; plain decoding shows the model.

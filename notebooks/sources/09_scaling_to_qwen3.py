@@ -2,7 +2,7 @@
 # jupyter:
 #   stepgrpo:
 #     title: Scaling to Qwen3
-#     minutes: 70
+#     minutes: 75
 #     hardware: any CPU
 # ---
 
@@ -13,7 +13,7 @@
 # fifth of that. Running the model is easy. Now you want to train it with
 # Step-GRPO, every weight of it.
 #
-# How much memory does the training need at its highest moment?
+# How much memory does the training need at its peak?
 
 # %%
 peak_guess = course.predict(
@@ -44,7 +44,7 @@ course.drawing(
 # After this notebook you can
 #
 # - choose among the recipes for Qwen3 and say what each gives up;
-# - work out by hand what a training keeps in a GPU's memory, and when;
+# - write a memory plan: what training keeps on a GPU, and when;
 # - compute log-probabilities without ever holding the logits;
 # - say why what trains must be kept in 32 bits;
 # - fix a recipe that does not fit, and check that it then does;
@@ -139,122 +139,151 @@ for key, before, after in recipe_differences(small, t4):
 # what we now compute.
 
 # %% [markdown]
-# ## By hand, 1: the frozen weights
+# ## By hand, 1: weights, training, cache
 #
-# Qwen3-1.7B in 4 bits (*NF4*). Each layer has seven matrices. Two weights share
-# a byte; each block of 64 weights has a scale, its *constant*, of one byte; and
-# each 256 constants share a number of 4 bytes. The embedding is not quantised:
-# 2 bytes each.
-
-# %% tags=["nbval-check-output"]
-from stepgrpo_lab.planning.sizes import nf4_bytes
-
-GIB = 2**30
-hidden, mlp, layers, heads, kv_heads, head_dim = 2048, 6144, 28, 16, 8, 128
-query, kv = heads * head_dim, kv_heads * head_dim
-layer = 2 * hidden * query + 2 * hidden * kv + 3 * hidden * mlp
-weights = layers * layer / 2
-constants = layers * layer / 64 * (1 + 4 / 256)
-embedding = 151_936 * hidden * 2
-print(f"4 bits:     {weights / GIB:.2f} GiB")
-print(f"constants:  {constants / GIB:.3f} GiB")
-print(f"embedding:  {embedding / GIB:.2f} GiB")
-print(f"in 16 bits: {2 * layers * layer / GIB:.2f} GiB for the layers")
-model = QWEN3["Qwen/Qwen3-1.7B"]
-in_4_bits, _ = nf4_bytes(list(model.linear_shapes.values()) * model.layers)
-print("the library agrees:", in_4_bits == weights)
+# Three parts of the plan need nothing but a model's `config.json`.
+#
+# **The frozen weights.** Each layer has seven matrices: queries
+# (`num_attention_heads` × `head_dim` outputs from `hidden_size` inputs), keys and
+# values (`num_key_value_heads` × `head_dim` outputs each), the attention's output
+# (back to `hidden_size`), and the MLP's gate, up (`intermediate_size` outputs) and
+# down. In 4 bits (*NF4*) two weights share a byte; each block of 64 weights has a
+# scale, its *constant*, of one byte; and each 256 constants share a number of 4
+# bytes. The embedding (`vocab_size` × `hidden_size`) is not quantised: 2 bytes a
+# number. The same goes for the LM head, unless the two are one
+# (`tie_word_embeddings`).
 
 # %% [markdown]
-# ## By hand, 2: what trains
+# **What trains.** An adapter of rank *r* on a matrix of (outputs, inputs) is A,
+# of (r, inputs), and B, of (outputs, r). Each number that trains needs itself
+# in fp32, its gradient, and Adam's two running means: 4 + 4 + 8 = 16 bytes, in
+# a LoRA as in a full training. Only how many there are differs.
 #
-# An adapter of rank *r* on a matrix of (outputs, inputs) is A, of (r, inputs),
-# and B, of (outputs, r). Each number that trains needs
-#
-# - the number itself, in fp32: 4 bytes;
-# - its gradient: 4 bytes;
-# - Adam's two running means: 8 bytes.
-#
-# That makes 16 bytes for each trained number, in a LoRA as in a full training.
-# Only how many there are differs.
+# **The cache.** While it samples, a model keeps the keys and values of every
+# token so far, in every layer: the **KV cache** of notebook 05, in 16 bits.
+# Several query heads share one key-value head, so only `num_key_value_heads`
+# are kept.
 
 # %% [markdown]
-# ### Exercise 09.1 · The size of an adapter (●○○, 5 minutes)
+# Add the *logits*, one number for each token and each word of the vocabulary.
+# All in all, for Qwen3-1.7B with an adapter of rank 16 on a T4: 32 completions
+# of up to 2,048 tokens at once when it samples, 2 when it learns.
+
+# %%
+largest_guess = course.predict(
+    "The largest component of 1.7B QLoRA on a T4?",
+    choices=("weights", "KV cache", "optimiser states", "logits"),
+)
+largest_guess
+
+# %% [markdown]
+# ### Exercise 09.1 · A plan on paper (●●○, 20 minutes)
 #
-# How many numbers does a LoRA train that adapts every matrix? `shapes` maps the
-# name of each of a layer's matrices to `(outputs, inputs)`.
+# Write the three numbers for a QLoRA run that adapts every matrix. `config` is
+# a dictionary with the keys of `config.json` named above and
+# `num_hidden_layers`; `rank` is the adapter's; `rows` completions are sampled
+# at once, each with up to `context` tokens. Return a dictionary with
+# `"weights"`, `"training"` and `"cache"`, in bytes. (Leave norms aside: they
+# are a few thousand numbers.)
 #
-# *Why it matters:* times 16, this is the difference between a T4 and a cluster.
+# *Why it matters:* a plan takes a second. An out-of-memory error takes an hour,
+# and may come on the second day.
 
 
 # %% tags=["exercise"]
-def adapter_size(shapes, layers, rank):
-    """Numbers in an adapter on all matrices of all layers."""
+def memory_plan(config, rank, rows, context):
+    """Bytes of a QLoRA run's weights, training state and cache."""
     # BEGIN SOLUTION
     # STUB: ...  # your code here
-    sides = sum(outputs + inputs for outputs, inputs in shapes.values())
-    return layers * rank * sides
+    hidden, mlp = config["hidden_size"], config["intermediate_size"]
+    layers, head = config["num_hidden_layers"], config["head_dim"]
+    query = config["num_attention_heads"] * head
+    kv = config["num_key_value_heads"] * head
+    attention = [(query, hidden), (kv, hidden), (kv, hidden), (hidden, query)]
+    shapes = [*attention, (mlp, hidden), (mlp, hidden), (hidden, mlp)]
+    frozen = layers * sum(outputs * inputs for outputs, inputs in shapes)
+    adapter = layers * rank * sum(o + i for o, i in shapes)
+    tables = 1 if config["tie_word_embeddings"] else 2
+    unquantised = 2 * tables * config["vocab_size"] * hidden
+    constants = frozen / 64 * (1 + 4 / 256)
+    return {
+        "weights": frozen / 2 + constants + unquantised,
+        "training": 16 * adapter,
+        "cache": rows * context * 2 * layers * kv * 2,
+    }
     # END SOLUTION
 
 
 # %% tags=["check"]
 from stepgrpo_lab.course import checks
 
-verdict = checks.adapter_size(adapter_size, number="09.1")
-adapter_size = verdict.solution
+verdict = checks.memory_plan(memory_plan, number="09.1")
+memory_plan = verdict.solution
 verdict
 
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# For one matrix: `rank * inputs` for A and `outputs * rank` for B. Sum over the
-# matrices, times the layers.
+# Make a list of the seven `(outputs, inputs)` first; two sums over it give the
+# frozen weights (products) and the adapter (sums of the sides, times the rank).
+# The cache holds keys *and* values, of all layers, 2 bytes each. And `head_dim`
+# stands in the config: it is not `hidden_size` divided by the heads.
 #
 # </details>
+#
+# Your plan for the models of the table, with an adapter of rank 16 and 32 rows of
+# 2,624 tokens (512 of prompt, 2,048 of completion, and room for a probe):
 
-# %% tags=["nbval-check-output"]
-adapter = adapter_size(model.linear_shapes, model.layers, 16)
-for what, count in {"adapter": adapter, "all": model.parameters}.items():
-    size = 16 * count / GIB
-    print(f"train {what:8} {count:13,} x 16 bytes = {size:5.2f} GiB")
+# %%
+from stepgrpo_lab.planning.sizes import kv_bytes, lora_parameters, nf4_bytes
+
+GIB = 2**30
+
+
+def config_of(model):
+    """A model's config.json, as far as the plan needs it."""
+    return {
+        "vocab_size": model.vocabulary,
+        "hidden_size": model.hidden,
+        "intermediate_size": model.intermediate,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_dim,
+        "tie_word_embeddings": model.tied,
+    }
+
+
+# %% tags=["nbval-check-output", "result"]
+context = 512 + 2048 + 64
+print("model            weights  training  cache (GiB)")
+for name, model in QWEN3.items():
+    plan = memory_plan(config_of(model), 16, 32, context)
+    sizes = [plan[part] / GIB for part in ("weights", "training", "cache")]
+    print(f"{name:16}", *(f"{size:8.2f}" for size in sizes))
+
+# %% tags=["nbval-check-output", "result"]
+model = QWEN3["Qwen/Qwen3-1.7B"]
+yours = memory_plan(config_of(model), 16, 32, context)
+in_4_bits, constants = nf4_bytes(
+    list(model.linear_shapes.values()) * model.layers
+)
+library = {
+    "weights": in_4_bits + constants + 2 * model.embedding,
+    "training": 16 * sum(lora_parameters(model, 16)),
+    "cache": kv_bytes(model, 32, context, 2),
+}
+for part, size in library.items():
+    print(f"{part:8} yours {yours[part] / size:.4f} of the library's")
+print(f"all weights trained: {16 * model.parameters / GIB:.1f} GiB")
 
 # %% [markdown]
-# ### Exercise 09.2 · The cache of one token (●○○, 5 minutes)
-#
-# While it samples, a model keeps the keys and values of every token so far, in
-# every layer: the **KV cache** of notebook 05. How many bytes does one token
-# take? `config` is a dictionary with the keys of a model's `config.json`
-# (`num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`,
-# `head_dim`, `hidden_size`), and `width` is the bytes of one number.
-#
-# *Why it matters:* you are about to see what this is multiplied by.
-
-
-# %% tags=["exercise"]
-def cache_bytes_per_token(config, width):
-    """Bytes that the KV cache takes for one token."""
-    # BEGIN SOLUTION
-    # STUB: ...  # your code here
-    kv_width = config["num_key_value_heads"] * config["head_dim"]
-    return 2 * config["num_hidden_layers"] * kv_width * width
-    # END SOLUTION
-
-
-# %% tags=["check"]
-verdict = checks.cache_bytes_per_token(cache_bytes_per_token, number="09.2")
-cache_bytes_per_token = verdict.solution
-verdict
+# Weights and training are fixed once the model is chosen; the cache grows with
+# rows times length. Train every weight instead of an adapter, and the 16 bytes
+# a number take what the last line says.
 
 # %% [markdown]
-# <details><summary>Hint</summary>
-#
-# In Qwen3 several query heads share one key-value head, so only
-# `num_key_value_heads` of them are kept. Each is `head_dim` numbers wide. Keys
-# *and* values: twice.
-#
-# </details>
-
-# %% [markdown]
-# ## By hand, 3: activations and logits
+# ## By hand, 2: activations and logits
 #
 # The backward pass needs what the forward pass computed. With *gradient
 # checkpointing* only each layer's input is kept, and the rest is computed
@@ -266,7 +295,7 @@ verdict
 
 # %% tags=["nbval-check-output"]
 rows, tokens = 2, 512 + 2048
-checkpoints = layers * rows * tokens * hidden * 2
+checkpoints = model.layers * rows * tokens * model.hidden * 2
 logits = rows * tokens * 151_936 * 4
 print(f"checkpoints: {checkpoints / GIB:.2f} GiB")
 print(f"logits:      {logits / GIB:.2f} GiB, and as much for their gradient")
@@ -286,7 +315,7 @@ print(f"the Overthinker's 32 rows of 256 tokens: {toy / 2**20:.0f} MiB")
 # to $m'$, the old sum shrinks by $e^{m - m'}$.
 
 # %% [markdown]
-# ### Exercise 09.3 · Log-probabilities without logits (●●●, 20 minutes)
+# ### Exercise 09.2 · Log-probabilities without logits (●●●, 20 minutes)
 #
 # `hidden` is `[tokens, width]`, `head` is `[vocabulary, width]` (logits would be
 # `hidden @ head.T`), `targets` is `[tokens]`. Return the targets'
@@ -324,7 +353,7 @@ def chunked_logprobs(hidden, head, targets, chunk):
 
 
 # %% tags=["check"]
-verdict = checks.chunked_logprobs(chunked_logprobs)
+verdict = checks.chunked_logprobs(chunked_logprobs, number="09.2")
 chunked_logprobs = verdict.solution
 verdict
 
@@ -343,7 +372,7 @@ verdict
 # computes the gradient in the same way. The library plans for it:
 
 # %% tags=["nbval-check-output"]
-from stepgrpo_lab.planning.sizes import head_bytes, kv_bytes
+from stepgrpo_lab.planning.sizes import head_bytes
 
 for rows in (1, 2, 8):
     tiled = head_bytes(model, rows * tokens, 2, trains=False)
@@ -354,17 +383,10 @@ for rows in (1, 2, 8):
 # %% [markdown]
 # ## The whole plan
 #
-# Now all of it, on a T4 with 14.56 GiB. You know the weights (1.3 GiB), what
-# trains (0.3), the checkpoints (0.5) and the fused head (0.5). What is left is
-# what sampling needs for its 32 rows: the logits of one token each, the prompts,
-# and the cache. Which component is the largest?
-
-# %%
-largest_guess = course.predict(
-    "The largest component of 1.7B QLoRA on a T4?",
-    choices=("weights", "KV cache", "optimiser states", "logits"),
-)
-largest_guess
+# Now all of it, on a T4 with 14.56 GiB. Add the checkpoints (0.5 GiB) and the
+# fused head (0.5) to your three parts, and what sampling needs besides its
+# cache: the logits of one token for each of 32 rows, and the activations of the
+# prompts.
 
 # %% tags=["result"]
 from stepgrpo_lab.planning.views import components_table
@@ -377,19 +399,8 @@ part = max(plan.components, key=lambda part: part.bytes)
 largest_guess.compare(part.name)
 
 # %% tags=["result", "nbval-check-output"]
-shape = {
-    "num_hidden_layers": layers,
-    "num_attention_heads": heads,
-    "num_key_value_heads": kv_heads,
-    "head_dim": head_dim,
-    "hidden_size": hidden,
-}
-per_token = cache_bytes_per_token(shape, 2)
-context = 512 + 2048 + 64  # prompt, completion, room for a probe
-cache = 32 * context * per_token
-print(f"{per_token / 1024:.0f} KiB for each token")
-print(f"by hand {cache}, library {kv_bytes(model, 32, context, 2)}")
-print("highest moment:", max(plan.phases, key=plan.phases.get))
+print(f"the cache: yours {yours['cache']}, library {library['cache']}")
+print("peak during:", max(plan.phases, key=plan.phases.get))
 
 # %% [markdown]
 # <details><summary>What we see</summary>
@@ -427,15 +438,15 @@ for name, title in short.items():
     kinds = memory_by_kind(plans[name])
     when, found = max(kinds.items(), key=lambda item: sum(item[1].values()))
     share = found["KV cache"] / sum(found.values())
-    print(f"{title:16} highest in {when:10} cache {share:4.0%}")
+    print(f"{title:16} peak in {when:10} cache {share:4.0%}")
 
 # %% [markdown]
 # Only on the H200 do masters, gradients and states outweigh the cache, and only
-# there is the update the highest moment. Everywhere else sampling decides, and
-# with it the length of the completions.
+# there does the update set the peak. Everywhere else sampling decides, and with
+# it the length of the completions.
 
 # %% [markdown]
-# ### Exercise 09.4 · The longest completion that fits (●●○, 8 minutes)
+# ### Exercise 09.3 · The longest completion that fits (●●○, 8 minutes)
 #
 # Which of `limits` is the largest `rollout.max_tokens` with which a recipe fits
 # a GPU? Return `None` if none does. `recipe` and `gpu` are names, and the limits
@@ -459,7 +470,7 @@ def longest_completion(recipe, gpu, limits):
 
 
 # %% tags=["check"]
-verdict = checks.longest_completion(longest_completion, number="09.4")
+verdict = checks.longest_completion(longest_completion, number="09.3")
 longest_completion = verdict.solution
 verdict
 
@@ -511,8 +522,9 @@ for dtype in ("float32", "bfloat16", "float16"):
 unmoved_guess.compare(100 * unchanged_share(drawn, 1e-6, "bfloat16"))
 
 # %% [markdown]
-# Training in pure bf16 would run, print a loss, and hardly train. So whatever trains is kept in fp32, the *masters*, and only products
-# are computed in 16 bits (*mixed precision*). For 8 billion weights the masters
+# Training in pure bf16 would run, print a loss, and hardly train. So whatever
+# trains is kept in fp32, the *masters*, and only products are computed in 16 bits
+# (*mixed precision*). For 8 billion weights the masters
 # take 30.5 GiB instead of 15.3. A recipe that forgets them is refused:
 
 # %%
@@ -595,9 +607,9 @@ faster_guess.compare(sampling[0] / sampling[1])
 # <details><summary>What we see</summary>
 #
 # On 8 GPUs the *cache* limits: each has 320 completions to sample and room for
-# 46 at once. On 64 the *longest completion* does: 16,384 tokens, one after the
-# other, take 86 s on any number of GPUs. Here truncation pays twice, because an
-# exit can shorten exactly this tail.
+# 46 at once. On 64 the *longest completion* does: 16,384 tokens, one at a time,
+# take 86 s on any number of GPUs. Here truncation pays twice, because an exit
+# can shorten exactly this tail.
 #
 # </details>
 #
@@ -605,7 +617,7 @@ faster_guess.compare(sampling[0] / sampling[1])
 # rows at a time and needs several times as long, so a recipe may name another
 # engine, which drives the same trajectories: `vllm` keeps a second copy of the
 # model beside the trained one and sends it to sleep during updates;
-# `vllm-server` samples on GPUs of its own. After every step either gets the new
+# `vllm-server` samples on GPUs of its own. After every step both get the new
 # weights, or the new adapter.
 
 # %% [markdown]

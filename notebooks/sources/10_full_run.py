@@ -44,7 +44,7 @@ course.drawing(
 #
 # - train a model with a reward that you wrote, in three lines;
 # - read a recipe, and say what each key decides;
-# - watch a training live, stop it in order, and resume it;
+# - watch training live, stop it cleanly, and resume it;
 # - judge models by plain decoding on held-out problems, with intervals;
 # - test on a real model whether a reward can be gamed;
 # - export the model and load it with plain `transformers`.
@@ -231,9 +231,8 @@ print("saved:", [path.name for path in folders["yours"].glob("checkpoints/*")])
 # %% [markdown]
 # A checkpoint holds weights, optimiser, step and random states. Sampling is
 # keyed by seed, step and place (notebook 05), so the run goes on as if it had
-# not stopped, and the curve has no seam. The recipe lies in the folder; a
-# reward that you passed has to be passed again. If you stop it once more, run
-# this cell again.
+# not stopped, and the curve has no seam. The recipe is in the folder; your
+# reward has to be passed again. If you stop it once more, run this cell again.
 
 # %% tags=["torch"]
 results = {}
@@ -299,9 +298,9 @@ worst_guess.compare(min(gained, key=gained.get))
 # %% [markdown]
 # Enjoy it, and then read it as notebook 08 taught you. Where two intervals
 # overlap, this race has not decided. It has one seed a lane, and the learning
-# rate was tuned for nobody. Rows that take all of this seriously, several seeds
-# and a rate chosen for each method, are in the comparison that you read there:
-# `stepgrpo compare`.
+# rate was tuned for nobody. The comparison that you read there takes all of
+# this seriously, with several seeds and a learning rate chosen for each method;
+# `stepgrpo compare` makes such a one.
 #
 # How the lanes got there:
 
@@ -334,7 +333,7 @@ for when in ("before", "after"):
 # In Step-GRPO's lane there is one more question. Half of its rollouts were
 # stopped by probes. Does the *model* stop, or only the probe? Compare plain
 # decoding with the truncated rollout of the same model. At the start they are
-# far apart; where they meet, probes are of no more use, and the exit is
+# far apart; where they meet, probes no longer help, and the exit is
 # *internalised*.
 
 # %% tags=["torch", "result"]
@@ -497,8 +496,8 @@ course.score()
 #
 # - A reward is a function of one group; `lab.train(recipe, folder, reward=f)`
 #   trains with it.
-# - One recipe defines a run, and one folder holds all that came of it. A run can
-#   be stopped in order and resumed without a seam.
+# - One recipe defines a run, and one folder holds everything that came out of
+#   it. A run can be stopped cleanly and resumed without a seam.
 # - The evidence is plain decoding on held-out problems, not the rollout.
 # - A reward that pays for being short and wrong asks to be earned that way.
 # - One race with one seed is fun. It is not a comparison.

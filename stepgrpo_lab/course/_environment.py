@@ -93,8 +93,10 @@ class Lab:
         return "\n".join(f"{name}: {value}" for name, value in self._facts())
 
     def _repr_html_(self) -> str:
+        from stepgrpo_lab.widgets._page import FIGURE_RULE
+
         cells = (f"<b>{html.escape(name)}</b> {html.escape(value)}" for name, value in self._facts())
-        return f"<p>{' · '.join(cells)}</p>"
+        return f"<style>{FIGURE_RULE}</style><p>{' · '.join(cells)}</p>"
 
     def _facts(self) -> list[tuple[str, str]]:
         size = f"tested size ({FAST_VARIABLE}=1)" if self.fast else "full size"
@@ -180,7 +182,7 @@ _MIXED_PRECISION = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 def full_run_recipe(lab: Lab, name: str | None = None) -> Recipe:
     """The recipe of the full training run: the Overthinker on a CPU, Qwen3-1.7B with QLoRA on a GPU.
 
-    On a GPU it computes in what the GPU computes natively (:attr:`Lab.precision`). In the tested size it is always the
+    On a GPU it uses the GPU's native precision (:attr:`Lab.precision`). In the tested size it is always the
     Overthinker, in seconds, so that a test needs neither a GPU nor a download.
 
     Args:

@@ -87,7 +87,7 @@ class ToySettings:
 
 @dataclass(frozen=True)
 class ToyRun:
-    """How a training went.
+    """How training went.
 
     Attributes:
         completions: What could be written.

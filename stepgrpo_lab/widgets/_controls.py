@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stepgrpo_lab.widgets._base import LabWidget
 
 
-SLIDER = "22em"
+SLIDER = "24em"
 """Width of a slider with its label and number, where the cell has room for it."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepgrpo_lab.overthinker.verifier import LABELS
 from stepgrpo_lab.viz._html import visible_text
-from stepgrpo_lab.viz._style import PALETTE
+from stepgrpo_lab.viz._style import INK, PALETTE
 
 LABEL_COLOURS = dict(zip(LABELS, PALETTE, strict=False))
 _UNDERLINES = dict(zip(LABELS, ("solid", "dashed", "dotted", "double", "groove"), strict=True))
@@ -51,13 +51,20 @@ _RULES = """
 """
 
 
+_INK = ", ".join(str(int(INK[place : place + 2], 16)) for place in (1, 3, 5))
+FIGURE_RULE = (
+    f'.js-plotly-plot text[style*="rgb({_INK})"] {{ fill: var(--jp-content-font-color1, {INK}) !important; }}\n'
+)
+"""A figure's ink reads on white and on black, but hardly on the grey of a dark theme: there it takes the theme's."""
+
+
 def _style() -> str:
     labels = "".join(
         f".stepgrpo .{label} {{ background: {LABEL_COLOURS[label]}40; border-bottom-color: {LABEL_COLOURS[label]}; "
         f"border-bottom-style: {_UNDERLINES[label]}; }}\n"
         for label in LABELS
     )
-    return f"<style>{_RULES}{labels}</style>"
+    return f"<style>{_RULES}{labels}{FIGURE_RULE}</style>"
 
 
 STYLE = _style()

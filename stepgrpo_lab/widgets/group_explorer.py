@@ -221,11 +221,15 @@ class GroupExplorer(LabWidget):
         return [
             controls.group_menu(self, "group", self.groups),
             controls.menu(self, "method", "method", self.methods, "whose push is drawn"),
-            controls.slider(self, "step_alpha", "step_alpha", 0.0, 1.0, 0.05, "correctness against format"),
-            controls.slider(self, "step_beta", "step_beta", 0.0, 0.95, 0.05, "strength of the step term"),
-            controls.menu(self, "mean_over", "mean steps over", {"correct members": "correct", "all members": "all"}),
-            controls.slider(self, "penalty", "LP strength", 0.0, 0.95, 0.05),
-            controls.slider(self, "overlong_limit", "SOP limit", 16, 256, 8, "tokens at which the punishment is full"),
+            controls.slider(
+                self, "step_alpha", "all methods: step_alpha", 0.0, 1.0, 0.05, "correctness against format"
+            ),
+            controls.slider(self, "step_beta", "Step-GRPO: step_beta", 0.0, 0.95, 0.05, "strength of the step term"),
+            controls.menu(
+                self, "mean_over", "Step-GRPO: mean steps over", {"correct members": "correct", "all members": "all"}
+            ),
+            controls.slider(self, "penalty", "LP: strength", 0.0, 0.95, 0.05, "what the longest right answer loses"),
+            controls.slider(self, "overlong_limit", "SOP: limit", 16, 256, 8, "tokens at which the punishment is full"),
             controls.menu(self, "scale", "divide by std of", ("group", "batch", "none")),
             controls.menu(self, "loss_type", "loss type", LOSS_TYPES),
             controls.check(self, "train_forced", "forced tokens train"),

@@ -47,7 +47,7 @@ CONTRAST = """node => {
   for (const layer of layers.reverse()) behind = over(layer, behind);
   let opacity = 1;
   for (let part = node; part; part = part.parentElement) opacity *= Number(getComputedStyle(part).opacity);
-  const ink = withAlpha(parse(getComputedStyle(node).color));
+  const ink = withAlpha(parse(getComputedStyle(node)[node instanceof SVGElement ? 'fill' : 'color']));
   const front = over([...ink.slice(0, 3), ink[3] * opacity], behind);
   const [low, high] = [luminance(front), luminance(behind)].sort((a, b) => a - b);
   return (high + 0.05) / (low + 0.05);

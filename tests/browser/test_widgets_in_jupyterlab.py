@@ -46,7 +46,7 @@ CASES = [
     Case("StepInspector", "", "confidence rule", "select", "ArrowDown", says="arithmetic"),
     Case("RolloutPlayer", "frame=5", "forward pass", "[role=slider]", "ArrowRight", says="Pass 6 of"),
     Case("RolloutPlayer", "frame=5", "forward ▶", "button", "Enter", says="Pass 6 of"),
-    Case("GroupExplorer", "", "step_alpha", "[role=slider]", "ArrowLeft", says="Step-GRPO likes"),
+    Case("GroupExplorer", "", "all methods: step_alpha", "[role=slider]", "ArrowLeft", says="Step-GRPO likes"),
     Case("GroupExplorer", "", "method", "select", "ArrowDown", figure=1, says="GRPO"),
     Case("LossExplorer", "", "advantage", "[role=slider]", "ArrowLeft", says="ratio 1.000"),
     Case("LossExplorer", "token=4", "forced tokens train", "input[type=checkbox]", "Space", figure=1, says="masked"),
@@ -150,7 +150,9 @@ def test_a_list_keeps_the_keys_that_the_notebook_wants(open_page: Callable[..., 
 def test_text_stands_out_in_both_themes(theme: str, open_page: Callable[..., Page]) -> None:
     page = open_page(theme)
     page.run("themes", ["from stepgrpo_lab.widgets import *\nStepInspector(threshold=0.9)", "RolloutPlayer(frame=20)"])
-    for index, parts in enumerate(([".readout", ".step", ".chip", "td", ".widget-label"], [".readout", ".cell"])):
+    for index, parts in enumerate(
+        ([".readout", ".step", ".chip", "td", ".widget-label", ".xtick text"], [".readout", ".cell"])
+    ):
         view = page.view(index)
         for part in parts:
             assert page.contrast(view.locator(part).first) >= 4.5, f"{part} in the {theme} theme"

@@ -26,14 +26,16 @@ from stepgrpo_lab.course.checks.confidence_of_probes import (
 from stepgrpo_lab.course.checks.full_run import choose_checkpoint, first_step_below, shortest_right_reward
 from stepgrpo_lab.course.checks.grpo import clipped_surrogate, group_relative_advantages, k3_estimate, loss_type_weights
 from stepgrpo_lab.course.checks.grpo_in_torch import group_advantages, grpo_loss, training_loop
-from stepgrpo_lab.course.checks.overthinking import cut_accuracy, label_chain, pooled_saving, stop_after_needed
+from stepgrpo_lab.course.checks.overthinking import cut_curve, label_chain, oracle_saving
+from stepgrpo_lab.course.checks.own_engine import roll_out
 from stepgrpo_lab.course.checks.own_reward import own_reward
-from stepgrpo_lab.course.checks.reading_results import advantage_by_close, drawn_ratio, paired_bootstrap, verdict
+from stepgrpo_lab.course.checks.reading_results import closing_signal, drawn_ratio, paired_bootstrap, verdict
+from stepgrpo_lab.course.checks.recalibrating import fit_temperature
 from stepgrpo_lab.course.checks.rollouts import decoded_tokens, exit_reason, run_engine, truncated_rollout
-from stepgrpo_lab.course.checks.scaling_up import adapter_size, cache_bytes_per_token, longest_completion
-from stepgrpo_lab.course.checks.semantic_steps import avoid_markers, count_steps, covering_tokens
-from stepgrpo_lab.course.checks.step_aware_reward import advantages_of_right, mean_steps_of_right, member_reward
-from stepgrpo_lab.course.checks.streaming import certain_markers
+from stepgrpo_lab.course.checks.scaling_up import longest_completion, memory_plan
+from stepgrpo_lab.course.checks.semantic_steps import avoid_markers, count_steps, split_turns
+from stepgrpo_lab.course.checks.step_aware_reward import advantages_of_right, step_rewards
+from stepgrpo_lab.course.checks.streaming import scan_markers
 from stepgrpo_lab.course.checks.torch_pieces import chunked_logprobs, length_penalty
 from stepgrpo_lab.course.checks.tour import first_confident, kept_share, replay_exits
 
@@ -41,23 +43,19 @@ __all__ = [
     "STRICT_VARIABLE",
     "CheckResult",
     "Unsolved",
-    "adapter_size",
-    "advantage_by_close",
     "advantages_of_right",
     "agree",
     "avoid_markers",
     "backtracking_cache",
-    "cache_bytes_per_token",
     "calibration_curve",
     "calibration_error",
-    "certain_markers",
     "cheapest_threshold",
     "choose_checkpoint",
     "chunked_logprobs",
     "clipped_surrogate",
+    "closing_signal",
     "count_steps",
-    "covering_tokens",
-    "cut_accuracy",
+    "cut_curve",
     "decoded_tokens",
     "draw",
     "drawn_ratio",
@@ -67,6 +65,7 @@ __all__ = [
     "expect",
     "first_confident",
     "first_step_below",
+    "fit_temperature",
     "geometric_mean",
     "group_advantages",
     "group_relative_advantages",
@@ -77,17 +76,19 @@ __all__ = [
     "length_penalty",
     "longest_completion",
     "loss_type_weights",
-    "mean_steps_of_right",
-    "member_reward",
+    "memory_plan",
+    "oracle_saving",
     "own_reward",
     "paired_bootstrap",
     "places_of_probe",
-    "pooled_saving",
     "probe_confidence_from_logits",
     "replay_exits",
+    "roll_out",
     "run_engine",
+    "scan_markers",
     "shortest_right_reward",
-    "stop_after_needed",
+    "split_turns",
+    "step_rewards",
     "torch_exercise",
     "training_loop",
     "truncated_rollout",

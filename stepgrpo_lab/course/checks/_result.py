@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -290,9 +291,33 @@ Row = tuple[tuple[Any, ...], _Outcome, _Outcome]
 
 
 def _share(tried: Sequence[Row], failing: int) -> float:
-    """Share of the inputs that are answered rightly; nothing for one answer to everything."""
+    """Share of the inputs that are answered rightly, of those that no answer without a thought gets right."""
     answers = {repr(_rounded(mine.value)) for _, mine, _ in tried if mine.error is None}
-    return 1 - failing / len(tried) if len(answers) > 1 else 0.0
+    effortless = _effortless(tried)
+    if len(answers) < 2 or effortless == len(tried):
+        return 0.0
+    return max(0.0, (len(tried) - failing - effortless) / (len(tried) - effortless))
+
+
+def _effortless(tried: Sequence[Row]) -> int:
+    """How many inputs the luckiest of these gets right: one answer to everything, one value repeated, an argument."""
+    lucky = Counter[str]()
+    for case, _, right in tried:
+        leaves = {repr(leaf) for leaf in _leaves(_rounded(right.value))}
+        ways = {f"always {right.value!r}"}
+        ways |= {f"repeated {leaf}" for leaf in leaves if len(leaves) == 1}
+        ways |= {f"argument {place}" for place, argument in enumerate(case) if same(argument, right.value)}
+        lucky.update(ways)
+    return max(lucky.values())
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The single values in lists of any depth."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
 
 
 def _mistake(tried: Sequence[Row], mistakes: Mapping[str, Callable[..., Any]]) -> tuple[str, Row] | None:

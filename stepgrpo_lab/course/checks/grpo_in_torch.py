@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stepgrpo_lab.course.checks._result import Unsolved, agree, draws, torch_exercise
 from stepgrpo_lab.method import rewards as library
-from stepgrpo_lab.method.loss import LossSettings, surrogate, token_weights
+from stepgrpo_lab.method.loss import LossSettings, kl_penalty, surrogate, token_weights
 from stepgrpo_lab.method.token_loss import token_loss
 
 if TYPE_CHECKING:
@@ -85,45 +86,75 @@ def _groups(rng: random.Random, size: int) -> tuple[Tensor, float]:
 # ---- the loss --------------------------------------------------------------------------------------------------------
 
 
-def _loss(logprobs: Any, old_logprobs: Any, advantages: Any, mask: Any, low: float = 0.2, high: float = 0.2) -> Any:
+def _loss(
+    logprobs: Any,
+    old_logprobs: Any,
+    advantages: Any,
+    mask: Any,
+    low: float = 0.2,
+    high: float = 0.2,
+    reference: Any = None,
+    kl_weight: float = 0.0,
+    loss_type: str = "dapo",
+    longest: int = 256,
+) -> Any:
     """The library's loss with its gradient; on lists, the number alone."""
-    settings = LossSettings("dapo", epsilon_low=low, epsilon_high=high)
+    settings = LossSettings(loss_type, low, high, kl_weight=kl_weight, max_completion_length=longest)
     weights = token_weights(mask, settings)
+    rows = zip(logprobs, old_logprobs, logprobs if reference is None else reference, advantages, weights, strict=True)
     if not hasattr(logprobs, "new_tensor"):
-        cells = [
-            (weight, token_loss(now, advantage, settings, old_logprob=old).loss)
-            for row, olds, counts, advantage in zip(logprobs, old_logprobs, weights, advantages, strict=True)
-            for now, old, weight in zip(row, olds, counts, strict=True)
-        ]
-        return sum(weight * loss for weight, loss in cells)
-    losses = [
-        -surrogate(now, old, float(advantage), settings)
-        for now, old, advantage in zip(logprobs, old_logprobs, advantages, strict=True)
-    ]
-    return sum((row * row.new_tensor(counts)).sum() for row, counts in zip(losses, weights, strict=True))
+        return sum(
+            weight * token_loss(now, advantage, settings, old_logprob=old, reference_logprob=then).loss
+            for now_row, old_row, then_row, advantage, counts in rows
+            for now, old, then, weight in zip(now_row, old_row, then_row, counts, strict=True)
+        )
+    total = 0.0
+    for now, old, then, advantage, counts in rows:
+        losses = -surrogate(now, old, float(advantage), settings)
+        losses = losses + kl_weight * kl_penalty(now, old, then, settings)
+        total = total + (losses * now.new_tensor(counts)).sum()
+    return total
 
 
 @torch_exercise("07.6", "value and gradient are the library's, which are TRL's: this loss can train", reference=_loss)
 def grpo_loss(solution: Callable[..., Tensor]) -> None:
-    """``grpo_loss(logprobs, old_logprobs, advantages, mask, low=0.2, high=0.2)``: the loss of a batch, with a gradient.
+    """The whole loss of a batch, with a gradient::
 
-    ``logprobs`` and ``old_logprobs`` are tensors [completions, tokens], ``advantages`` [completions], ``mask``
-    [completions, tokens] of bools: True where a token trains. The clipped surrogate of each token, its sign turned, as
-    the mean over all tokens that train (loss type dapo). Returns a tensor that holds one number; its gradient flows
-    into ``logprobs``.
+        grpo_loss(logprobs, old_logprobs, advantages, mask, low=0.2, high=0.2,
+                  reference=None, kl_weight=0.0, loss_type="dapo", longest=256)
+
+    ``logprobs``, ``old_logprobs`` and ``reference`` are tensors [completions, tokens], ``advantages`` [completions],
+    ``mask`` [completions, tokens] of bools: True where a token trains. A token's loss is minus its clipped surrogate,
+    plus ``kl_weight`` times the k3 estimate of the KL divergence from the reference. They become one number by
+    ``loss_type``: "dapo", the mean over all tokens that train; "grpo", the mean over each completion's, then over the
+    completions; "dr_grpo", their sum over completions times ``longest``. Its gradient flows into ``logprobs``.
 
     Example:
-        >>> grpo_loss(lambda logprobs, old_logprobs, advantages, mask, low=0.2, high=0.2: -logprobs.mean()).passed
+        >>> grpo_loss(lambda logprobs, old_logprobs, advantages, mask, *rest: -logprobs.mean()).passed
         False
     """
     mistakes = {message: _with_gradient(partial(_by_hand, **how)) for message, how in _LOSS_MISTAKES.items()}
+    mistakes["kl_weight is an argument: use the one that you are given"] = _with_gradient(_with_fixed_weight)
     agree(
         _with_gradient(solution),
         _with_gradient(_loss),
         draws(_batch),
         "loss and gradient of grpo_loss",
         mistakes=mistakes,
+        show=_loss_call,
     )
+
+
+def _with_fixed_weight(*case: Any) -> Any:
+    arguments = list(case)
+    arguments[7] = 0.04
+    return _loss(*arguments)
+
+
+def _loss_call(*case: Any) -> str:
+    now, _, _, _, low, high, _, kl_weight, kind, _ = case
+    shape = "x".join(map(str, now.shape))
+    return f"grpo_loss on {shape} tokens ({low=:g}, {high=:g}, {kl_weight=:g}, {kind}): loss and gradient"
 
 
 def _with_gradient(solution: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,38 +186,48 @@ def _by_hand(
     mask: Any,
     low: float = 0.2,
     high: float = 0.2,
+    reference: Any = None,
+    kl_weight: float = 0.0,
+    loss_type: str = "dapo",
+    longest: int = 256,
     *,
     clip: str = "both",
-    mean: str = "tokens",
+    means: Mapping[str, str] = MappingProxyType({}),
     sign: int = -1,
     swapped: bool = False,
     detached: bool = False,
+    kl: str = "k3",
 ) -> Any:
-    """The loss as one writes it, right by default, or with a mistake in it."""
+    """The loss as one writes it, right by default, or with a mistake in it; ``means`` replaces loss types."""
     import torch
 
     ratio = torch.exp(old - logprobs if swapped else logprobs - old)
     ratio = ratio.detach() * logprobs if detached else ratio
     scale = advantages[:, None]
     held = ratio.clamp(1 - low, 1 + (low if clip == "symmetric" else high))
-    tokens = {
-        "both": torch.minimum(ratio * scale, held * scale),
-        "symmetric": torch.minimum(ratio * scale, held * scale),
+    tokens = sign * {
         "none": ratio * scale,
         "held": held * scale,
         "ratios": torch.minimum(ratio, held) * scale,
         "max": torch.maximum(ratio * scale, held * scale),
-    }[clip]
+    }.get(clip, torch.minimum(ratio * scale, held * scale))
+    if reference is not None:
+        gap = (logprobs - reference) if kl == "reversed" else (reference - logprobs)
+        estimate = {"k1": -gap, "none": 0 * gap, "rewarded": 1 + gap - gap.exp()}.get(kl, gap.exp() - gap - 1)
+        tokens = tokens + kl_weight * estimate
     count = mask.float()
-    each = (tokens * count).sum(-1)
-    total = {
-        "tokens": each.sum() / count.sum(),
-        "padded": (tokens * count).mean(),
-        "unmasked": tokens.mean(),
-        "sum": each.sum(),
-        "completions": (each / count.sum(-1).clamp(min=1)).mean(),
-    }[mean]
-    return sign * total
+    each, sizes = (tokens * count).sum(-1), count.sum(-1)
+    sums = {
+        "dapo": (each.sum(), sizes.sum()),
+        "grpo": ((each / sizes).sum(), len(each)),
+        "dr_grpo": (each.sum(), len(each) * longest),
+        "unmasked": (tokens.sum(), tokens.numel()),
+        "padded": (each.sum(), tokens.numel()),
+        "sum": (each.sum(), 1),
+        "completions": ((each / sizes).sum(), 1),
+    }
+    total, divisor = sums[means.get(loss_type, loss_type)]
+    return total / divisor
 
 
 _LOSS_MISTAKES: dict[str, dict[str, Any]] = {
@@ -197,12 +238,25 @@ _LOSS_MISTAKES: dict[str, dict[str, Any]] = {
     "the smaller of the two products, not the larger": {"clip": "max"},
     "the bounds are 1 - low and 1 + high, which differ": {"clip": "symmetric"},
     "the ratio is new over old: exp(logprobs - old_logprobs)": {"swapped": True},
-    "padding counts in this mean: multiply by the mask, and divide by mask.sum()": {"mean": "unmasked"},
-    "the masked tokens are left out of the sum but not of the divisor: divide by mask.sum()": {"mean": "padded"},
-    "that is the sum over the tokens: divide by mask.sum()": {"mean": "sum"},
-    "that is loss type grpo, the mean over each completion first; take the mean over all tokens": {
-        "mean": "completions"
+    "the KL term is missing: add kl_weight times k3": {"kl": "none"},
+    "that is k1, which rewards drifting away on some tokens: k3 = exp(d) - d - 1": {"kl": "k1"},
+    "d is the reference's log-probability minus the policy's": {"kl": "reversed"},
+    "the KL term is a cost: it is added to the loss": {"kl": "rewarded"},
+    "padding counts in this mean: multiply by the mask, and divide by mask.sum()": {"means": {"dapo": "unmasked"}},
+    "the masked tokens are left out of the sum but not of the divisor: divide by mask.sum()": {
+        "means": {"dapo": "padded"}
     },
+    "that is the sum over the tokens: divide by mask.sum()": {"means": {"dapo": "sum"}},
+    "that is loss type grpo, the mean over each completion first; take the mean over all tokens": {
+        "means": {"dapo": "grpo"}
+    },
+    "loss type grpo takes the mean over each completion first": {"means": {"grpo": "dapo"}},
+    "loss type grpo ends with the mean over the completions": {"means": {"grpo": "completions"}},
+    "loss type dr_grpo divides by a constant, completions times longest": {"means": {"dr_grpo": "dapo"}},
+    "loss type dr_grpo divides by the longest length allowed, not by that of the batch": {
+        "means": {"dr_grpo": "padded"}
+    },
+    "loss_type is an argument: there are three": {"means": {"grpo": "dapo", "dr_grpo": "dapo"}},
     "the gradient is that of detach(ratio) * logprobs: let it flow through the ratio": {"detached": True},
 }
 
@@ -213,11 +267,16 @@ def _batch(rng: random.Random, size: int) -> tuple[Any, ...]:
 
     rows, width = 1 + size // 2, 1 + size
     old = torch.tensor([[-rng.randint(2, 30) / 10 for _ in range(width)] for _ in range(rows)])
-    moved = torch.tensor([[rng.randint(-9, 9) / 10 + 0.013 for _ in range(width)] for _ in range(rows)])
+    moved, apart = (
+        torch.tensor([[rng.randint(-9, 9) / 10 + 0.013 for _ in range(width)] for _ in range(rows)]) for _ in range(2)
+    )
     lengths = [rng.randint(1, width) for _ in range(rows)]
     mask = torch.tensor([[place == 0 or (place < n and rng.random() < 0.9) for place in range(width)] for n in lengths])
     advantages = torch.tensor([rng.choice([-1, 1]) * rng.randint(1, 20) / 10 for _ in range(rows)])
-    return old + moved, old, advantages, mask, rng.randint(1, 4) / 10, rng.randint(1, 6) / 10
+    low, high = rng.randint(1, 4) / 10, rng.randint(1, 6) / 10
+    kind, longest = rng.choice(["dapo", "grpo", "dr_grpo"]), rng.choice([10, 100])
+    kl_weight = rng.choice([0.0, 0.1, 1.0])
+    return old + moved, old, advantages, mask, low, high, old + apart, kl_weight, kind, longest
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------------
@@ -273,7 +332,7 @@ _LOOP_MISTAKES: dict[str, dict[str, Any]] = {
     "the second update of a rollout is clipped: take the smaller of the two products": {
         "loss": partial(_by_hand, clip="none")
     },
-    "the loss is the mean over the choices, not their sum": {"loss": partial(_by_hand, mean="sum")},
+    "the loss is the mean over the choices, not their sum": {"loss": partial(_by_hand, means={"dapo": "sum"})},
     "take torch.optim.SGD, or nothing can be compared step by step": {"adam": True},
 }
 

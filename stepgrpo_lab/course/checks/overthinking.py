@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from statistics import fmean
+from typing import TypedDict
 
 from stepgrpo_lab.course.checks._result import agree, draws, exercise
-from stepgrpo_lab.course.checks.tour import lengths
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.overthinker.tasks import OPERATIONS_PER_STEP, work_out
 from stepgrpo_lab.overthinker.verifier import label_steps, oracle_tokens
@@ -16,108 +17,149 @@ Operation = tuple[str, int]
 Equation = tuple[int, str, int, int]
 
 
-def _steps(rng: random.Random, size: int) -> tuple[list[str], list[int], int]:
-    labels = rng.choices(["needed", "verifying", "redundant", "malformed"], weights=[3, 2, 2, 1], k=size)
-    return labels, [rng.randint(8, 20) for _ in labels], rng.randint(5, 9)
+LabelledSteps = tuple[Sequence[str], Sequence[int], int]
 
 
-def _needed_only(labels: Sequence[str], sizes: Sequence[int], closing: int) -> int:
-    return sum(size for label, size in zip(labels, sizes, strict=True) if label == "needed") + closing
+@exercise("01.2", "a share of all tokens, and no rule can save more: it would have to know what is needed")
+def oracle_saving(solution: Callable[[Sequence[LabelledSteps]], float]) -> None:
+    """``solution(completions)`` returns the share of all tokens that an oracle saves, from 0 to 1.
 
-
-def _until_another(labels: Sequence[str], sizes: Sequence[int], closing: int) -> int:
-    other = next((place for place, label in enumerate(labels) if label != "needed"), len(labels))
-    return sum(sizes[:other]) + closing
-
-
-@exercise("01.1", "this is the length of a completion that stops as soon as it may")
-def stop_after_needed(solution: Callable[[Sequence[str], Sequence[int], int], int]) -> None:
-    """``solution(labels, step_tokens, closing_tokens)`` returns the length after the last needed step.
+    Each completion is ``(labels, step_tokens, closing)``: its steps with their tokens, and those of close and answer.
+    The oracle stops after the last needed step and writes close and answer.
 
     Example:
-        >>> stop_after_needed(oracle_tokens)
-        ✔ Exercise 01.1 solved: this is the length of a completion that stops as soon as it may
+        >>> oracle_saving(lambda completions: 0.5).passed
+        False
     """
-    mistakes: dict[str, Callable[..., int]] = {
-        "the close and the answer must still be written": lambda *case: oracle_tokens(*case) - case[2],
-        "a step in between cannot be left out: it comes before a needed one": _needed_only,
-        "a needed step may come after another one: go on to the last": _until_another,
+
+    def saved(completions: Sequence[LabelledSteps], kept: Callable[..., int] = oracle_tokens) -> float:
+        return 1 - sum(kept(*row) for row in completions) / sum(
+            sum(sizes) + closing for _, sizes, closing in completions
+        )
+
+    def mean_of_shares(completions: Sequence[LabelledSteps]) -> float:
+        return fmean(saved([row]) for row in completions)
+
+    def until_another(labels: Sequence[str], sizes: Sequence[int], closing: int) -> int:
+        other = next((place for place, label in enumerate(labels) if label != "needed"), len(labels))
+        return sum(sizes[:other]) + closing
+
+    def needed_only(labels: Sequence[str], sizes: Sequence[int], closing: int) -> int:
+        return sum(size for label, size in zip(labels, sizes, strict=True) if label == "needed") + closing
+
+    mistakes: dict[str, Callable[..., float]] = {
+        "the close and the answer must still be written": lambda rows: saved(
+            rows, lambda *row: oracle_tokens(*row) - row[2]
+        ),
+        "a step in between cannot be left out: it comes before a needed one": lambda rows: saved(rows, needed_only),
+        "a needed step may come after another one: go on to the last": lambda rows: saved(rows, until_another),
+        "that is the mean of the shares; a share of all tokens is asked for": mean_of_shares,
+        "that is the share that is kept; the share that is saved is asked for": lambda rows: 1 - saved(rows),
+        "give a share from 0 to 1, not a percentage": lambda rows: 100 * saved(rows),
+        "a whole completion has its steps' tokens, and those of close and answer": lambda rows: (
+            1 - sum(oracle_tokens(*row) for row in rows) / max(1, sum(sum(sizes) for _, sizes, _ in rows))
+        ),
     }
-    cases = [
-        (["needed", "malformed", "needed", "redundant"], [16, 10, 13, 12], 7),
-        (["needed", "verifying"], [16, 13], 7),
-        *draws(_steps),
+    example = [(["needed", "malformed", "needed", "redundant"], [16, 10, 13, 12], 7), (["needed"], [16], 7)]
+    cases = [(example,), ([(["redundant"], [16], 7)],), *draws(_labelled_steps)]
+    agree(solution, saved, cases, "oracle_saving", mistakes=mistakes)
+
+
+def _labelled_steps(rng: random.Random, size: int) -> tuple[list[LabelledSteps]]:
+    rows: list[LabelledSteps] = []
+    for _ in range(1 + size // 2):
+        count = rng.randint(1, size)
+        labels = rng.choices(["needed", "verifying", "redundant", "malformed"], weights=[3, 2, 2, 1], k=count)
+        rows.append((labels, [rng.randint(8, 20) for _ in labels], rng.randint(5, 9)))
+    return (rows,)
+
+
+class WatchedCompletion(TypedDict):
+    """A completion that was asked at each marker and never stopped: the tokens up to there, whether the trial answer is
+    right, the tokens that close and answer take, and the whole completion's tokens and outcome."""
+
+    ends: list[int]
+    trials_right: list[bool]
+    closing: int
+    tokens: int
+    right: bool
+
+
+@exercise("01.3", "what a fixed cut saves it pays for: where it came too early, the answer is a guess")
+def cut_curve(solution: Callable[[Sequence[WatchedCompletion], int], Sequence[tuple[float, float]]]) -> None:
+    """``solution(completions, most)``: for cuts after 1 to ``most`` steps, (mean tokens, share of right answers).
+
+    A completion that is cut after ``n`` steps has ``ends[n - 1]`` tokens and ``closing`` more, and its answer is the
+    trial answer ``trials_right[n - 1]``. One with fewer trial answers stays as it is.
+
+    Example:
+        >>> cut_curve(lambda completions, most: [(0.0, 0.0)] * most).passed
+        False
+    """
+    mistakes: dict[str, Callable[..., list[tuple[float, float]]]] = {
+        "that takes the last trial answer of completions that end earlier; they end as they are": lambda *case: _cut(
+            *case, clamps=True
+        ),
+        "a completion that ends earlier is not wrong: its own answer counts": lambda *case: _cut(*case, own=False),
+        "the answer after the first step stands at index 0": lambda *case: _cut(*case, shift=1),
+        "the close and the answer must still be written": lambda *case: _cut(*case, closes=False),
+        "a completion that ends earlier keeps all its tokens": lambda *case: _cut(*case, free=True),
+        "the first row is the cut after one step, not after none": lambda *case: [_uncut(case[0]), *_cut(*case)[:-1]],
+        "give the mean over the completions, not the sum": lambda *case: [
+            (tokens * len(case[0]), right * len(case[0])) for tokens, right in _cut(*case)
+        ],
+        "give the share of right answers, from 0 to 1": lambda *case: [(x, 100 * y) for x, y in _cut(*case)],
+    }
+    example: list[WatchedCompletion] = [
+        {"ends": [16, 29], "trials_right": [False, True], "closing": 7, "tokens": 49, "right": True},
+        {"ends": [15], "trials_right": [True], "closing": 7, "tokens": 36, "right": False},
     ]
-    hint = "look for the last needed step, and keep everything up to it"
-    agree(solution, oracle_tokens, cases, "stop_after_needed", hint=hint, mistakes=mistakes)
+    agree(solution, _cut, [(example, 2), (example[:1], 3), *draws(_watched)], "cut_curve", mistakes=mistakes)
 
 
-@exercise("01.2", "a share of all tokens: long completions count for what they cost")
-def pooled_saving(solution: Callable[[Sequence[int], Sequence[int]], float]) -> None:
-    """``solution(before, after)`` returns the share of all tokens that is saved, in [0, 1].
-
-    Example:
-        >>> pooled_saving(lambda before, after: 1 - sum(after) / sum(before))
-        ✔ Exercise 01.2 solved: a share of all tokens: long completions count for what they cost
-    """
-
-    def saved(before: Sequence[int], after: Sequence[int]) -> float:
-        return 1 - sum(after) / sum(before)
-
-    mistakes: dict[str, Callable[..., float]] = {
-        "that is the mean of the shares; a share of all tokens is asked for": lambda before, after: (
-            1 - fmean(short / long for long, short in zip(before, after, strict=True))
-        ),
-        "that is the share that is kept; the share that is saved is asked for": lambda *case: 1 - saved(*case),
-        "give a share from 0 to 1, not a percentage": lambda *case: 100 * saved(*case),
-    }
-    agree(solution, saved, [([200, 50, 50], [50, 40, 50]), *draws(lengths)], "pooled_saving", mistakes=mistakes)
-
-
-@exercise("01.3", "and so a fixed cut pays for what it saves: where it came too early, the answer is a guess")
-def cut_accuracy(solution: Callable[[Sequence[Sequence[bool]], Sequence[bool], int], float]) -> None:
-    """``solution(trials_right, own_right, steps)`` returns the share of right answers if all are cut after so many.
-
-    ``trials_right[i][j]`` says whether the trial answer after step j + 1 of completion i is right, ``own_right[i]``
-    whether its own final answer is.
-
-    Example:
-        >>> cut_accuracy(lambda trials, own, steps: sum(own) / len(own))
-        ✘ Exercise 01.3 not solved yet: cut_accuracy([[False]], [True], 1) gives 1.0; expected 0.0: \
-trials_right[i][steps - 1] is the answer given after `steps` steps
-    """
-
-    def accuracy(trials_right: Sequence[Sequence[bool]], own_right: Sequence[bool], steps: int) -> float:
-        rows = zip(trials_right, own_right, strict=True)
-        return fmean(trials[steps - 1] if steps <= len(trials) else own for trials, own in rows)
-
-    def hint(trials_right: Sequence[Sequence[bool]], own_right: Sequence[bool], steps: int) -> str:
-        if any(steps > len(trials) for trials in trials_right):
-            return "a completion with fewer markers ends by itself, so its own answer counts"
-        return "trials_right[i][steps - 1] is the answer given after `steps` steps"
-
-    mistakes: dict[str, Callable[..., float]] = {
-        "that takes the last trial answer of completions that end earlier; take their own answer": lambda *case: fmean(
-            trials[min(case[2], len(trials)) - 1] for trials in case[0]
-        ),
-        "a completion that ends earlier is not wrong: its own answer counts": lambda *case: fmean(
-            len(trials) >= case[2] and trials[case[2] - 1] for trials in case[0]
-        ),
-        "that is the answer after one step more; the one after the first step stands at index 0": lambda *case: (
-            accuracy(case[0], case[1], case[2] + 1)
-        ),
-    }
-    cases = [([[False, True], [True]], [True, False], 1), ([[False]], [True], 1), *draws(_cuts)]
-    agree(solution, accuracy, cases, "cut_accuracy", mistakes=mistakes, hint=hint)
+def _cut(
+    completions: Sequence[WatchedCompletion],
+    most: int,
+    *,
+    clamps: bool = False,
+    own: bool = True,
+    shift: int = 0,
+    closes: bool = True,
+    free: bool = False,
+) -> list[tuple[float, float]]:
+    """The curve, right by default, or with a mistake in it."""
+    rows = []
+    for steps in range(1, most + 1):
+        tokens, right = [], []
+        for one in completions:
+            place = min(steps, len(one["ends"])) if clamps else steps + shift
+            if place <= len(one["ends"]):
+                tokens.append(one["ends"][place - 1] + one["closing"] * closes)
+                right.append(one["trials_right"][place - 1])
+            else:
+                tokens.append(one["tokens"] * (not free))
+                right.append(one["right"] and own)
+        rows.append((fmean(tokens), fmean(right)))
+    return rows
 
 
-def _cuts(rng: random.Random, size: int) -> tuple[list[list[bool]], list[bool], int]:
-    trials = [[rng.random() < 0.5 for _ in range(rng.randint(1, 4))] for _ in range(size)]
-    return trials, [rng.random() < 0.7 for _ in trials], rng.randint(1, 5)
+def _uncut(completions: Sequence[WatchedCompletion]) -> tuple[float, float]:
+    return fmean(one["tokens"] for one in completions), fmean(one["right"] for one in completions)
+
+
+def _watched(rng: random.Random, size: int) -> tuple[list[WatchedCompletion], int]:
+    rows: list[WatchedCompletion] = []
+    for _ in range(size):
+        ends = [*accumulate(rng.randint(8, 20) for _ in range(rng.randint(1, 4)))]
+        trials = [rng.random() < 0.5 for _ in ends]
+        tokens = ends[-1] + rng.randint(15, 30)
+        closing, right = rng.randint(5, 9), rng.random() < 0.7
+        rows.append({"ends": ends, "trials_right": trials, "closing": closing, "tokens": tokens, "right": right})
+    return rows, rng.randint(1, 5)
 
 
 @exercise(
-    "01.4",
+    "01.1",
     "these are the library's labels: what a completion needed is known exactly, where for a large model one guesses",
 )
 def label_chain(solution: Callable[[int, Sequence[Operation], int, Sequence[Sequence[Equation]]], list[str]]) -> None:

@@ -53,7 +53,7 @@ def own_reward(solution: Reward) -> None:
                 )
             pays = pays or rewards[shorter] > rewards[longer] + 1e-9
     if not pays:
-        raise Unsolved("being shorter never pays: in some group a shorter right answer must earn more", 0.8)
+        raise Unsolved("being shorter never pays: in some group a shorter right answer must earn more")
 
 
 def _group(rng: random.Random, size: int) -> Group:
@@ -73,7 +73,7 @@ def _rewards(solution: Reward, group: Group) -> list[float]:
     if len(values) != len(group[0]):
         raise Unsolved(f"{_shown(group)} gives {len(values)} numbers; expected one for each of {len(group[0])} members")
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        raise Unsolved(f"{_shown(group)} gives {values}; expected finite numbers", 0.2)
+        raise Unsolved(f"{_shown(group)} gives {values}; expected finite numbers")
     return [float(value) for value in values]
 
 
@@ -81,7 +81,7 @@ def _hold_right_above_wrong(group: Group, rewards: list[float]) -> None:
     right = [reward for reward, is_right in zip(rewards, group[0], strict=True) if is_right]
     wrong = [reward for reward, is_right in zip(rewards, group[0], strict=True) if not is_right]
     if right and wrong and min(right) <= max(wrong):
-        raise Unsolved(f"{_shown(group)} gives {_rounded(rewards)}: a wrong answer earns as much as a right one", 0.2)
+        raise Unsolved(f"{_shown(group)} gives {_rounded(rewards)}: a wrong answer earns as much as a right one")
 
 
 def _hold_wrong_still(solution: Reward, group: Group, rewards: list[float]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from statistics import fmean, stdev
 from typing import Any
 
 from stepgrpo_lab.course.checks._result import Unsolved, agree, draws, exercise
 from stepgrpo_lab.course.checks.tour import lengths
+from stepgrpo_lab.method.rewards import group_advantages
 
 
 @exercise("08.1", "one draw of problems serves both models: that is all the pairing there is")
@@ -93,49 +95,85 @@ def _interval(rng: random.Random, size: int) -> tuple[float, float, float]:
     return low, (round(low * 10) + 2 * rng.randint(1, 20)) / 10, 2 * rng.randint(1, 10) / 10
 
 
-@exercise("08.3", "where every member was closed by force, its close can only be as good as the others': zero")
-def advantage_by_close(
-    solution: Callable[[Sequence[float], Sequence[bool]], tuple[float | None, float | None]],
-) -> None:
-    """Mean advantage of the forced and of the natural closes; None for a kind that does not occur.
+RewardedGroup = tuple[Sequence[float], Sequence[bool]]
+Signal = tuple[float, float | None, float | None]
+
+
+@exercise(
+    "08.3", "where every close was forced, a close can only be as good as the others: the exit itself gains nothing"
+)
+def closing_signal(solution: Callable[[Sequence[RewardedGroup]], Signal]) -> None:
+    """``solution(groups)``: (share of groups with both kinds of close, mean advantage of forced, of natural ones).
+
+    Each group is ``(rewards, forced)``: the rewards of its members, and whether a probe closed their thoughts. The
+    advantages are those of each group by itself; the means are over all members of a kind, None for a kind that does
+    not occur.
 
     Example:
-        >>> def split(advantages, forced):
-        ...     kinds = ([a for a, f in zip(advantages, forced) if f is kind] for kind in (True, False))
-        ...     return tuple(sum(kind) / len(kind) if kind else None for kind in kinds)
-        >>> advantage_by_close(split).passed
-        True
+        >>> closing_signal(lambda groups: (0.5, 0.0, 0.0)).passed
+        False
     """
-    Means = tuple[float | None, float | None]
-
-    def kinds(advantages: Sequence[float], forced: Sequence[bool]) -> tuple[list[float], list[float]]:
-        rows = list(zip(advantages, forced, strict=True))
-        return [value for value, is_forced in rows if is_forced], [value for value, is_forced in rows if not is_forced]
-
-    def means(advantages: Sequence[float], forced: Sequence[bool]) -> Means:
-        first, second = (fmean(kind) if kind else None for kind in kinds(advantages, forced))
-        return first, second
-
     mistakes: dict[str, Callable[..., tuple[float | None, ...]]] = {
-        "the two are exchanged; return the forced ones first": lambda *case: means(*case)[::-1],
-        "divide by the number of closes of that kind, not by the size of the group": lambda *case: tuple(
-            sum(kind) / len(case[0]) if kind else None for kind in kinds(*case)
-        ),
-        "a kind that does not occur has no mean: return None for it": lambda *case: tuple(
-            mean or 0.0 for mean in means(*case)
-        ),
+        message: partial(_signal, **how) for message, how in _SIGNAL_MISTAKES.items()
     }
+    mistakes["the two means are exchanged; return the forced ones first"] = lambda groups: (
+        _signal(groups)[0],
+        *_signal(groups)[:0:-1],
+    )
+    mistakes["a kind that does not occur has no mean: return None for it"] = lambda groups: tuple(
+        mean or 0.0 for mean in _signal(groups)
+    )
+    example = [([1.0, 0.5, 0.5, 0.0], [True, True, False, False]), ([0.5, 1.0], [True, True])]
+    agree(solution, _signal, [(example,), (example[1:],), *draws(_closed_groups)], "closing_signal", mistakes=mistakes)
 
-    def hint(advantages: Sequence[float], forced: Sequence[bool]) -> str:
-        return "" if 0 < sum(forced) < len(forced) else "a kind that does not occur has no mean: return None for it"
 
-    cases = [([1.0, 0.5, -0.5, -1.0], [True, True, False, False]), ([0.5, -0.5], [True, True]), *draws(_closes)]
-    agree(solution, means, cases, "advantage_by_close", mistakes=mistakes, hint=hint)
+def _signal(
+    groups: Sequence[RewardedGroup],
+    *,
+    given: Callable[[Sequence[float]], list[float]] = group_advantages,
+    mixed: Callable[[Sequence[bool]], bool] = lambda forced: 0 < sum(forced) < len(forced),
+    by_group: bool = False,
+    whole: bool = False,
+) -> Signal:
+    """The signal, right by default, or with a mistake in it."""
+    pooled = [reward for rewards, _ in groups for reward in rewards]
+    spread = iter(group_advantages(pooled)) if whole and len(pooled) > 1 else None
+    rows = []
+    for rewards, forced in groups:
+        advantages = [next(spread) for _ in rewards] if spread else given(rewards)
+        rows.append(list(zip(advantages, forced, strict=True)))
+    means = []
+    for kind in (True, False):
+        kept = [[advantage for advantage, is_forced in row if is_forced == kind] for row in rows]
+        values = [fmean(part) for part in kept if part] if by_group else [value for part in kept for value in part]
+        means.append(fmean(values) if values else None)
+    return fmean(mixed(forced) for _, forced in groups), means[0], means[1]
 
 
-def _closes(rng: random.Random, size: int) -> tuple[list[float], list[bool]]:
-    share = rng.choice([0.0, 0.5, 0.5, 1.0])
-    return [rng.randint(-20, 20) / 10 for _ in range(size)], [rng.random() < share for _ in range(size)]
+_SIGNAL_MISTAKES: dict[str, dict[str, Any]] = {
+    "those are rewards: subtract each group's mean, and divide by its standard deviation": {"given": list},
+    "that only subtracts the mean: divide by the group's standard deviation too": {
+        "given": partial(group_advantages, scale="none")
+    },
+    "that is the population's deviation; GRPO's is unbiased: statistics.stdev": {
+        "given": lambda rewards: [a * (len(rewards) / (len(rewards) - 1)) ** 0.5 for a in group_advantages(rewards)]
+    },
+    "compare each group with itself, not with the whole batch": {"whole": True},
+    "a group holds both kinds only if it has a forced and a natural close": {"mixed": any},
+    "average over all members of a kind, not over the groups' means": {"by_group": True},
+}
+
+
+def _closed_groups(rng: random.Random, size: int) -> tuple[list[RewardedGroup]]:
+    """Groups of one kind of close and of both, some with equal rewards."""
+    groups: list[RewardedGroup] = []
+    for _ in range(1 + size // 2):
+        share, members = rng.choice([0.0, 0.3, 0.5, 1.0]), rng.randint(2, 5)
+        rewards = [rng.randint(0, 10) / 8 for _ in range(members)]
+        if rng.random() < 0.2:
+            rewards = rewards[:1] * members
+        groups.append((rewards, [rng.random() < share for _ in range(members)]))
+    return (groups,)
 
 
 Ends = tuple[float, float]

@@ -1,128 +1,152 @@
-"""Checks of notebook 09: the cache of one token, the size of an adapter, and the longest completions that fit."""
+"""Checks of notebook 09: a memory plan on paper, and the longest completions that fit."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from stepgrpo_lab.course.checks._result import Unsolved, agree, draws, exercise, expect
 
-MODELS = ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B")
-"""The second one's head_dim is not hidden_size // heads."""
-
-CacheBytes = Callable[[Mapping[str, int], int], int]
-AdapterSize = Callable[[Mapping[str, tuple[int, int]], int, int], int]
 LongestCompletion = Callable[[str, str, Sequence[int]], int | None]
-Shapes = Mapping[str, tuple[int, int]]
+Plan = Callable[[Mapping[str, int], int, int, int], Mapping[str, float]]
 
 
-@exercise("09.1", "now you can say for any model how many tokens of cache a GPU has room for.")
-def cache_bytes_per_token(solution: CacheBytes) -> None:
-    """Hold ``cache_bytes_per_token(config, width)`` against the library's dimensions.
+MODELS = ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B")
+"""The last one's head_dim is not hidden_size // heads; the second one has an LM head of its own."""
+
+
+def _planned(
+    config: Mapping[str, int],
+    rank: int,
+    rows: int,
+    context: int,
+    *,
+    divides: bool = False,
+    keys: int = 2,
+    shared: bool = True,
+    all_layers: bool = True,
+    product: bool = False,
+    per_number: int = 16,
+    constants: bool = True,
+    tied: bool | None = None,
+    embeds: bool = True,
+    one_row: bool = False,
+) -> dict[str, float]:
+    """The plan, right by default, or with a mistake in it."""
+    hidden, mlp, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    layers = config["num_hidden_layers"] if all_layers else 1
+    head = hidden // heads if divides else config["head_dim"]
+    query, kv = heads * head, (config["num_key_value_heads"] if shared else heads) * head
+    shapes = [(query, hidden), (kv, hidden), (kv, hidden), (hidden, query), (mlp, hidden), (mlp, hidden), (hidden, mlp)]
+    frozen = layers * sum(outputs * inputs for outputs, inputs in shapes)
+    sides = layers * sum(outputs * inputs if product else outputs + inputs for outputs, inputs in shapes)
+    tables = 1 if (config["tie_word_embeddings"] if tied is None else tied) else 2
+    return {
+        "weights": frozen / 2
+        + (frozen / 64 * (1 + 4 / 256) if constants else 0)
+        + embeds * tables * 2 * config["vocab_size"] * hidden,
+        "training": per_number * rank * sides,
+        "cache": (1 if one_row else rows) * context * keys * layers * kv * 2,
+    }
+
+
+_MISTAKES: dict[str, dict[str, Any]] = {
+    "head_dim stands in the config; it is not hidden_size // heads": {"divides": True},
+    "the cache keeps both keys and values": {"keys": 1},
+    "keys and values have num_key_value_heads heads, which several query heads share": {"shared": False},
+    "every layer has matrices, an adapter and a cache of its own": {"all_layers": False},
+    "A has rank x inputs and B outputs x rank numbers: add, do not multiply outputs and inputs": {"product": True},
+    "a number that trains takes 16 bytes: itself, its gradient, and Adam's two means": {"per_number": 4},
+    "each block of 64 weights has a constant of one byte, and 256 of these share four": {"constants": False},
+    "where tie_word_embeddings is False, the LM head is a second table": {"tied": True},
+    "where tie_word_embeddings is True, the LM head is the embedding": {"tied": False},
+    "the embedding is not quantised, but it takes 2 bytes a number": {"embeds": False},
+    "every row that is sampled has a cache of its own": {"one_row": True},
+}
+
+
+@exercise(
+    "09.1",
+    "on paper you now know what a T4 has room for, and which of the three parts grows with length.",
+    reference=_planned,
+)
+def memory_plan(solution: Plan) -> None:
+    """``memory_plan(config, rank, rows, context)``: bytes of a QLoRA run's weights, training state and cache.
+
+    ``config`` is a model's ``config.json`` as a dictionary. Returns a dictionary with ``weights`` (4 bits for the
+    matrices of all layers, a byte for each block of 64 and four for each 256 of these; 2 bytes for each number of the
+    embedding, and of the LM head unless ``tie_word_embeddings``), ``training`` (16 bytes for each number of an adapter
+    of this rank on all matrices) and ``cache`` (16-bit keys and values of ``rows`` contexts).
 
     Example:
-        >>> cache_bytes_per_token(lambda config, width: 0).passed
+        >>> memory_plan(lambda config, rank, rows, context: {"weights": 0, "training": 0, "cache": 0}).passed
         False
     """
+    cases = [(_published(name), 16, 32, 2624) for name in MODELS] + draws(_config)
+    mistakes: dict[str, Callable[..., Any]] = {message: partial(_planned, **how) for message, how in _MISTAKES.items()}
+    complaints = []
+    for part in _planned(*cases[0]):
+        try:
+            agree(
+                _part(part, solution),
+                _part(part, _planned),
+                cases,
+                "memory_plan",
+                mistakes={message: _part(part, wrong) for message, wrong in mistakes.items()},
+                show=partial(_as_call, part),
+            )
+        except Unsolved as error:
+            complaints.append(str(error))
+    if complaints:
+        raise Unsolved(complaints[0], 1 - len(complaints) / 3)
 
-    def right(config: Mapping[str, int], width: int) -> int:
-        return 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * width
 
-    mistakes: dict[str, Callable[..., float]] = {
-        "head_dim stands in the config; it is not hidden_size // heads": lambda config, width: right(
-            {**config, "head_dim": config["hidden_size"] // config["num_attention_heads"]}, width
-        ),
-        "both keys and values are kept": lambda config, width: right(config, width) // 2,
-        "only key-value heads are kept; query heads share them": lambda config, width: right(
-            {**config, "num_key_value_heads": config["num_attention_heads"]}, width
-        ),
-        "every layer keeps its own": lambda config, width: right({**config, "num_hidden_layers": 1}, width),
-        "use the width that you are given, in bytes": lambda config, width: right(config, 2),
-        "the width is in bytes, not in bits": lambda config, width: right(config, width) / 8,
-    }
-    hint = "Keys and values, of all layers, of the key-value heads, head_dim numbers each"
-    cases = [(_published(name), width) for name in MODELS for width in (2, 4)] + draws(_config)
-    agree(solution, right, cases, "cache_bytes_per_token", mistakes=mistakes, hint=hint)
+def _part(name: str, plan: Callable[..., Any]) -> Callable[..., Any]:
+    """One number of a plan; None where it is missing."""
+
+    def number(*case: Any) -> Any:
+        found = plan(*case)
+        return found.get(name) if isinstance(found, Mapping) else found
+
+    return number
+
+
+def _as_call(part: str, config: Mapping[str, int], rank: int, rows: int, context: int) -> str:
+    return f"memory_plan({dict(config)}, rank={rank}, rows={rows}, context={context})[{part!r}]"
 
 
 def _published(name: str) -> dict[str, int]:
     from stepgrpo_lab.planning.sizes import QWEN3
 
-    dimensions = QWEN3[name]
+    model = QWEN3[name]
     return {
-        "hidden_size": dimensions.hidden,
-        "num_hidden_layers": dimensions.layers,
-        "num_attention_heads": dimensions.heads,
-        "num_key_value_heads": dimensions.kv_heads,
-        "head_dim": dimensions.head_dim,
+        "vocab_size": model.vocabulary,
+        "hidden_size": model.hidden,
+        "intermediate_size": model.intermediate,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_dim,
+        "tie_word_embeddings": model.tied,
     }
 
 
-def _config(rng: random.Random, size: int) -> tuple[dict[str, int], int]:
+def _config(rng: random.Random, size: int) -> tuple[dict[str, int], int, int, int]:
     kv_heads = rng.choice([1, 2, 4])
     heads = kv_heads * rng.choice([2, 3, 4])
     config = {
+        "vocab_size": rng.choice([100, 1000]),
         "hidden_size": heads * rng.choice([16, 32]),
+        "intermediate_size": 128 * rng.randint(1, 4),
         "num_hidden_layers": 1 + size,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": rng.choice([8, 48, 64]),
+        "tie_word_embeddings": rng.random() < 0.5,
     }
-    return config, rng.choice([1, 2, 4])
-
-
-@exercise("09.2", "an adapter is one or two hundredths of its model, and so are its gradients and Adam states.")
-def adapter_size(solution: AdapterSize) -> None:
-    """Hold ``adapter_size(shapes, layers, rank)`` against the library's adapters.
-
-    Example:
-        >>> adapter_size(lambda shapes, layers, rank: 0).passed
-        False
-    """
-
-    def right(shapes: Shapes, layers: int, rank: int) -> int:
-        return layers * rank * sum(outputs + inputs for outputs, inputs in shapes.values())
-
-    def whole(shapes: Shapes, layers: int, rank: int) -> int:
-        return layers * sum(outputs * inputs for outputs, inputs in shapes.values())
-
-    mistakes: dict[str, Callable[..., int]] = {
-        "that is the matrices themselves; the adapter is two thin ones beside each": whole,
-        "A has rank x inputs and B outputs x rank numbers: add, do not multiply outputs and inputs": lambda *case: (
-            case[2] * whole(*case)
-        ),
-        "every layer has its own adapter": lambda shapes, layers, rank: right(shapes, 1, rank),
-        "that is A alone; B counts too": lambda shapes, layers, rank: (
-            layers * rank * sum(inputs for _, inputs in shapes.values())
-        ),
-        "that is B alone; A counts too": lambda shapes, layers, rank: (
-            layers * rank * sum(outputs for outputs, _ in shapes.values())
-        ),
-    }
-    hint = "A is (rank, inputs), B is (outputs, rank), for each matrix of each layer"
-    agree(solution, right, [({"toy": (3, 5)}, 2, 4), *draws(_shapes)], "adapter_size", mistakes=mistakes, hint=hint)
-    agree(
-        solution, _library_size, [(shapes, layers, rank) for shapes, layers, rank in _qwen()], "adapter_size", hint=hint
-    )
-
-
-def _shapes(rng: random.Random, size: int) -> tuple[dict[str, tuple[int, int]], int, int]:
-    shapes = {name: (rng.randint(2, 9), rng.randint(2, 9)) for name in "qkvo"[: 1 + size // 3]}
-    return shapes, rng.randint(2, 6), rng.choice([2, 4, 8])
-
-
-def _qwen() -> list[tuple[Shapes, int, int]]:
-    from stepgrpo_lab.planning.sizes import QWEN3
-
-    names = (("Qwen/Qwen3-1.7B", 16), ("Qwen/Qwen3-8B", 64))
-    return [(dict(QWEN3[name].linear_shapes), QWEN3[name].layers, rank) for name, rank in names]
-
-
-def _library_size(shapes: Shapes, layers: int, rank: int) -> int:
-    from stepgrpo_lab.planning.sizes import QWEN3, lora_parameters
-
-    model = next(size for size in QWEN3.values() if size.linear_shapes == shapes and size.layers == layers)
-    return sum(lora_parameters(model, rank))
+    return config, rng.choice([4, 16, 64]), rng.choice([1, 8, 32]), rng.choice([64, 512, 4096])
 
 
 def _fitting(recipe: str, gpu: str, limits: Sequence[int]) -> list[int]:

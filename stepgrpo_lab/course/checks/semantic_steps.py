@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
 from stepgrpo_lab.course.checks._result import Unsolved, agree, draws, exercise, expect
 from stepgrpo_lab.method.steps import MarkerSegmenter
@@ -65,42 +67,105 @@ def _thoughts(rng: random.Random, size: int) -> tuple[str, tuple[str, ...]]:
     return "".join(part + word for part, word in zip(rng.choices(_PARTS, weights, k=size), words, strict=True)), markers
 
 
-@exercise("02.2", "these are the tokens that a marker takes with it when it is held back")
-def covering_tokens(solution: Callable[[Sequence[str], int, int], list[int]]) -> None:
-    """``solution(pieces, start, end)`` returns the places of the tokens that hold characters start to end (excluded).
+# ---- a reader's steps ------------------------------------------------------------------------------------------------
+
+
+@exercise("02.3", "this is how a person hears a turn, and your function is a segmenter that can train a model")
+def split_turns(solution: Callable[[str, Collection[str]], list[str]]) -> None:
+    """``solution(text, openings)`` cuts the thoughts before each opening, and returns the parts.
+
+    An opening is one of the words ``openings`` (lower case, matched in any case) that opens a clause: at the start of
+    the text or after one of ``. , ; : ! ?`` and a line break, with spaces between at most. What stands in double
+    quotation marks or between backticks opens nothing. An opening with no other word since the last one belongs to it.
 
     Example:
-        >>> covering_tokens(lambda pieces, start, end: [])
-        ✘ Exercise 02.2 not solved yet: covering_tokens([','], 0, 1) gives []; expected [0]
+        >>> split_turns(lambda text, openings: [text]).passed
+        False
     """
-
-    def covering(pieces: Sequence[str], start: int, end: int) -> list[int]:
-        ends = list(accumulate(map(len, pieces)))
-        return [i for i, stop in enumerate(ends) if stop - len(pieces[i]) < end and stop > start]
-
-    def inside(pieces: Sequence[str], start: int, end: int) -> list[int]:
-        ends = list(accumulate(map(len, pieces)))
-        return [i for i, stop in enumerate(ends) if stop - len(pieces[i]) >= start and stop <= end]
-
-    def begun(pieces: Sequence[str], start: int, end: int) -> list[int]:
-        ends = list(accumulate(map(len, pieces)))
-        return [i for i, stop in enumerate(ends) if start <= stop - len(pieces[i]) < end]
-
-    mistakes: dict[str, Callable[..., list[int]]] = {
-        "the end is excluded: a token that starts there holds none of it": lambda pieces, start, end: covering(
-            pieces, start, end + 1
-        ),
-        "a token that starts before the marker but holds its first letters covers it too": begun,
-        "a token counts when it holds some of the characters; it need not lie between start and end": inside,
+    mistakes: dict[str, Callable[..., list[str]]] = {
+        message: partial(_turns, **how) for message, how in _TURN_MISTAKES.items()
     }
-    cases = [(["12", " Wa", "it", ",", " so"], 3, 7), (["so"], 1, 2), *draws(_pieces)]
-    agree(solution, covering, cases, "covering_tokens", mistakes=mistakes)
+    mistakes["the text before the first opening is a step too, even an empty one"] = lambda *case: [
+        part for part in _turns(*case) if part
+    ]
+    mistakes["use the openings you are given"] = lambda text, _: _turns(text, {"wait", "hmm", "but"})
+    words = ("wait", "hmm", "but")
+    corners = [("So 8, wait, no.", words), ("The wait is long.", words), ("Hmm, wait. 8", words), ("Wait", words)]
+    agree(solution, _turns, [*corners, *draws(_prose)], "split_turns", mistakes=mistakes)
 
 
-def _pieces(rng: random.Random, size: int) -> tuple[list[str], int, int]:
-    pieces = rng.choices(["12", " Wa", "it", ",", " so", "W", "ait", " Wait,", "</think>"], k=size)
-    places = sorted(rng.sample(range(len("".join(pieces)) + 1), 2))
-    return pieces, places[0], places[1]
+def _turns(
+    text: str,
+    openings: Collection[str],
+    *,
+    clauses: str = ".,;:!?\n",
+    quotes: str = '"`',
+    folds: bool = True,
+    joins: bool = True,
+    joins_all: bool = False,
+    closes: bool = True,
+    starts: bool = True,
+) -> list[str]:
+    """The parts, right by default, or with a mistake in them."""
+    thoughts = text.partition("</think>")[0] if closes else text
+    cuts, opens, fresh, quote = [0], starts, False, ""
+    for match in re.finditer(r"\w+|[^\w ]", thoughts):
+        part = match[0]
+        if quote:
+            quote = "" if part == quote else quote
+            continue
+        quote = part if part in quotes else ""
+        is_word = re.match(r"\w", part) is not None
+        if opens and (part.lower() if folds else part) in openings:
+            if not fresh or not joins:
+                cuts.append(match.start())
+            fresh = True
+        elif is_word and not joins_all:
+            fresh = False
+        opens = not clauses or (not is_word and part in clauses)
+    return [thoughts[start:end] for start, end in pairwise([*cuts, len(thoughts)])]
+
+
+_TURN_MISTAKES: dict[str, dict[str, Any]] = {
+    "only a word that opens a clause is an opening: 'The wait is long' has none": {"clauses": ""},
+    "a clause begins after a comma too": {"clauses": ".!?\n"},
+    "a clause begins after a line break too": {"clauses": ".,;:!?"},
+    "what stands in quotation marks opens nothing": {"quotes": "`"},
+    "what stands between backticks opens nothing": {"quotes": '"'},
+    "what stands in quotation marks or backticks opens nothing": {"quotes": ""},
+    "match an opening in any case: part.lower()": {"folds": False},
+    "an opening right after another belongs to it: 'Hmm, wait' is one turn": {"joins": False},
+    "two openings are one turn only if no other word stands between": {"joins_all": True},
+    "look only at the text before the first </think>": {"closes": False},
+    "the text itself begins with a clause": {"starts": False},
+}
+
+
+def _prose(rng: random.Random, size: int) -> tuple[str, tuple[str, ...]]:
+    """Clauses with openings, in quotations and code, in the middle of a sentence, one after another."""
+    openings = rng.choice([("wait", "hmm", "but"), ("wait",), ("actually", "hmm")])
+    text = ""
+    for _ in range(1 + size // 2):
+        word = rng.choice(openings)
+        said = rng.choice([word, word.capitalize(), word.upper()])
+        text += rng.choice(
+            (
+                f"{said}, it is 8{rng.choice('.,;:!?')} ",
+                f"The {word} is long. ",
+                f'He said "{said}, no. {said}" twice. ',
+                f"Call `{said}`, then stop. ",
+                f"So `x; {word}` runs. ",
+                f"Hmm, {said}, 2+2=4. ",
+                f"{said}. {said} 3. ",
+                f"So 4{rng.choice('.,;:!?')} {said} it is 5\n",
+                f"no {word}\n{said} again. ",
+                f"({said}) 4. ",
+                f"{said}ing, un{word}. ",
+            )
+        )
+    if rng.random() < 0.3:
+        text += f"</think>8. {rng.choice(openings).capitalize()}, done."
+    return text, openings
 
 
 def _renamed(text: str) -> str:
@@ -108,7 +173,7 @@ def _renamed(text: str) -> str:
 
 
 @exercise(
-    "02.3",
+    "02.4",
     "not a digit less is thought, and the count is one step: markers measure style as well as thought",
     reference=_renamed,
 )
@@ -117,7 +182,7 @@ def avoid_markers(solution: Callable[[str], str]) -> None:
 
     Example:
         >>> avoid_markers(lambda text: text.replace("Wait", "Hmm").replace("Alternatively", "Or"))
-        ✔ Exercise 02.3 solved: not a digit less is thought, and the count is one step: markers measure style as well \
+        ✔ Exercise 02.4 solved: not a digit less is thought, and the count is one step: markers measure style as well \
 as thought
     """
     for (text,) in draws(_completion, 12):

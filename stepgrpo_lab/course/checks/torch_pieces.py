@@ -24,7 +24,7 @@ def _length_penalty(correct: Any, tokens: Any, strength: float = 0.2) -> Any:
     return tokens.double().new_tensor(found) if is_tensor else found
 
 
-@torch_exercise("06.4", "the mask is in the sum and in the divisor, and no loop was needed", reference=_length_penalty)
+@torch_exercise("06.3", "the mask is in the sum and in the divisor, and no loop was needed", reference=_length_penalty)
 def length_penalty(solution: Callable[..., Tensor]) -> None:
     """``length_penalty(correct, tokens, strength=0.2)``: tensors [groups, members] -> rewards [groups, members].
 
@@ -95,7 +95,7 @@ def _chunked(hidden: Any, head: Any, targets: Any, chunk: int) -> Any:
     return (hidden * head[targets]).sum(-1) - totals.logsumexp(0)
 
 
-@torch_exercise("09.3", "a maximum and a sum are all that has to be remembered of a vocabulary", reference=_chunked)
+@torch_exercise("09.2", "a maximum and a sum are all that has to be remembered of a vocabulary", reference=_chunked)
 def chunked_logprobs(solution: Callable[..., Tensor]) -> None:
     """``chunked_logprobs(hidden, head, targets, chunk)``: log-probabilities [tokens], at most ``chunk`` logits a token.
 
@@ -151,7 +151,7 @@ def _refuse_logits(solution: Callable[..., Any], hidden: Any, head: Any, targets
         solution(hidden, head, targets, chunk)
     tokens, words = len(hidden), len(head)
     for shape in shapes & {(tokens, words), (words, tokens), (words,), (1, words), (words, 1)}:
-        raise Unsolved(f"a tensor of shape {shape} was made: the logits of all {words} words at once", 0.8)
+        raise Unsolved(f"a tensor of shape {shape} was made: the logits of all {words} words at once", 0.3)
 
 
 def _head(rng: random.Random, size: int) -> tuple[Tensor, Tensor, Tensor, int]:
