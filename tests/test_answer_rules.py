@@ -147,7 +147,7 @@ def test_spellings_share_a_normal_form(spellings: list[str], form: str) -> None:
 
 
 def test_a_bare_letter_is_no_unit_and_a_changing_word_neither() -> None:
-    assert [split_unit(text)[1] for text in ("5t", "5 m", "5 million", "5 \\text{ or 6}", "4:30 pm")] == [None] * 5
+    assert [split_unit(text)[1] for text in ("5t", "5 m", "5 million", "5 \\text{ or 6}")] == [None] * 4
     assert [split_unit(text)[1] for text in ("5\\text{ m}", "5 cm", "5 apples", "5 miles per hour")] == [
         "m",
         "cm",
