@@ -147,7 +147,7 @@ def test_spellings_share_a_normal_form(spellings: list[str], form: str) -> None:
 
 
 def test_a_bare_letter_is_no_unit_and_a_changing_word_neither() -> None:
-    assert [split_unit(text)[1] for text in ("5t", "5 m", "5 million", "5 \\text{ or 6}", "4:30 pm")] == [None] * 5
+    assert [split_unit(text)[1] for text in ("5t", "5 m", "5 million", "5 \\text{ or 6}")] == [None] * 4
     assert [split_unit(text)[1] for text in ("5\\text{ m}", "5 cm", "5 apples", "5 miles per hour")] == [
         "m",
         "cm",
@@ -179,3 +179,92 @@ def test_text_that_is_no_gold_earns_nothing(grader: Grader) -> None:
     """Training refuses such golds first; should one come through, no answer must fit it."""
     for gold in ("\\frac{", "1/0", ""):
         assert grader.grade([gold], [gold]) == [False]
+
+
+# ---- kinds -----------------------------------------------------------------------------------------------------------
+
+KINDS = {
+    "number words": ("21", ["twenty-one", "\\text{Twenty one}", "21 students"], ["twenty", "\\text{one}", "2.1"]),
+    "a word that changes the number": (
+        "2",
+        ["two", "\\text{two apples}"],
+        ["two thirds", "\\text{two hundred}", "two point five", "\\text{two or three}", "\\text{negative two}"],
+    ),
+    "words before the number": (
+        "7",
+        ["\\text{Total: }7", "\\text{The answer is } 7", "\\text{She earns } \\$7 \\text{ per day}"],
+        ["\\text{not } 7", "\\text{more than } 7", "\\text{negative } 7", "\\text{square root of } 7"],
+    ),
+    "repeating decimals": (
+        "0.\\overline{36}",
+        ["\\frac{4}{11}", "0.363636\\ldots", "0.(36)", "0.\\bar{36}", "0.\\overline{3636}"],
+        ["0.36", "0.363636", "0.3\\overline{6}", "0.\\overline{63}", "0.\\overline{360}"],
+    ),
+    "one repeating digit": (
+        "\\frac16",
+        ["0.1\\overline{6}", "0.1666...", "0.1\\dot{6}"],
+        ["0.1666", "0.\\overline{16}"],
+    ),
+    "digits that only seem to repeat": ("e", ["\\exp(1)", "e^1"], ["2.718281828\\ldots", "2.718"]),
+    "binomials": (
+        "10",
+        ["\\binom52", "C(5,2)", "_5C_2", "{}_{5}C_{2}", "^5C_2", "C_5^2", "{5 \\choose 2}"],
+        ["C(5,1)", "C(2,5)", "(5,2)", "_6C_2", "C_6^2"],
+    ),
+    "points with a letter": ("(5,2)", ["P(5,2)", "A(5, 2)"], ["C(5,2)", "P(2,5)", "f(5,2)"]),
+    "unions of sets": ("\\{1,2,3\\}", ["\\{1\\}\\cup\\{2,3\\}", "\\{1,2\\}\\cup\\{2,3\\}"], ["\\{1\\}\\cup\\{2\\}"]),
+    "set differences": (
+        "(-\\infty,0)\\cup(0,\\infty)",
+        ["\\mathbb{R}-\\{0\\}", "ℝ∖\\{0\\}", "x\\ne 0"],
+        ["\\mathbb{R}", "\\mathbb{R}-\\{1\\}", "\\mathbb{R}-[0,1]"],
+    ),
+    "absolute values": ("(-2,2)", ["|x|<2", "-2<x<2"], ["|x|\\le 2", "|x|>2", "|x|<3"]),
+    "absolute values in equations": ("|x|=2", ["2=|x|"], ["x=2", "|x|=3"]),
+    "the empty set": ("\\emptyset", ["\\{\\}", "no solution", "\\text{There are no solutions}"], ["\\{0\\}", "0"]),
+    "ratios": ("1:2:3", ["2:4:6", "1 : 2 : 3"], ["1:3:2", "1:2", "1,2,3", "1:2:3:4", "6"]),
+    "ratios of two": ("\\frac25", ["2:5", "4 : 10"], ["5:2", "2:5:1"]),
+    "times of day": ("1:20", ["1:20\\text{ p.m.}"], ["2:40", "1:02", "1.20"]),
+    "halves of the day": ("7\\text{ p.m.}", ["7 PM", "7:00 pm", "7:00"], ["7 a.m.", "8\\text{ p.m.}", "19:00"]),
+    "bases": ("110_2", ["110_{\\text{two}}", "(110)_2", "110"], ["110_3", "6", "111_2", "110_{12}"]),
+    "letters in bases": ("A7_{16}", ["\\text{A7}_{16}"], ["7A_{16}", "A7_{12}"]),
+    "an index is no base": ("AB_1", ["AB_{1}"], ["AB", "AB_2"]),
+    "residues": ("3 \\pmod 7", ["x\\equiv3\\pmod{7}", "3"], ["3 \\pmod 5", "4 \\pmod 7", "10"]),
+    "approximations behind the value": (
+        "\\frac13",
+        ["\\frac{1}{3} \\approx 0.33", "x = \\frac13\\approx 0.333"],
+        ["0.33", "x \\approx 0.33", "\\frac14\\approx 0.25"],
+    ),
+    "plain exponents": ("10^{23}", ["10^23", "1e23"], ["10^2\\cdot 3", "10^{22}", "1023"]),
+    "negative plain exponents": ("1.6\\times10^{-19}", ["1.6*10^-19", "1.6 × 10⁻¹⁹"], ["1.6*10^19", "1.6-19"]),
+    "roots of positive letters": ("\\sqrt{ab}", ["\\sqrt a\\sqrt b"], ["\\sqrt{a}b", "\\sqrt{a+b}"]),
+    "polar form": (
+        "-1+i\\sqrt3",
+        ["2\\operatorname{cis}120^\\circ", "2e^{2\\pi i/3}"],
+        ["2\\operatorname{cis}60^\\circ"],
+    ),
+    "equations with letters below": ("y=\\frac1x", ["xy=1", "x=\\frac{1}{y}"], ["xy=2", "y=x", "y=-\\frac1x"]),
+    "derivatives by name": ("\\frac{dy}{dx}=2x", ["2x", "\\frac{dy}{dx}=x+x"], ["\\frac{dy}{dx}=x", "y=2x"]),
+    "matrices in brackets": (
+        "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}",
+        ["\\left(\\begin{array}{cc}1&2\\\\3&4\\end{array}\\right)", "\\begin{bmatrix}1&2\\\\3&\\frac82\\end{bmatrix}"],
+        ["\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "\\begin{pmatrix}1&3\\\\2&4\\end{pmatrix}", "-2"],
+    ),
+    "choices with their text": (
+        "D",
+        ["\\text{(D) both A and B}", "\\textbf{(D)}\\ -5", "The correct answer is D"],
+        ["(D)(C)", "(D) or (C)", "C. D", "\\text{not D}", "D^2", "\\text{A/D}"],
+    ),
+    "percent below one": ("0.5", ["50\\%", "\\frac12"], ["0.5\\%", "5\\%"]),
+    "huge integers": ("2^{2024}-1", ["4^{1012}-1"], ["2^{2024}", "2^{2023}-1"]),
+    "tiny irrational values": ("e^{-500}", ["\\frac{1}{e^{500}}"], ["0", "e^{-501}", "-e^{-500}"]),
+    "compound units": ("9.8\\text{ m/s}^2", ["9.80\\mathrm{~m/s^2}", "9.8"], ["9.8\\text{ m/s}", "98\\text{ m/s}^2"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_accepted_and_its_near_misses_are_not(kind: str, grader: Grader) -> None:
+    gold, right, wrong = KINDS[kind]
+    verdicts = grader.grade([*right, *wrong], [gold] * len(right + wrong))
+    assert dict(zip([*right, *wrong], verdicts, strict=True)) == dict.fromkeys(right, True) | dict.fromkeys(
+        wrong, False
+    )

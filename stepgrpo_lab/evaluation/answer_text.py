@@ -9,42 +9,24 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from itertools import groupby
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_SIGNS = {
-    **dict.fromkeys("−–‒‐‑﹣－—", "-"),
-    **dict.fromkeys("×✕⨯", "\\times "),
-    **dict.fromkeys("·⋅∙•", "\\cdot "),
-    **dict.fromkeys("⁄∕÷", "/"),
-    **dict.fromkeys("°º˚", "^\\circ "),
-    **dict.fromkeys("≤⩽≦", "\\le "),
-    **dict.fromkeys("≥⩾≧", "\\ge "),
-    **dict.fromkeys("∅⌀", "\\emptyset "),
-    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad", ""),
-    **{"∞": "\\infty ", "≠": "\\ne ", "±": "\\pm ", "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in "},
-    **{"√": "\\sqrt ", "∛": "\\sqrt[3]", "≈": "\\approx ", "…": "\\ldots ", "∖": "\\setminus ", "∠": "\\angle "},
-    **{
-        "ℝ": "\\mathbb{R}",
-        "ℤ": "\\mathbb{Z}",
-        "⟨": "(",
-        "⟩": ")",
-        "〈": "(",
-        "〉": ")",
-        "，": ",",
-        "、": ",",
-        "％": "%",
-    },
-}
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lamda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
+_SPELLINGS = r"""
+\frac \dfrac \tfrac \cfrac|\binom \dbinom \tbinom|\cdot \ast \cdotp \bullet · ⋅ ∙ • *|\times × ✕ ⨯|/ \div ÷ ⁄ ∕
+\le \leq \leqslant \leqq ≤ ⩽ ≦ <=|\ge \geq \geqslant \geqq ≥ ⩾ ≧ >=|\ne \neq \not= ≠ !=|< \lt|> \gt|= \equiv ≡|- −
+\ldots \dots \cdots \dotsc … ...|\{ \lbrace|\} \rbrace|( \langle \lparen ⟨ 〈|) \rangle \rparen ⟩ 〉|[ \lbrack|] \rbrack
+\emptyset \varnothing \O ∅ ⌀|^\circ \degree \deg ^{\circ} ° º ˚|\approx ≈|\pm ±|\mp ∓|\cup ∪|\cap ∩|\in ∈|\setminus ∖
+\sqrt √|\sqrt[3] ∛|\infty ∞|\angle ∠|\mathbb{R} ℝ|\mathbb{Z} ℤ|\phi \varphi ϕ|\epsilon \varepsilon ϵ|\theta \vartheta
+% \%|, 、|i \imath \jmath|\overline \bar"""
+"""On the left of each group the sign or command that stands for the others."""
+_SPELLED = {
+    other: group.split()[0] for group in re.split(r"[|\n]", _SPELLINGS) for other in group.split()[1:]
+} | dict.fromkeys((r"\lvert", r"\rvert", r"\vert"), "|")
+_SPELLING = re.compile(
+    "|".join(re.escape(each) + r"(?![A-Za-z])" * (each[0] == "\\") for each in sorted(_SPELLED)[::-1])
 )
-for _name in _GREEK.split():
-    _SIGNS[unicodedata.lookup(f"GREEK SMALL LETTER {_name}")] = f"\\{_name.replace('lamda', 'lambda')} "
-_SIGNS |= {"ϕ": "\\phi ", "ϵ": "\\epsilon ", "Δ": "\\Delta ", "Ω": "\\Omega ", "Φ": "\\Phi ", "Σ": "\\Sigma "}
 
-_PLAIN = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty"
+_PLAIN = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|cis|sqrt|pi|infty"
 """Words that plain text may write without their backslash, the longest first."""
 
 _FONTS = (
@@ -52,49 +34,38 @@ _FONTS = (
     "|underline|emph"
 )
 _FONT = re.compile(rf"\\({_FONTS})\s*\{{([^{{}}]*)\}}")
-_REWRITES: list[tuple[re.Pattern[str], Any]] = [
+_REWRITES = [
     (re.compile(pattern), new)
     for pattern, new in [
-        (r"\\(?:left|right|[bB]igg?[lrm]?)\s*\.", ""),
-        (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|bf|rm|it|Large|large)(?![A-Za-z])", ""),
+        (
+            r"\\(?:left|right|[bB]igg?[lrm]?|(?:display|text)style|limits|bf|rm|it|[Ll]arge)(?![A-Za-z])(?:\s*\.(?!\d))?",
+            "",
+        ),
         (r"(?<!\\)\\!|\\boxed(?=\{)", ""),
         (r"\{\s*,\s*\}", ","),
-        (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\thinspace|\\hspace\{[^{}]*\}|\\phantom\{[^{}]*\}", " "),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\(?:dbinom|tbinom)(?![A-Za-z])", r"\\binom"),
-        (r"\\(?:ast|cdotp|bullet)(?![A-Za-z])|(?<!\*)\*(?!\*)", r"\\cdot "),
-        (r"\\div(?![A-Za-z])", "/"),
-        (r"\\(?:leq|leqslant|leqq)(?![A-Za-z])|<=", r"\\le "),
-        (r"\\(?:geq|geqslant|geqq)(?![A-Za-z])|>=", r"\\ge "),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\neq(?![A-Za-z])|!=|\\not\s*=", r"\\ne "),
+        (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\thinspace|\\[hp](?:space|hantom)\{[^{}]*\}", " "),
         (r"^([-+]?[\d.]+)[eE]([-+]?\d+)$", r"\1\\times 10^{\2}"),
-        (r"\\(?:dots|cdots|ldots|dotsc)(?![A-Za-z])|\.\.\.", r"\\ldots "),
-        (r"\\[lr]?vert(?![A-Za-z])", "|"),
-        (r"\\lbrace|\\rbrace", lambda found: "\\{" if found[0] == "\\lbrace" else "\\}"),
-        (r"\\(?:langle|lparen)(?![A-Za-z])", "("),
-        (r"\\(?:rangle|rparen)(?![A-Za-z])", ")"),
-        (r"\\(?:lbrack)(?![A-Za-z])", "["),
-        (r"\\(?:rbrack)(?![A-Za-z])", "]"),
-        (r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
-        (r"\\(?:degree|deg)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
+        (r"\\\{\s*\\\}|(?i:^(?:\\text\{)?\s*(?:there (?:is|are) )?(?:no solutions?|empty set)\s*\}?$)", r"\\emptyset "),
+        (r"^\\text\{([A-J](?:\s*(?:,|and)\s*[A-J])+)\}$", r"\1"),
+        (r"(?i)^(?:\\text\{)?\s*all real(?: number)?s\s*\}?$", r"\\mathbb{R}"),
         (r"^\s*(?:=|\\approx(?![a-z])|\\sim(?![a-z]))\s*(?=\S)", ""),
-        (r"\\var(phi|epsilon|theta|rho|sigma)(?![a-z])", r"\\\1"),
-        (r"\\text\{\s*([A-J])\s*,\s*([A-J])\s*\}", r"\\text{\1}, \\text{\2}"),
-        (r"\\[ij]math(?![A-Za-z])", "i"),
+        (r"^(.*[\d}])\s*\\approx[^,]*$", r"\1"),
         (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
-        (r"\\%", "%"),
-        (r"\\tan\s*\^\s*\{?-1\}?", r"\\arctan "),
-        (r"\\sin\s*\^\s*\{?-1\}?", r"\\arcsin "),
-        (r"\\cos\s*\^\s*\{?-1\}?", r"\\arccos "),
-        (r"\\begin\{[bB]matrix\}", r"\\begin{pmatrix}"),
-        (r"\\end\{[bB]matrix\}", r"\\end{pmatrix}"),
+        (r"\\mathbb\{R\}\s*-\s*(?=\\\{)", r"\\mathbb{R}\\setminus "),
+        (r"\\(sin|cos|tan)\s*\^\s*\{?-1\}?", r"\\arc\1 "),
+        (r"\\(begin|end)\{(?:[bB]?matrix|array)\}(?:\{[lcr]+\})?", r"\\\1{pmatrix}"),
         (rf"(?<![A-Za-z\\{{])({_PLAIN})(?![A-Za-z])", r"\\\1 "),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\sqrt\s+(\d+|[A-Za-z])", r"\\sqrt{\1}"),
         (r"(?:\{|^)\s*([^{}]*?)\s*\\choose\s*([^{}]*?)\s*(?:\}|$)", r"\\binom{\1}{\2}"),
+        (r"^(?:\{\})?[_^]\{?(\w+)\}?\s*C\s*_\s*\{?(\w+)\}?$|^C_\{?(\d+)\}?\^\{?(\d+)\}?$", r"\\binom{\1\3}{\2\4}"),
+        (
+            r"(?<!\d)(\d*\.\d{0,9}?)(?:\\(?:overline|dot)\s*\{?(\d+)\}?|\((\d+)\)|((\d)\5\5|(\d{2,9}?)\6)(?:\5|\6)*\s*\\ldots)",
+            r"\1\\overline{\2\3\5\6}",
+        ),
+        (r"^(\d{1,2})(?=\s*(?:\\text\{\s*)?[apAP]\.?[mM]\b)", r"\1:00"),
         (r"(?:(?<=^)|(?<=[^\d.]))(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}"),
+        (r"[(\[]\s*(\\begin\{pmatrix\}.*\\end\{pmatrix\})\s*[)\]]", r"\1"),
         (r"\s+", " "),
     ]
 ]
@@ -102,20 +73,33 @@ _THOUSANDS = re.compile(r"(?<![\d.,])(?<!\d )[1-9]\d{0,2}(?:(?: ?, ?\d{3})+|(?: 
 _MARKDOWN = re.compile(r"(\*\*|__|`+|\*)(?!\s)([^*`]+?)(?<!\s)\1")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 
+_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMERALS = {word: value for value, word in enumerate(_ONES.split())}
+NUMERALS |= {word: 20 + 10 * place for place, word in enumerate(_TENS.split())}
+_NUMERAL = re.compile(
+    rf"(?:\\text\{{)?\s*(?:({'|'.join(_TENS.split())})\b[ -]?)?(?:({'|'.join(_ONES.split())})\b)?([a-z ]*)\}}?",
+    re.IGNORECASE,
+)
+
 
 def normal_form(text: str) -> str:
-    r"""One spelling of an answer: signs, spaces, fonts, Markdown, delimiters and thousands separators.
+    r"""One spelling of an answer: signs, spaces, fonts, Markdown, delimiters, numerals and thousands separators.
 
     Example:
-        >>> normal_form("**$\\dfrac12$**."), normal_form("10\\,000"), normal_form("√3\\mathrm{i}")
-        ('\\frac12', '10000', '\\sqrt{3}i')
+        >>> normal_form("**$\\dfrac12$**."), normal_form("10\\,000"), normal_form("√3\\mathrm{i}"), normal_form("six")
+        ('\\frac12', '10000', '\\sqrt{3}i', '6')
     """
-    text = _unwrap(_ascii(text))
+    text = _SPELLING.sub(_spelled, _unwrap(_ascii(text)))
     text = _FONT.sub(_font, text)
     text = re.sub(rf"\\(?!text\b)(?:{_FONTS})\s*(?=\{{)", "", text)
     for pattern, new in _REWRITES:
         text = pattern.sub(new, text)
     text = _unwrap(text)
+    if (numeral := _NUMERAL.fullmatch(text)) and (numeral[1] or numeral[2]):
+        value = sum(NUMERALS[word.lower()] for word in numeral.groups()[:2] if word)
+        text = f"{value}\\text{{{numeral[3]}}}" if numeral[3].strip() else str(value)
     return join_thousands(text)
 
 
@@ -130,23 +114,37 @@ def join_thousands(text: str) -> str:
     return _THOUSANDS.sub(joined, text)
 
 
+def _spelled(found: re.Match[str]) -> str:
+    new = _SPELLED[found[0]]
+    return new + " " * (found[0][0] != "\\" and new[-1].isalpha())
+
+
 def _ascii(text: str) -> str:
     """Signs beyond ASCII as LaTeX; digits of every script as 0-9."""
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+", lambda run: f"^{{{run[0].translate(_SUPERSCRIPTS)}}}", text)
-    text = re.sub(r"[₀-₉]+", lambda run: f"_{{{run[0].translate(_SUBSCRIPTS)}}}", text)
-    return "".join(character if character < "\x80" else _spelled(character) for character in text)
+
+    def script(character: str) -> str:
+        return "" if character in _SPELLED else unicodedata.decomposition(character).partition(" ")[0]
+
+    raised = {"<super>": "^{%s}", "<sub>": "_{%s}"}
+    return "".join(raised.get(kind, "%s") % "".join(map(_plain, run)) for kind, run in groupby(text, script))
 
 
-def _spelled(character: str) -> str:
-    if character in _SIGNS:
-        return _SIGNS[character]
-    if unicodedata.decimal(character, None) is not None:
-        return str(unicodedata.decimal(character))
-    plain = unicodedata.normalize("NFKC", character)
-    top, slash, bottom = plain.partition("⁄")
-    if slash and top and bottom:
-        return f"\\frac{{{top}}}{{{bottom}}}"
-    return "".join(_SIGNS.get(sign, sign) for sign in plain)
+def _plain(character: str) -> str:
+    """A sign beyond ASCII that no table has, by what Unicode says of it."""
+    if character < "\x80" or character in _SPELLED:
+        return character
+    if greek := re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(character, "")):
+        name = greek[2].lower().replace("lamda", "lambda")
+        return f"\\{name if greek[1] == 'SMALL' else name.title()} "
+    match unicodedata.category(character):
+        case "Pd":
+            return "-"
+        case "Nd":
+            return str(unicodedata.decimal(character))
+        case "Cf":
+            return ""
+    top, slash, bottom = unicodedata.normalize("NFKC", character).partition("⁄")
+    return f"\\frac{{{top}}}{{{bottom}}}" if slash and top and bottom else top + slash + bottom
 
 
 def _unwrap(text: str) -> str:
@@ -161,7 +159,7 @@ def _unwrap(text: str) -> str:
             inner = text[len(opening) : -len(closing)]
             if text.startswith(opening) and text.endswith(closing) and inner and closing not in inner:
                 text = inner
-        if text.startswith("{") and closing_brace(text, 0) == len(text) - 1:
+        if text.startswith("{") and _enclosed(text):
             text = text[1:-1]
     return text
 
@@ -181,17 +179,6 @@ def _font(found: re.Match[str]) -> str:
 
 
 # ---- brackets and items ----------------------------------------------------------------------------------------------
-
-
-def closing_brace(text: str, start: int) -> int:
-    """The place of the brace that closes the one at ``start``; -1 if none does."""
-    depth = 0
-    for place in range(start, len(text)):
-        if text[place] in "{}" and (place == 0 or text[place - 1] != "\\"):
-            depth += 1 if text[place] == "{" else -1
-            if depth == 0:
-                return place
-    return -1
 
 
 def _depths(text: str) -> Iterator[tuple[int, int]]:
@@ -223,17 +210,15 @@ def brackets(text: str) -> tuple[str, str, str] | None:
         >>> brackets("(1,2]"), brackets("\\{a, b\\}"), brackets("(1)(2)")
         (('(', '1,2', ']'), ('\\{', 'a, b', '\\}'), None)
     """
-    text = text.strip()
-    for opening in ("(", "[", "\\{"):
-        if text.startswith(opening):
-            last = [place for place, depth in _depths(text) if depth == 0 and text[place] in ")]}"]
-            if not last or last[0] != len(text) - 1:
-                return None
-            closing = "\\}" if text.endswith("\\}") else text[-1]
-            if (opening == "\\{") != (closing == "\\}"):
-                return None
-            return opening, text[len(opening) : -len(closing)].strip(), closing
-    return None
+    found = re.fullmatch(r"(\(|\[|\\\{)(.*?)(\)|\]|\\\})", text.strip(), re.DOTALL)
+    if not found or not _enclosed(found[0]) or (found[1] == "\\{") != (found[3] == "\\}"):
+        return None
+    return found[1], found[2].strip(), found[3]
+
+
+def _enclosed(text: str) -> bool:
+    """Whether the bracket that opens a text closes at its end."""
+    return next((place for place, depth in _depths(text) if depth == 0 and text[place] in ")]}"), -1) == len(text) - 1
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
@@ -242,45 +227,61 @@ _UNITS = """m meter metre|cm centimeter centimetre|mm millimeter millimetre|km k
 ft foot feet|yd yard|mi mile|g gram|kg kilogram|lb lbs pound|oz ounce|ton tonne|s sec second|min minute|h hr hour|
 day|week|month|year yr|L l liter litre|ml milliliter millilitre|gal gallon|dollar USD usd|cent|euro EUR eur|
 GBP gbp|yen|yuan|rupee|degree deg|rad radian|mi/h mph|km/h kph kmh|m/s mps|Hz hertz|N newton|J joule|W watt|
-V volt|A ampere amp|K kelvin|Pa pascal|C coulomb|mol mole|ohm|unit|percent pct|cup|acre|hectare|bit|byte|
-person people|student"""
+V volt|A ampere amp|K kelvin|Pa pascal|C coulomb|mol mole|ohm|unit|percent pct|cup|acre|hectare|bit|byte|eV|
+person people|student|am a.m AM A.M|pm p.m PM P.M"""
 _UNIT_OF = {name: group.split()[0] for group in _UNITS.replace("\n", "").split("|") for name in group.split()}
 _CURRENCY = {"\\$": "dollar", "$": "dollar", "€": "euro", "£": "GBP", "¥": "yen"}
 
-_CHANGING = """or and to mod modulo if not no plus minus times less more than greater least most about approximately
-around but except nor either neither thousand million billion trillion hundred dozen score half third quarter double
-twice squared cubed factorial maybe perhaps between over under up below above without unless when where for all any some
-k bn tens hundreds thousands millions dozens base choose cannot never st nd rd th"""
+_CHANGING = """or and to mod modulo if not no plus minus times less more fewer than greater least most about around
+approximately roughly nearly almost maybe perhaps possibly between over under up below above without unless when where
+for all any some but except nor either neither cannot never base choose point squared cubed factorial twice double
+score wrong dozen dozens tens hundred hundreds thousand thousands k million millions billion bn trillion half halves
+third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths
+tenth tenths st nd rd th"""
 CHANGING_WORDS = frozenset(_CHANGING.split())
 """Words beside a number that change what the answer says, so that they are never taken for a unit."""
 
 _POWER = r"\s*(?:\^\s*\{?(?P<power>\d)\}?)?$"
-_TAIL_TEXT = re.compile(r"\s*\\text\{\s*\(?(?P<words>[A-Za-z][A-Za-z ./]*?)\)?\s*\}" + _POWER)
-_TAIL_WORDS = re.compile(r"(?<=[\d})!]) ?\(?(?P<words>(?:m/s|ft/s|[A-Za-z]{2,}\.?)(?:[ /][A-Za-z]+){0,3})\)?" + _POWER)
+_TAIL_TEXT = re.compile(r"\s*\\text\{\s*\(?(?P<words>[A-Za-z][A-Za-z ./^\d]*?)\)?\s*\}" + _POWER)
+_TAIL_WORDS = re.compile(
+    r"(?<=[\d})!]) ?\(?(?P<words>(?:m/s|ft/s|[ap]\.m\b|[A-Za-z]{2,}\.?)(?:[ /][A-Za-z]+){0,3})\.?\)?" + _POWER
+)
+_BASE = re.compile(
+    r"(?:\\text\{\s*)?\(?(\d+|[0-9A-F]+(?=\W*_\D*1\d\D*$))\)?\s*\}?\s*_\s*\{?\s*(?:\\text\{\s*)?(?:base\s*)?\(?(\d+|[a-z]+)\)?[}\s]*"
+)
+_MODULUS = re.compile(r"(.+?)\s*\(?\s*\\[pb]?mod\s*\{?\s*(\w+)\s*\}?\s*\)?")
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
     r"""The value and the unit behind it (or the currency before it) in one spelling; None without one.
 
-    A bare single letter is a variable and stays with the value; in ``\text{}`` it is a unit.
+    A bare single letter is a variable and stays with the value; in ``\text{}`` it is a unit. The base of a numeral, a
+    modulus and the half of a day are units too: they may be left off, and they must not differ.
 
     Example:
         >>> split_unit("12 cm^2"), split_unit("5\\text{ m}"), split_unit("5m"), split_unit("\\$3")
         (('12', 'cm^2'), ('5', 'm'), ('5m', None), ('3', 'dollar'))
+        >>> split_unit("2041_{5}"), split_unit("3 \\pmod{7}")
+        (('2041', 'base 5'), ('3', 'mod 7'))
     """
     text = text.strip()
+    if numeral := _BASE.fullmatch(text):
+        digits = numeral[1] if numeral[1].isdigit() else f"\\text{{{numeral[1]}}}"
+        return digits, f"base {NUMERALS.get(numeral[2], numeral[2])}"
+    if residue := _MODULUS.fullmatch(text):
+        return residue[1], f"mod {residue[2]}"
     for sign, unit in _CURRENCY.items():
         if text.removeprefix("-").startswith(sign):
-            return join_thousands(text.replace(sign, "", 1).strip()), unit
-        if text.endswith(sign) and len(text) > len(sign):
+            return join_thousands(split_unit(text.replace(sign, "", 1))[0]), unit
+        if text.endswith(sign):
             return text[: -len(sign)].strip(), unit
     if text.endswith("%"):
         return text[:-1].strip(), "percent"
-    if text.endswith("^\\circ") and not re.search(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)", text):
+    if text.endswith("^\\circ") and not re.search(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|cis)", text):
         return text[: -len("^\\circ")].strip(), "degree"
     found = _TAIL_TEXT.search(text) or _TAIL_WORDS.search(text)
     value = text[: found.start()].strip() if found else ""
-    if not found or not value or re.fullmatch(r"[-+]?\d{1,2}:\d{2}", value):
+    if not found or not value:
         return text, None
     words = re.split(r"[ /]+", found["words"])
     if any(word.lower().strip(".") in CHANGING_WORDS for word in words):
@@ -295,9 +296,14 @@ def _is_unit(word: str) -> bool:
     return word.strip(".") in _UNIT_OF or _singular(word) in _UNIT_OF
 
 
-def known_unit(unit: str) -> bool:
-    """Whether a unit is one of those that differ from each other, rather than a word for what is counted."""
-    return all(re.sub(r"\^\d", "", part) in _UNIT_OF for part in unit.split("/")) or unit in _UNIT_OF
+def units_differ(one: str | None, other: str | None) -> bool:
+    """Whether both are units that differ from each other, rather than words for what is counted."""
+    return one is not None and other is not None and one != other and _known(one) and _known(other)
+
+
+def _known(unit: str) -> bool:
+    parts = re.sub(r"\^\d", "", unit).split("/")
+    return unit.startswith(("base ", "mod ")) or unit in _UNIT_OF or all(part in _UNIT_OF for part in parts)
 
 
 def unit_name(words: str, power: str | None = None) -> str | None:
