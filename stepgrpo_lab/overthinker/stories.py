@@ -107,8 +107,8 @@ def make_story(rng: random.Random, level: int) -> Problem:
     """Draw a word problem of a tier; level 4 and above have two more operations each.
 
     Example:
-        >>> make_story(random.Random(1), 1).meta["expression"]
-        ''
+        >>> make_story(random.Random(1), 1).prompt
+        'Mia owns 29 marbles. She gives 5 to each of 4 friends. How many marbles does Mia own in the end?'
     """
     counts = OPERATIONS.get(level, (2 * level,))
     while True:
@@ -249,8 +249,8 @@ def write_story_trace(problem: Problem, rng: random.Random) -> tuple[str, str]:
     """The thoughts of one trace, without the think tags, and the answer that follows from the last derivation.
 
     Example:
-        >>> write_story_trace(make_story(random.Random(1), 1), random.Random(0))
-        ('', '')
+        >>> write_story_trace(make_story(random.Random(1), 1), random.Random(11))
+        ('At a glance: 29-4*5=9. Wait, again: 29-4*5=9.', '9')
     """
     planned = rng.choices(range(len(RECHECKS)), RECHECKS)[0]
     text, result = _derivation(problem, rng, 0)
