@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 from tiny import save_tiny, tiny_model, tiny_overrides, tiny_tokenizer
 
+from stepgrpo_lab.engines.paths import CACHE_VARIABLE
 from stepgrpo_lab.method.records import Problem
 from stepgrpo_lab.overthinker.tasks import overthinker_problems
 from stepgrpo_lab.recipes import load_recipe
@@ -23,7 +24,7 @@ from stepgrpo_lab.run import job as run
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(kept.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -61,7 +62,7 @@ def test_a_second_run_takes_what_the_first_has_measured(
     assert written[0] == written[1]
     with pytest.raises(AssertionError, match="measured again"):  # another seed is another measurement
         begin(model, tmp_path / "third", seed=1)
-    monkeypatch.setenv(kept.CACHE_VARIABLE, "off")
+    monkeypatch.setenv(CACHE_VARIABLE, "off")
     with pytest.raises(AssertionError, match="measured again"):
         begin(model, tmp_path / "fourth")
 
@@ -80,7 +81,7 @@ def test_a_folder_that_cannot_be_used_stops_nothing(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv(kept.CACHE_VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     lines = list[str]()
     assert begin(model, tmp_path / "run", lines).problem_ids
     assert any("cannot be used" in line for line in lines)

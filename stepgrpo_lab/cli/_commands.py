@@ -271,6 +271,18 @@ def export(options: Namespace) -> int:
     return 0
 
 
+def fetch(options: Namespace) -> int:
+    """``stepgrpo fetch``."""
+    quiet()
+    from stepgrpo_lab.engines.fetching import fetch_model
+    from stepgrpo_lab.run.folder import new_parts
+
+    if options.output:
+        new_parts(options.output)
+    print(f"here: {printable(str(fetch_model(options.model, options.output)))}")
+    return 0
+
+
 def report(options: Namespace) -> int:
     """``stepgrpo report``."""
     from stepgrpo_lab.run.folder import check_file, check_is_run

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from stepgrpo_lab.engines.files import SMALL, read_json
-from stepgrpo_lab.engines.paths import data_path
+from stepgrpo_lab.engines.paths import cache_folder, data_path
 from stepgrpo_lab.method.names import did_you_mean, shown
 from stepgrpo_lab.method.records import from_json
 
 EMBEDDED = ("overthinker", "overthinker-2", "overthinker-2-step-grpo")
 """Names of the embedded models wherever a model path is asked for; each is also its folder in the package's data."""
+
+FETCHED = ("smollm2-135m",)
+"""Names of the pretrained models that ``stepgrpo fetch`` brings, wherever a model path is asked for."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -30,10 +33,10 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 def model_location(path_or_id: str | Path) -> str:
     """The folder or Hugging Face id that a model path stands for.
 
-    The name of an embedded model stands for its folder, and a run folder for the model that it trained.
+    The name of an embedded or a fetched model stands for its folder, and a run folder for the model that it trained.
 
     Raises:
-        ValueError: The run has not been trained to its end.
+        ValueError: The model has not been fetched, or the run has not been trained to its end.
 
     Example:
         >>> model_location("some/model")
@@ -41,6 +44,8 @@ def model_location(path_or_id: str | Path) -> str:
     """
     if str(path_or_id) in EMBEDDED:
         return str(data_path(str(path_or_id)))
+    if str(path_or_id) in FETCHED:
+        return str(_fetched(str(path_or_id)))
     folder = Path(path_or_id)
     if not (folder / "recipe.yaml").is_file() or any(
         (folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)
@@ -49,6 +54,19 @@ def model_location(path_or_id: str | Path) -> str:
     if not (folder / "model").is_dir():
         raise ValueError(f"{folder} holds no trained model yet: give a finished run (--resume goes on with this one)")
     return str(folder / "model")
+
+
+def fetched_folder(name: str) -> Path | None:
+    """Where a fetched model of this name lies, or would; None without a cache folder."""
+    caches = cache_folder()
+    return caches and caches / "models" / name
+
+
+def _fetched(name: str) -> Path:
+    folder = fetched_folder(name)
+    if folder is None or not (folder / "config.json").is_file():
+        raise ValueError(f"model {name!r} is not on this machine: stepgrpo fetch {name}")
+    return folder
 
 
 def loading_options(path_or_id: str | Path) -> dict[str, Any]:
@@ -72,7 +90,9 @@ def loading_options(path_or_id: str | Path) -> dict[str, Any]:
         if folder.is_dir():
             return _local_options(folder)
         if not _HUB_ID.fullmatch(location):
-            raise ValueError(f"there is no such folder, and it is no Hugging Face id{did_you_mean(location, EMBEDDED)}")
+            raise ValueError(
+                f"there is no such folder, and it is no Hugging Face id{did_you_mean(location, (*EMBEDDED, *FETCHED))}"
+            )
         return _hub_options(location)
     except (ValueError, OSError) as error:
         raise ValueError(
@@ -124,7 +144,7 @@ def _hub_options(hub_id: str) -> dict[str, Any]:
     here = any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in ("config.json", ADAPTER_CONFIG))
     silent = hub_silence()
     if silent and not here:
-        near = did_you_mean(hub_id, EMBEDDED)
+        near = did_you_mean(hub_id, (*EMBEDDED, *FETCHED))
         raise ValueError(
             f"it is neither a folder nor an earlier download, and the hub cannot be asked ({silent}){near}"
         )

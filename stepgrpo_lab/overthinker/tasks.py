@@ -16,13 +16,14 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, TypeVar, cast
 
 from stepgrpo_lab.engines.hub import EMBEDDED
 from stepgrpo_lab.method.names import did_you_mean, listed, shown
 from stepgrpo_lab.method.records import Problem
 
-Split = Literal["train", "validation", "test", "gates"]
+Split = Literal["train", "validation", "test", "gates", "held_out"]
 
 OPERATIONS_PER_STEP = 2
 """How many chain operations one semantic step works out."""
@@ -137,6 +138,7 @@ class Laboratory:
             it is harder than all training.
         shares: Split -> its share of all problems, in percent.
         size: So many problems may be asked for, all splits together.
+        content: What of a problem decides its split.
     """
 
     name: str
@@ -145,10 +147,15 @@ class Laboratory:
     level_weights: Mapping[str, Mapping[int, int]]
     shares: Mapping[str, int]
     size: int
+    content: Callable[[Problem], str] = attrgetter("id")
 
     def split_of(self, problem: Problem) -> Split:
         """The split a problem belongs to, decided by its content alone."""
-        bucket = int.from_bytes(hashlib.sha256(problem.id.encode()).digest()[:4], "big") % 100
+        return self.split_by(self.content(problem))
+
+    def split_by(self, content: str) -> Split:
+        """The split of the problems with this content."""
+        bucket = int.from_bytes(hashlib.sha256(content.encode()).digest()[:4], "big") % 100
         ends = itertools.accumulate(self.shares.values())
         return cast(Split, next(name for name, end in zip(self.shares, ends, strict=True) if bucket < end))
 
@@ -207,8 +214,8 @@ OVERTHINKER = Laboratory(
 )
 """The laboratory of the first Overthinker."""
 
-LABORATORIES = ("overthinker", "overthinker-2")
-"""Names of the laboratories; the untrained model of each has its name."""
+LABORATORIES = ("overthinker", "overthinker-2", "word-problems")
+"""Names of the laboratories; the embedded model of each, where it has one, has its name."""
 
 
 def laboratory_of(model: str) -> str:
@@ -238,9 +245,10 @@ def find_laboratory(name: str = "overthinker") -> Laboratory:
         >>> list(find_laboratory("overthinker-2").shares)
         ['train', 'validation', 'test', 'gates']
     """
-    from stepgrpo_lab.overthinker.leaps import OVERTHINKER_2  # it builds on this module
+    from stepgrpo_lab.overthinker.leaps import OVERTHINKER_2  # they build on this module
+    from stepgrpo_lab.overthinker.stories import WORD_PROBLEMS
 
-    for known in (OVERTHINKER, OVERTHINKER_2):
+    for known in (OVERTHINKER, OVERTHINKER_2, WORD_PROBLEMS):
         if known.name == name:
             return known
     raise ValueError(
@@ -260,11 +268,12 @@ def overthinker_problems(
     """Draw ``count`` different problems of a split.
 
     Args:
-        split: "train", "validation" or "test", in "overthinker-2" also "gates"; no problem is in two of them.
+        split: "train", "validation" or "test"; in "overthinker-2" and "word-problems" also "gates", and in the latter
+            "held_out". No problem is in two of them.
         count: How many.
         seed: Another seed, another draw; the same seed always gives the same list, longer counts extend it.
         family, level: Restrict to one family or one level (the level above the trained ones gives harder problems).
-        laboratory: "overthinker" or "overthinker-2".
+        laboratory: "overthinker", "overthinker-2" or "word-problems".
 
     Raises:
         ValueError: Unknown laboratory, split or family, or more problems than :meth:`Laboratory.most`.

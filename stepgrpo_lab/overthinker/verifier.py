@@ -6,7 +6,7 @@ A step is *malformed* when it is not a legal move on this problem: an operation 
 candidate that does not exist. A wrong result is no malformation: it is a legal move that slipped. Up to and including
 the step that first completes a right derivation, every legal step is *needed*. The first complete pass (or try) that
 confirms it afterwards is *verifying*; all other steps after that are *redundant*. Where one step is one derivation
-(Overthinker 2), a wrong derivation after a right one is *spoiling*: the answer may follow it.
+(Overthinker 2, word problems), a wrong derivation after a right one is *spoiling*: the answer may follow it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, get_args
 from stepgrpo_lab.method.records import Problem, StepLabel
 from stepgrpo_lab.method.steps import MarkerSegmenter
 from stepgrpo_lab.method.token_text import TokenText
+from stepgrpo_lab.overthinker.equations import derived_result
 from stepgrpo_lab.overthinker.tasks import CANDIDATES, OPERATIONS_PER_STEP, work_out
 
 LABELS: tuple[StepLabel, ...] = get_args(StepLabel)
@@ -142,7 +143,20 @@ def _search_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
     return moves
 
 
-_MOVES = {"chain": _chain_moves, "search": _search_moves}
+def _story_moves(problem: Problem, bodies: Sequence[str]) -> list[_Move]:
+    """Steps that each hold one derivation of a word problem, in any order and of any width."""
+    moves = []
+    for body in bodies:
+        result = derived_result(body, problem.meta["expression"])
+        if result is None:
+            moves.append(_Move(False))
+        else:
+            right = str(result) == problem.answer
+            moves.append(_Move(True, True, right, not right, str(result)))
+    return moves
+
+
+_MOVES = {"chain": _chain_moves, "search": _search_moves, "story": _story_moves}
 
 
 def label_steps(problem: Problem, text: str) -> list[StepLabel]:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,33 +23,11 @@ from filelock import FileLock, Timeout
 
 from stepgrpo_lab.engines.distributed import broadcast, is_main_process
 from stepgrpo_lab.engines.files import read_json, write_atomically
+from stepgrpo_lab.engines.paths import CACHE_VARIABLE, cache_folder
 from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.method.records import Problem, from_json
 from stepgrpo_lab.recipes.schema import Recipe
 from stepgrpo_lab.run.folder import system
-
-CACHE_VARIABLE = "STEPGRPO_CACHE"
-"""Names the cache folder; "off" for none."""
-
-
-def cache_folder() -> Path | None:
-    """Where evaluations are kept; None where they are not.
-
-    Example:
-        >>> folder = cache_folder()
-        >>> folder is None or folder.name != ""
-        True
-    """
-    named = os.environ.get(CACHE_VARIABLE, "")
-    if named.lower() == "off":
-        return None
-    if named:
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        caches = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    else:
-        caches = os.environ.get("XDG_CACHE_HOME") or ("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
-    return Path(caches).expanduser() / "stepgrpo-lab"
 
 
 class _Entry(TypedDict):

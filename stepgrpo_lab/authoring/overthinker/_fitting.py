@@ -134,6 +134,18 @@ def token_loss(model: Any, batch: Batch) -> Tensor:
     )
 
 
+def loss_of_endings(model: Any, batch: Batch) -> Tensor:
+    """:func:`token_loss` with no logits before the first labelled token: what a large vocabulary makes worth while."""
+    labelled = (batch["labels"] != IGNORED).any(0).nonzero()
+    keep = batch["labels"].shape[1] - int(labelled[0])
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.autocast(batch["input_ids"].device.type, torch.bfloat16):
+        logits = model(**inputs, use_cache=False, logits_to_keep=keep + 1).logits[:, :-1].float()
+    return torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), batch["labels"][:, -keep:].reshape(-1), ignore_index=IGNORED
+    )
+
+
 def _attend_in_float32(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
@@ -162,11 +174,12 @@ def fit(
     pad_id: int,
     checkpoint: Path,
     progress: Callable[[int, int, float], None] | None = None,
+    loss_of: Callable[[Any, Batch], Tensor] = token_loss,
 ) -> None:
     """Train ``model`` in place; take up the checkpoint folder if it holds one.
 
     Args:
-        model: A causal language model.
+        model: A causal language model; what needs no gradient is neither trained nor saved.
         batches: ``batches(update)`` gives the groups of examples of one update; the loss is the *sum over groups* of
             each group's token mean, so a group of few trained tokens weighs as much as one of many. It must depend on
             the update's number alone, so that a resumed run sees the same data.
@@ -174,6 +187,7 @@ def fit(
         pad_id: Padding token.
         checkpoint: Folder for resuming; written every ``save_every`` updates and at the end.
         progress: Called with (updates done, updates in all, smoothed loss).
+        loss_of: The loss of a group of examples.
     """
     optimizers = _optimizers(model, settings)
     done = _restore(model, optimizers, checkpoint)
@@ -181,7 +195,7 @@ def fit(
     model.set_attn_implementation(ATTENTION)
     model.train()
     for update in range(done, settings.updates):
-        loss = torch.stack([token_loss(model, collate(group, pad_id)) for group in batches(update) if group]).sum()
+        loss = torch.stack([loss_of(model, collate(group, pad_id)) for group in batches(update) if group]).sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         for optimizer in optimizers:
@@ -202,9 +216,13 @@ def fit(
 Optimizers = Sequence[torch.optim.Optimizer]
 
 
+def _trained(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+
+
 def _optimizers(model: Any, settings: FitSettings) -> Optimizers:
     """AdamW for all, or Muon (Jordan et al. 2024) for the layers' matrices and AdamW for the rest."""
-    named = list(model.named_parameters())
+    named = list(_trained(model))
     matrices = [
         value for name, value in named if settings.matrices == "muon" and value.ndim == 2 and "embed" not in name
     ]
@@ -220,7 +238,7 @@ def _optimizers(model: Any, settings: FitSettings) -> Optimizers:
 def _save(model: Any, optimizers: Optimizers, folder: Path, done: int) -> None:
     """Write weights and optimiser state as safetensors; the small JSON file comes last and names a complete pair."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": value.detach() for name, value in model.named_parameters()}
+    tensors = {f"model.{name}": value.detach() for name, value in _trained(model)}
     for prefix, state in _states(optimizers):
         tensors |= {f"{prefix}{key}": torch.as_tensor(value) for key, value in state.items()}
     name = f"state-{done}.safetensors"
@@ -255,7 +273,7 @@ def _restore(model: Any, optimizers: Optimizers, folder: Path) -> int:
     record = _progress(marker)
     tensors = load_file(inside(folder, record["state"]))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in _trained(model):
             parameter.copy_(tensors[f"model.{name}"])
     for prefix, state in _states(optimizers):
         state |= {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

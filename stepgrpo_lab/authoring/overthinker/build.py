@@ -16,9 +16,14 @@ from stepgrpo_lab.authoring.overthinker.card import measure_overthinker, write_c
 from stepgrpo_lab.authoring.overthinker.leap_card import leap_figures, write_leap_card
 from stepgrpo_lab.authoring.overthinker.leaping import LeapSettings
 from stepgrpo_lab.authoring.overthinker.stages import BuildSettings, ModelSettings, Progress, new_model
+from stepgrpo_lab.authoring.overthinker.warming import WarmUpSettings, measure_warm_up, warm_up, write_warm_up_card
 from stepgrpo_lab.engines.files import read_json
 
-BUILDS: dict[str, type[ModelSettings]] = {"overthinker": BuildSettings, "overthinker-2": LeapSettings}
+BUILDS: dict[str, type[ModelSettings]] = {
+    "overthinker": BuildSettings,
+    "overthinker-2": LeapSettings,
+    "word-problems": WarmUpSettings,
+}
 """Laboratory -> the settings that build its model."""
 
 WORK_FOLDER = "build"
@@ -36,9 +41,10 @@ def build_overthinker(
 
     Args:
         output: Folder that receives weights (safetensors), tokenizer, ``card.json`` and the model card ``README.md``.
-        settings: Size, lengths and seed; the defaults build the shipped model. ``LeapSettings`` build Overthinker 2.
-        card_problems: Held-out problems that the card's figures are measured on; by default 1000, and 2000 for
-            Overthinker 2.
+        settings: Size, lengths and seed; the defaults build the shipped model. ``LeapSettings`` build Overthinker 2,
+            ``WarmUpSettings`` an adapter for a pretrained model.
+        card_problems: Held-out problems that the card's figures are measured on; by default 1000, 2000 for
+            Overthinker 2, and 200 for an adapter.
         progress: Called with (stage, done, in all, loss).
 
     Returns:
@@ -54,6 +60,19 @@ def build_overthinker(
     work = output / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
     _claim(work, settings)
+    if isinstance(settings, WarmUpSettings):
+        adapted = warm_up(output, work, settings, progress)
+        write_warm_up_card(output, settings, measure_warm_up(*adapted, card_problems or 200, progress=progress))
+    else:
+        _build_from_scratch(output, settings, card_problems, progress)
+    shutil.rmtree(work)
+    return output
+
+
+def _build_from_scratch(
+    output: Path, settings: ModelSettings, card_problems: int | None, progress: Progress | None
+) -> None:
+    work = output / WORK_FOLDER
     steps: Any = leaping if isinstance(settings, LeapSettings) else stages
     tokenizer = steps.new_tokenizer(settings.seed)
     model = new_model(settings, tokenizer)
@@ -65,8 +84,6 @@ def build_overthinker(
         write_leap_card(output, settings, leap_figures(model, tokenizer, card_problems or 2000, progress=progress))
     else:
         write_card(output, settings, measure_overthinker(model, tokenizer, card_problems or 1000, progress=progress))
-    shutil.rmtree(work)
-    return output
 
 
 def _claim(work: Path, settings: ModelSettings) -> None:

@@ -232,11 +232,20 @@ class _Keeping:
 Run = Callable[[str, RolloutSettings | None], tuple[Evaluation, list[Trajectory]]]
 
 
-def runner(model: Any, tokenizer: Any, problems: Sequence[Problem], seed: int, progress: Progress | None) -> Run:
+def runner(
+    model: Any,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    seed: int,
+    progress: Progress | None,
+    *,
+    limit: int = COMPLETION_LIMIT,
+    rows: int = 160,
+) -> Run:
     """Measures the model under some rollout; the trajectories come beside the evaluation."""
     from stepgrpo_lab.engines.lockstep import LockstepEngine
 
-    engine = _Keeping(LockstepEngine(model, tokenizer, max_rows=160))
+    engine = _Keeping(LockstepEngine(model, tokenizer, max_rows=rows))
 
     def run(name: str, settings: RolloutSettings | None) -> tuple[Evaluation, list[Trajectory]]:
         report = (lambda done, total: progress(name, done, total, 0.0)) if progress else None
@@ -244,7 +253,7 @@ def runner(model: Any, tokenizer: Any, problems: Sequence[Problem], seed: int, p
             None,
             tokenizer,
             problems,
-            limit=COMPLETION_LIMIT,
+            limit=limit,
             settings=settings,
             seed=seed,
             engine=engine,

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from stepgrpo_lab.authoring.overthinker._fitting import (
     IGNORED,
+    Batch,
     Example,
     FitSettings,
     Fork,
     bucketed,
     continuation,
     fit,
+    token_loss,
     updates_done,
 )
 from stepgrpo_lab.authoring.overthinker.stages import ModelSettings, Progress, tokenizer_of
@@ -85,6 +89,9 @@ class TraceExamples:
     """
 
     POOL = 16  # batches drawn together, so that lengths within a batch are alike
+    LABORATORY = OVERTHINKER_2
+    LIMIT = COMPLETION_LIMIT
+    ROWS = 160  # completions decoded at once
 
     def __init__(self, tokenizer: Any, settings: LeapSettings, salt: str = "") -> None:
         self.tokenizer, self.settings, self.salt = tokenizer, settings, salt
@@ -96,11 +103,15 @@ class TraceExamples:
     def _rng(self, kind: str, number: int) -> random.Random:
         return random.Random(f"{kind}-{self.salt}-{self.settings.seed}-{number}")
 
+    def write(self, problem: Problem, rng: random.Random) -> tuple[str, str]:
+        """Thoughts and answer of one trace."""
+        return write_trace(problem, rng)
+
     def trace(self, problem: Problem, rng: random.Random) -> Example:
         """One trace, trained on everything after the prompt but the answer after the paper's words."""
         from stepgrpo_lab.engines.tokenizers import encode_prompt
 
-        thoughts, answer = write_trace(problem, rng)
+        thoughts, answer = self.write(problem, rng)
         prompt = encode_prompt(self.tokenizer, problem.prompt)
         if rng.random() < PAPER_SHARE:
             given, reply = self._encode(f"<think>\n{thoughts}{PRESETS['paper'].probe_prompt}"), self._encode(answer)
@@ -112,7 +123,7 @@ class TraceExamples:
             example = continuation(
                 prompt, [*self._encode(format_completion(thoughts, answer)), self.tokenizer.eos_token_id]
             )
-        longest = len(prompt) + COMPLETION_LIMIT
+        longest = len(prompt) + self.LIMIT
         return Example(example.ids[:longest], example.labels[:longest])
 
     def traces(self, update: int) -> list[Example]:
@@ -120,7 +131,7 @@ class TraceExamples:
         index, place = divmod(update, self.POOL)
         if self._pool[0] != index:
             rng = self._rng("traces", index)
-            problems = OVERTHINKER_2.draw("train", rng.randrange(2**32))
+            problems = self.LABORATORY.draw("train", rng.randrange(2**32))
             size = self.settings.batch_size
             drawn = [self.trace(problem, rng) for problem in itertools.islice(problems, self.POOL * size)]
             self._pool = index, bucketed(drawn, size, rng)
@@ -145,16 +156,22 @@ class TraceExamples:
 
 
 def train_on_traces(
-    model: Any, tokenizer: Any, settings: LeapSettings, folder: Path, progress: Progress | None = None
+    model: Any,
+    tokenizer: Any,
+    settings: LeapSettings,
+    folder: Path,
+    progress: Progress | None = None,
+    kind: type[TraceExamples] = TraceExamples,
+    loss_of: Callable[[Any, Batch], Tensor] = token_loss,
 ) -> None:
     """Stage one, in place: traces and drills side by side."""
-    examples = TraceExamples(tokenizer, settings)
+    examples = kind(tokenizer, settings)
 
     def groups(update: int) -> Sequence[Sequence[Example]]:
         return [examples.traces(update), examples.drills(update) if update < settings.drilled else []]
 
     report = (lambda done, total, loss: progress("traces", done, total, loss)) if progress else None
-    fit(model, groups, settings.traces, tokenizer.pad_token_id, folder, report)
+    fit(model, groups, settings.traces, tokenizer.pad_token_id, folder, report, loss_of)
 
 
 def probe_forms(answer: str) -> list[tuple[str, str, bool]]:
@@ -183,7 +200,12 @@ def calibration_example(problem: Problem, trajectory: Trajectory, text: TokenTex
 
 
 def sample_examples(
-    model: Any, tokenizer: Any, settings: LeapSettings, number: int, progress: Progress | None = None
+    model: Any,
+    tokenizer: Any,
+    settings: LeapSettings,
+    number: int,
+    progress: Progress | None = None,
+    kind: type[TraceExamples] = TraceExamples,
 ) -> list[Example]:
     """Calibration examples of round ``number``: completions of the current model that hold a marker."""
     from stepgrpo_lab.engines.completions import Decoding
@@ -191,14 +213,14 @@ def sample_examples(
     from stepgrpo_lab.engines.tokenizers import encode_prompt
 
     text = TokenText.from_tokenizer(tokenizer)
-    engine = LockstepEngine(model, tokenizer, max_rows=160)
-    stream = OVERTHINKER_2.draw("train", random.Random(f"calibration-{settings.seed}-{number}").randrange(2**32))
+    engine = LockstepEngine(model, tokenizer, max_rows=kind.ROWS)
+    stream = kind.LABORATORY.draw("train", random.Random(f"calibration-{settings.seed}-{number}").randrange(2**32))
     examples = []
     for part, sampling in enumerate(SAMPLED_AT):
         problems = list(itertools.islice(stream, settings.calibration_problems // len(SAMPLED_AT)))
         keys = [SampleKey(settings.seed, f"calibration-{part}", number, index) for index in range(len(problems))]
         prompts = [encode_prompt(tokenizer, problem.prompt) for problem in problems]
-        trajectories, _ = engine.generate(prompts, Decoding(COMPLETION_LIMIT, sampling=sampling), keys=keys)
+        trajectories, _ = engine.generate(prompts, Decoding(kind.LIMIT, sampling=sampling), keys=keys)
         for problem, trajectory in zip(problems, trajectories, strict=True):
             examples.append(calibration_example(problem, trajectory, text, tokenizer.eos_token_id))
         if progress:
@@ -207,7 +229,13 @@ def sample_examples(
 
 
 def calibrate(
-    model: Any, tokenizer: Any, settings: LeapSettings, folder: Path, progress: Progress | None = None
+    model: Any,
+    tokenizer: Any,
+    settings: LeapSettings,
+    folder: Path,
+    progress: Progress | None = None,
+    kind: type[TraceExamples] = TraceExamples,
+    loss_of: Callable[[Any, Batch], Tensor] = token_loss,
 ) -> None:
     """Stage two, in place: rounds of own completions, each trained beside fresh traces."""
     for number in range(settings.calibration_rounds):
@@ -215,20 +243,20 @@ def calibrate(
         if updates_done(checkpoint) == settings.calibration.updates:
             examples = []  # the round is done, and its weights are read from the checkpoint
         else:
-            examples = sample_examples(model, tokenizer, settings, number, progress)
-        traces = TraceExamples(tokenizer, settings, checkpoint.name)
+            examples = sample_examples(model, tokenizer, settings, number, progress, kind)
+        traces = kind(tokenizer, settings, checkpoint.name)
         batches = _passes(examples, settings, number)
 
         def groups(
             update: int, own: Sequence[list[Example]] = batches, fresh: TraceExamples = traces
         ) -> Sequence[Sequence[Example]]:
-            return [fresh.traces(update), own[update]]
+            return [fresh.traces(update), *own[update : update + 1]]  # a model may write no marker yet
 
         def report(done: int, total: int, loss: float, name: str = checkpoint.name) -> None:
             if progress:
                 progress(name, done, total, loss)
 
-        fit(model, groups, settings.calibration, tokenizer.pad_token_id, checkpoint, report)
+        fit(model, groups, settings.calibration, tokenizer.pad_token_id, checkpoint, report, loss_of)
 
 
 def _passes(examples: list[Example], settings: LeapSettings, number: int) -> list[list[Example]]:
