@@ -65,6 +65,30 @@ def test_the_readme_s_readings_of_the_second_laboratory_hold() -> None:
     assert round(over.estimate) == -2 and over.high < 0
 
 
+def test_what_is_said_of_the_other_methods_in_the_second_laboratory_holds() -> None:
+    record = load_record("overthinker-2")
+    rows = {row.title: row for row in record.rows}
+    against = {each.before: each.test for each in record.contrasts if each.after == "Step-GRPO"}
+
+    def over(title: str) -> tuple[float, float, float]:
+        points = against[title].accuracy_points
+        return round(points.estimate, 1), round(points.low, 1), round(points.high, 1)
+
+    assert over("without dynamic rollout") == (2.0, 0.4, 3.7)
+    assert 0 in against["without dynamic rollout"].parts["search"].accuracy_points
+    assert over("GRPO + length penalty") == (-0.1, -1.7, 1.6)
+    assert round(100 * against["GRPO + length penalty"].token_ratio.estimate) == 110
+    assert over("DEER + SFT") == (-4.9, -6.5, -3.4)
+    accuracies = {title: row.test.accuracy_points.estimate for title, row in rows.items()}
+    assert max(accuracies, key=accuracies.__getitem__) == "DEER + SFT"
+    assert rows["DEER + SFT"].learning_rate == 2e-4 and rows["on-policy SFT"].learning_rate == 5e-5
+    assert round(accuracies["on-policy SFT"], 1) == -8.4
+    surer = {title: rows[title].calibration for title in ("vanilla", "Step-GRPO", "GRPO")}
+    assert [round(100 * each["stated"]) for each in surer.values()] == [50, 53, 57]
+    assert [round(100 * each["right"]) for each in surer.values()] == [46, 45, 45]
+    assert [round(each["ece"], 3) for each in surer.values()] == [0.05, 0.086, 0.111]
+
+
 def test_the_mechanism_that_the_records_page_tells_holds() -> None:
     rows = {row.name: row for row in load_record("overthinker-2").rows}
     habits = {name: rows[name].habits for name in ("vanilla", "step-grpo", "grpo")}

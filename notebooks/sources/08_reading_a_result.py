@@ -434,6 +434,65 @@ half_guess.compare(names.get(len(enough)) or enough[0])
 # models can say which.
 
 # %% [markdown]
+# ## The same question where the model errs
+#
+# The untrained model above is always right, so nothing could gain. *Overthinker 2*
+# is a second model, built so that stopping can help, hurt or be needed. It takes
+# risky shortcuts, sometimes writes a right derivation and loses it again, and
+# knows fairly well how sure it is. Same methods, same price, five seeds each.
+
+# %%
+second = load_record("overthinker-2")
+before = second.row("vanilla").test
+print(f"untrained: {before.accuracy * 100} % right, {before.tokens} tokens")
+gain_guess = course.predict(
+    "Trained on Overthinker 2, which is right most often?",
+    choices=[row.title for row in second.trained],
+)
+gain_guess
+
+# %% tags=["result"]
+tradeoff_changes(
+    [
+        {
+            "name": row.title,
+            "accuracy_points": row.test.accuracy_points,
+            "token_ratio": row.test.token_ratio,
+        }
+        for row in second.rows
+        if row.name != "vanilla"
+    ],
+    "untrained",
+)
+
+# %% tags=["result"]
+for row in second.trained:
+    print(f"{row.title}: {row.test.token_ratio * 100} % of the tokens,")
+    print(f"  {row.test.accuracy_points} points")
+most = max(second.trained, key=lambda row: row.test.accuracy_points.estimate)
+gain_guess.compare(most.title)
+
+# %% [markdown]
+# Here accuracy can rise, and the ranking turns around. Which
+# differences are real? These intervals hold two rows against each other on the
+# same problems, and cover the seeds of both:
+
+# %% tags=["result"]
+for pair in second.contrasts:
+    print(f"{pair.after} against {pair.before}:")
+    print(f"  {pair.test.token_ratio * 100} % of the tokens,", end=" ")
+    print(f"{pair.test.accuracy_points} points")
+
+# %% [markdown]
+# Read them as a referee would. The shorter of two methods is not better if it is
+# also less often right, and two methods at different lengths are not compared
+# until somebody brings them to the same one. One laboratory said that the step
+# reward alone is enough; this one says what the rollout adds. Both are
+# true, each of its own model. The records' page
+# ([data/results](../data/results/README.md)) goes through the paper's claims one
+# by one.
+
+# %% [markdown]
 # ## What 2026 found
 #
 # Rollouts or rewards? The field has been asking the same.
