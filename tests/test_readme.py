@@ -84,7 +84,7 @@ def test_what_is_said_of_the_other_methods_in_the_second_laboratory_holds() -> N
     assert rows["DEER + SFT"].learning_rate == 2e-4 and rows["on-policy SFT"].learning_rate == 5e-5
     assert round(accuracies["on-policy SFT"], 1) == -8.4
     surer = {title: rows[title].calibration for title in ("vanilla", "Step-GRPO", "GRPO")}
-    assert [round(100 * each["stated"]) for each in surer.values()] == [50, 53, 57]
+    assert [round(100 * each["stated"]) for each in surer.values()] == [50, 53, 56]
     assert [round(100 * each["right"]) for each in surer.values()] == [46, 45, 45]
     assert [round(each["ece"], 3) for each in surer.values()] == [0.05, 0.086, 0.111]
 

@@ -220,7 +220,7 @@ def tokens_given(*seeds: Evaluation) -> dict[str, float]:
     return {name: statistics.fmean(tokens) for name, tokens in lengths.items() if tokens}
 
 
-def calibration_at_first_marker(cuts: Sequence[Evaluation]) -> dict[str, float]:
+def calibration_at_first_marker(cuts: Sequence[Evaluation]) -> dict[str, float] | None:
     """How sure a row's first trial answers are, and how often right: each run's figures, averaged.
 
     Args:
@@ -231,11 +231,8 @@ def calibration_at_first_marker(cuts: Sequence[Evaluation]) -> dict[str, float]:
         (statistics.fmean(stated), statistics.fmean(right), calibration(stated, right, 15, equal_mass=True).ece)
         for stated, right in pairs
     ]
-    return (
-        dict(zip(("stated", "right", "ece"), map(statistics.fmean, zip(*runs, strict=True)), strict=True))
-        if runs
-        else {}
-    )
+    means = map(statistics.fmean, zip(*runs, strict=True))
+    return dict(zip(("stated", "right", "ece"), means, strict=True)) if runs else None
 
 
 def measure_run(vanilla: Evaluation, after: Evaluation) -> Measurement:

@@ -120,7 +120,7 @@ class RowResult:
         habits: How it derives and checks (:func:`stepgrpo_lab.overthinker.verifier.checking_habits`), averaged over the
             seeds; empty but in Overthinker 2.
         calibration: Of the trial answers at the first marker, before anything is cut: mean joint probability "stated",
-            share "right", and "ece" (15 bins of equal mass), averaged over the seeds; empty without such a cut.
+            share "right", and "ece" (15 bins of equal mass), averaged over the seeds; None without such a cut.
         learning_rate: The rate it was trained with; None if untrained, or not chosen.
         rates: Every rate that was tried -> its score on validation problems; empty if none was chosen.
         covers: What the intervals of ``test`` and ``harder`` cover: problems, or problems and seeds.
@@ -138,7 +138,7 @@ class RowResult:
     given: dict[str, float] = field(default_factory=dict)
     structure: Structure = field(default_factory=dict)
     habits: dict[str, float] = field(default_factory=dict)
-    calibration: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, float] | None = None
     learning_rate: float | None = None
     rates: dict[str, float] = field(default_factory=dict)
     covers: Literal["problems", "problems and seeds"] = "problems"

@@ -127,7 +127,7 @@ def record_tables(record: Record) -> list[Table]:
         _signals_table([row for row in rows if _has_signals(row)]),
         _structure_table(rows),
         _habits_table([row for row in rows if row.habits]),
-        _calibration_table([row for row in rows if row.calibration]),
+        _calibration_table(rows),
         _part_table(rows),
         _seed_table(rows),
     ]
@@ -214,10 +214,11 @@ def _calibration_table(rows: Sequence[RowResult]) -> Table:
         [
             row.title,
             _seeds(row),
-            *(f"{100 * row.calibration[name]:.1f} %" for name in ("stated", "right")),
-            f"{row.calibration['ece']:.3f}",
+            *(f"{100 * found[name]:.1f} %" for name in ("stated", "right")),
+            f"{found['ece']:.3f}",
         ]
         for row in rows
+        if (found := row.calibration)
     ]
     head = ["", "seeds", "joint probability", "right", "expected calibration error"]
     return Table("Trial answers at the first marker", head, body)
