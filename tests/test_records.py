@@ -11,7 +11,9 @@ from statistics import fmean
 import pytest
 
 from stepgrpo_lab.cli import main
+from stepgrpo_lab.evaluation.results import Evaluation
 from stepgrpo_lab.evaluation.statistics import Interval
+from stepgrpo_lab.experiments._measure import calibration_at_first_marker
 from stepgrpo_lab.experiments._page import record_page
 from stepgrpo_lab.experiments.pictures import draw_record, record_figures
 from stepgrpo_lab.experiments.plan import EXPERIMENTS, Plan
@@ -34,6 +36,7 @@ from stepgrpo_lab.experiments.tables import (
     record_tables,
     signals_markdown,
 )
+from stepgrpo_lab.method.records import Outcome
 from stepgrpo_lab.recipes import load_recipe
 from stepgrpo_lab.viz.plots_study import SIGNALS, method_curves
 from stepgrpo_lab.widgets import StudyExplorer
@@ -269,6 +272,19 @@ def test_the_published_comparison_holds_every_declared_row_at_its_plan() -> None
         assert set(result.rates) == (grid if result.kind == "method" else set())
         if result.kind in ("method", "ablation", "setting"):
             assert all(seed.decoded_tokens >= record.plan.token_budget for seed in result.seeds)
+
+
+def test_first_trial_answers_are_counted_run_by_run_and_averaged() -> None:
+    def cut(*answers: tuple[float, bool]) -> Evaluation:
+        outcomes = [[Outcome(right, True, steps=1, tokens=9, close="forced")] for _, right in answers]
+        names = [str(place) for place in range(len(answers))]
+        return Evaluation(names, ["chain"] * len(names), [1] * len(names), outcomes, trial_answers=list(answers))
+
+    sure, modest = cut((0.9, False)), cut((0.5, True), (0.5, False), (0.5, True), (0.5, False))
+    assert calibration_at_first_marker([modest]) == pytest.approx({"stated": 0.5, "right": 0.5, "ece": 0.0})
+    # Each run counts alike, however many of its thoughts met a marker.
+    assert calibration_at_first_marker([sure, modest]) == pytest.approx({"stated": 0.7, "right": 0.25, "ece": 0.45})
+    assert calibration_at_first_marker([]) is None
 
 
 def test_a_published_record_is_written_anew_with_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

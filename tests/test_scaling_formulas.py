@@ -45,7 +45,7 @@ def test_the_table_counts_what_the_architecture_holds(name: str) -> None:
     assert sum(layer.weight.numel() for layer in linear) == dimensions.layers * dimensions.layer_linear
     body = dimensions.parameters - dimensions.embedding - dimensions.untied_head
     assert body / 1e9 == pytest.approx(PUBLISHED[name], abs=0.05)
-    assert model_dimensions(name) == config_dimensions(model.config.to_dict())
+    assert model_dimensions(name) == config_dimensions(model.config.to_dict()) == config_dimensions(dimensions.config)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])

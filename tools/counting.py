@@ -33,18 +33,7 @@ def qwen3_config(dimensions: ModelDimensions, **others: Any) -> Any:
     """The configuration with these dimensions and other settings."""
     from transformers import Qwen3Config
 
-    return Qwen3Config(
-        vocab_size=dimensions.vocabulary,
-        hidden_size=dimensions.hidden,
-        intermediate_size=dimensions.intermediate,
-        num_hidden_layers=dimensions.layers,
-        num_attention_heads=dimensions.heads,
-        num_key_value_heads=dimensions.kv_heads,
-        head_dim=dimensions.head_dim,
-        max_position_embeddings=dimensions.positions,
-        tie_word_embeddings=dimensions.tied,
-        **others,
-    )
+    return Qwen3Config(**{**dimensions.config, **others})
 
 
 def random_qwen3(dimensions: ModelDimensions, dtype: torch.dtype = torch.float32) -> Any:

@@ -239,32 +239,17 @@ from stepgrpo_lab.planning.sizes import kv_bytes, lora_parameters, nf4_bytes
 
 GIB = 2**30
 
-
-def config_of(model):
-    """A model's config.json, as far as the plan needs it."""
-    return {
-        "vocab_size": model.vocabulary,
-        "hidden_size": model.hidden,
-        "intermediate_size": model.intermediate,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head_dim,
-        "tie_word_embeddings": model.tied,
-    }
-
-
 # %% tags=["nbval-check-output", "result"]
 context = 512 + 2048 + 64
 print("model            weights  training  cache (GiB)")
 for name, model in QWEN3.items():
-    plan = memory_plan(config_of(model), 16, 32, context)
+    plan = memory_plan(model.config, 16, 32, context)
     sizes = [plan[part] / GIB for part in ("weights", "training", "cache")]
     print(f"{name:16}", *(f"{size:8.2f}" for size in sizes))
 
 # %% tags=["nbval-check-output", "result"]
 model = QWEN3["Qwen/Qwen3-1.7B"]
-yours = memory_plan(config_of(model), 16, 32, context)
+yours = memory_plan(model.config, 16, 32, context)
 in_4_bits, constants = nf4_bytes(
     list(model.linear_shapes.values()) * model.layers
 )

@@ -49,6 +49,22 @@ class ModelDimensions:
     qkv_bias: bool = False
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The dimensions as a ``config.json`` names them; :func:`config_dimensions` reads them back."""
+        return {
+            "model_type": "qwen2" if self.qkv_bias else "qwen3" if self.qk_norm else "llama",
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "tie_word_embeddings": self.tied,
+            "max_position_embeddings": self.positions,
+        }
+
+    @property
     def query_width(self) -> int:
         """Queries of one token in one layer, all heads."""
         return self.heads * self.head_dim

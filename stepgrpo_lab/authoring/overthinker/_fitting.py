@@ -124,26 +124,27 @@ def _branches(examples: Sequence[Example], length: int) -> Batch:
     return {"attention_mask": mask, "position_ids": positions}
 
 
-def token_loss(model: Any, batch: Batch) -> Tensor:
-    """Mean next-token cross-entropy (nats) over the labelled tokens; matrix products run in bfloat16."""
+def token_loss(model: Any, batch: Batch, places: int = 0) -> Tensor:
+    """Mean next-token cross-entropy (nats) over the labelled tokens; matrix products run in bfloat16.
+
+    Args:
+        model: A causal language model.
+        batch: Of :func:`collate`.
+        places: Compute the logits of so many last places alone; 0 for all.
+    """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     with torch.autocast(batch["input_ids"].device.type, torch.bfloat16):
-        logits = model(**inputs, use_cache=False).logits[:, :-1].float()
+        logits = model(**inputs, use_cache=False, logits_to_keep=places).logits[:, :-1].float()
+    labels = batch["labels"][:, -logits.shape[1] :]
     return torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), batch["labels"][:, 1:].reshape(-1), ignore_index=IGNORED
+        logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORED
     )
 
 
 def loss_of_endings(model: Any, batch: Batch) -> Tensor:
-    """:func:`token_loss` with no logits before the first labelled token: what a large vocabulary makes worth while."""
-    labelled = (batch["labels"] != IGNORED).any(0).nonzero()
-    keep = batch["labels"].shape[1] - int(labelled[0])
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    with torch.autocast(batch["input_ids"].device.type, torch.bfloat16):
-        logits = model(**inputs, use_cache=False, logits_to_keep=keep + 1).logits[:, :-1].float()
-    return torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), batch["labels"][:, -keep:].reshape(-1), ignore_index=IGNORED
-    )
+    """:func:`token_loss` without logits before the first labelled token, which a large vocabulary makes costly."""
+    first = int((batch["labels"] != IGNORED).any(0).nonzero()[0])
+    return token_loss(model, batch, batch["labels"].shape[1] - first + 1)
 
 
 def _attend_in_float32(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,11 @@ class TraceExamples:
         """Thoughts and answer of one trace."""
         return write_trace(problem, rng)
 
+    @staticmethod
+    def loss(model: Any, batch: Batch) -> Tensor:
+        """The loss of a batch of these examples."""
+        return token_loss(model, batch)
+
     def trace(self, problem: Problem, rng: random.Random) -> Example:
         """One trace, trained on everything after the prompt but the answer after the paper's words."""
         from stepgrpo_lab.engines.tokenizers import encode_prompt
@@ -162,7 +167,6 @@ def train_on_traces(
     folder: Path,
     progress: Progress | None = None,
     kind: type[TraceExamples] = TraceExamples,
-    loss_of: Callable[[Any, Batch], Tensor] = token_loss,
 ) -> None:
     """Stage one, in place: traces and drills side by side."""
     examples = kind(tokenizer, settings)
@@ -171,7 +175,7 @@ def train_on_traces(
         return [examples.traces(update), examples.drills(update) if update < settings.drilled else []]
 
     report = (lambda done, total, loss: progress("traces", done, total, loss)) if progress else None
-    fit(model, groups, settings.traces, tokenizer.pad_token_id, folder, report, loss_of)
+    fit(model, groups, settings.traces, tokenizer.pad_token_id, folder, report, kind.loss)
 
 
 def probe_forms(answer: str) -> list[tuple[str, str, bool]]:
@@ -235,7 +239,6 @@ def calibrate(
     folder: Path,
     progress: Progress | None = None,
     kind: type[TraceExamples] = TraceExamples,
-    loss_of: Callable[[Any, Batch], Tensor] = token_loss,
 ) -> None:
     """Stage two, in place: rounds of own completions, each trained beside fresh traces."""
     for number in range(settings.calibration_rounds):
@@ -256,7 +259,7 @@ def calibrate(
             if progress:
                 progress(name, done, total, loss)
 
-        fit(model, groups, settings.calibration, tokenizer.pad_token_id, checkpoint, report, loss_of)
+        fit(model, groups, settings.calibration, tokenizer.pad_token_id, checkpoint, report, kind.loss)
 
 
 def _passes(examples: list[Example], settings: LeapSettings, number: int) -> list[list[Example]]:

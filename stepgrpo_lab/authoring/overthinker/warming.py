@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepgrpo_lab.authoring.overthinker._fitting import FitSettings, loss_of_endings
+from torch import Tensor
+
+from stepgrpo_lab.authoring.overthinker._fitting import Batch, FitSettings, loss_of_endings
 from stepgrpo_lab.authoring.overthinker.card import Gate
 from stepgrpo_lab.authoring.overthinker.gates import (
     Bounds,
@@ -77,6 +79,11 @@ class StoryExamples(TraceExamples):
         """Thoughts and answer of one trace."""
         return write_story_trace(problem, rng)
 
+    @staticmethod
+    def loss(model: Any, batch: Batch) -> Tensor:
+        """The loss of a batch of these examples."""
+        return loss_of_endings(model, batch)
+
 
 def fresh_adapter(settings: WarmUpSettings) -> tuple[Any, Any]:
     """The base with an adapter that changes nothing yet, and its tokenizer."""
@@ -100,8 +107,8 @@ def warm_up(output: Path, work: Path, settings: WarmUpSettings, progress: Progre
         The adapted model and its tokenizer.
     """
     model, tokenizer = fresh_adapter(settings)
-    train_on_traces(model, tokenizer, settings, work / "traces", progress, StoryExamples, loss_of_endings)
-    calibrate(model, tokenizer, settings, work, progress, StoryExamples, loss_of_endings)
+    train_on_traces(model, tokenizer, settings, work / "traces", progress, StoryExamples)
+    calibrate(model, tokenizer, settings, work, progress, StoryExamples)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return model, tokenizer

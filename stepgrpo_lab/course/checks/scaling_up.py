@@ -84,7 +84,9 @@ def memory_plan(solution: Plan) -> None:
         >>> memory_plan(lambda config, rank, rows, context: {"weights": 0, "training": 0, "cache": 0}).passed
         False
     """
-    cases = [(_published(name), 16, 32, 2624) for name in MODELS] + draws(_config)
+    from stepgrpo_lab.planning.sizes import QWEN3
+
+    cases = [(QWEN3[name].config, 16, 32, 2624) for name in MODELS] + draws(_config)
     mistakes: dict[str, Callable[..., Any]] = {message: partial(_planned, **how) for message, how in _MISTAKES.items()}
     complaints = []
     for part in _planned(*cases[0]):
@@ -113,24 +115,8 @@ def _part(name: str, plan: Callable[..., Any]) -> Callable[..., Any]:
     return number
 
 
-def _as_call(part: str, config: Mapping[str, int], rank: int, rows: int, context: int) -> str:
+def _as_call(part: str, config: Mapping[str, Any], rank: int, rows: int, context: int) -> str:
     return f"memory_plan({dict(config)}, rank={rank}, rows={rows}, context={context})[{part!r}]"
-
-
-def _published(name: str) -> dict[str, int]:
-    from stepgrpo_lab.planning.sizes import QWEN3
-
-    model = QWEN3[name]
-    return {
-        "vocab_size": model.vocabulary,
-        "hidden_size": model.hidden,
-        "intermediate_size": model.intermediate,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head_dim,
-        "tie_word_embeddings": model.tied,
-    }
 
 
 def _config(rng: random.Random, size: int) -> tuple[dict[str, int], int, int, int]:
