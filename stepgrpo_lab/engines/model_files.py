@@ -161,8 +161,11 @@ def check_model_files(folder: Path) -> dict[str, Any]:
         What config.json says; empty without one.
 
     Raises:
-        ValueError: A file cannot be read, or a size is absurd.
+        ValueError: A file cannot be read, a size is absurd, or a pipe or device stands in some file's place.
     """
+    for path in folder.iterdir():  # which of them transformers opens depends on its version
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path} is a pipe or a device, no file: {AGAIN}")
     if (folder / GENERATION).exists():
         read_json(
             folder / GENERATION, _generation, f"correct it, or remove the file: {GENERATION} is not needed", SMALL
