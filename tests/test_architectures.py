@@ -39,7 +39,12 @@ def marked(name: str) -> Any:
     return pytest.param(name, marks=() if fast else pytest.mark.slow)
 
 
-@pytest.mark.skipif(transformers.__version__.split(".")[:2] != ["5", "23"], reason="the page is of transformers 5.23")
+of_the_page = pytest.mark.skipif(
+    transformers.__version__.split(".")[:2] != ["5", "23"], reason="the page is of transformers 5.23"
+)
+
+
+@of_the_page
 @pytest.mark.parametrize("name", list(map(marked, PAGE)))
 def test_a_row_is_as_the_page_says(name: str) -> None:
     with warnings.catch_warnings():
@@ -78,8 +83,12 @@ def test_rows_that_come_and_go_leave_no_trace(name: str, segmenter: Any) -> None
     assert completions(2) == alone and completions(64) == alone
 
 
-def test_the_page_has_every_row_and_the_engine_knows_the_right_ones() -> None:
+@of_the_page
+def test_every_row_of_the_page_can_be_made() -> None:
     assert set(PAGE) <= {*architectures.rows()}
+
+
+def test_the_engine_knows_what_the_page_calls_right() -> None:
     assert {found.result for found in PAGE.values()} == {"right", "refused"}
     kinds = [{PAGE[name].result for name in PAGE if name.split(",")[0] == kind} for kind in TESTED]
     assert TESTED and all(found == {"right"} for found in kinds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepgrpo_lab.evaluation import statistics
@@ -121,6 +121,7 @@ def test_seeds_of_what_is_held_against_widen_the_interval_too(runs, apart):
 
 
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=8), st.lists(st.floats(-50, 50), min_size=2, max_size=8))
+@example([0.0, 0.0], [0.0, 1.8e-86])
 @FEW
 def test_the_t_interval_turns_with_its_sides_and_narrows_with_the_level(first, second):
     forwards, backwards = t_interval(first, second), t_interval(second, first)

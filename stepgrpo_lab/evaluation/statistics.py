@@ -199,10 +199,12 @@ def t_interval(after: Sequence[float], before: Sequence[float], *, level: float 
         raise ValueError("a t interval needs at least two seeds on each side")
     estimate = fmean(after) - fmean(before)
     parts = [variance(seeds) / len(seeds) for seeds in (after, before)]
-    if not sum(parts):
+    whole = sum(parts)
+    if not whole:
         return Interval(estimate, estimate, estimate)
-    spread = sum(part**2 / (len(seeds) - 1) for part, seeds in zip(parts, (after, before), strict=True))
-    reach = _t_quantile((1 + level) / 2, sum(parts) ** 2 / spread) * math.sqrt(sum(parts))
+    # Shares of the whole: the squares of tiny variances would be 0.
+    spread = sum((part / whole) ** 2 / (len(seeds) - 1) for part, seeds in zip(parts, (after, before), strict=True))
+    reach = _t_quantile((1 + level) / 2, 1 / spread) * math.sqrt(whole)
     return Interval(estimate, estimate - reach, estimate + reach)
 
 
