@@ -227,7 +227,8 @@ FILES: dict[str, tuple[bytes, str]] = {
     "control characters": (b"name: \x00", "is not YAML"),
     "an object": (b"name: !!python/object/apply:os.system [true]", "holds the type"),
     "aliases that explode": (b"a: &a [x,x]\nb: &b [*a,*a]\nname: [*b,*b]\n", "holds aliases (*name)"),
-    "nested too deeply": (b"name: " + b"[" * 5000, "levels deep"),
+    "nested too deeply": (b"name: " + b"[" * 500, "levels deep"),
+    "nested without end": (b"name: " + b"[" * 5000, "deep|depth"),  # newer versions of PyYAML have a limit of their own
     "a pickle": (b"\x80\x04\x95.", "is not"),
 }
 
@@ -238,7 +239,7 @@ def test_a_bad_recipe_file_is_one_line(tmp_path: Path, name: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
     message = error_of(lambda: load_recipe(path))
-    assert message.startswith(str(path)) and what in message
+    assert message.startswith(str(path)) and any(part in message for part in what.split("|"))
 
 
 def test_the_command_line_says_it_in_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
